@@ -1,0 +1,64 @@
+# Everything runs in .venv, which each target makes and fills by itself; nothing needs to be activated.
+#   another Python:   make demo PYTHON=python3.12
+#   no GPU:           make demo PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu   (saves a download of several GB)
+
+PYTHON ?= python3
+VENV := .venv
+
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
+# Configs name the bundle's own code as scripts.<module>, so the commands run from bundle/.
+BUNDLE_RUN = cd bundle && ../$(VENV)/bin/python -m monai.bundle run
+PINNED = setup.cfg pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check weights clean
+
+help: ## list the targets
+	@echo "usage: make TARGET"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-9s %s\n' "$$name" "$$text"; done
+
+demo: $(VENV)/installed ## make a sample volume, reconstruct it x8 with the shipped weights, score it (in demo/)
+	$(BUNDLE_RUN) --config_file configs/sample.yaml --output_dir ../demo
+	$(BUNDLE_RUN) --config_file configs/inference.yaml --volume ../demo/sample_lowres.tif --factor 8 \
+		--output ../demo/sample_x8.tif --overwrite true
+	$(BUNDLE_RUN) --config_file configs/evaluate.yaml --reconstruction ../demo/sample_x8.tif \
+		--truth ../demo/sample_truth.tif --factor 8 --output_dir ../demo
+
+test: $(VENV)/installed-test ## run the test suite; PYTEST_ARGS="-k lattice" runs a part of it
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(VENV)/bin/python -m pytest tests $(PYTEST_ARGS)
+
+check: $(VENV)/installed-dev ## run black, isort, flake8 and mypy
+	$(VENV)/bin/python -m black --check --line-length 120 bundle tests
+	$(VENV)/bin/python -m isort --check-only bundle tests
+	$(VENV)/bin/python -m flake8 bundle tests
+	$(VENV)/bin/python -m mypy
+
+weights: data-given $(VENV)/installed ## repeat the training of the shipped weights: make weights DATA=volume or folder of slices
+	volume=$$(realpath "$(DATA)") && $(BUNDLE_RUN) --config_file configs/decimate.yaml --volume "$$volume" --factor 8 \
+		--output ../runs/weights/lowres.tif --overwrite true
+	$(BUNDLE_RUN) --config_file configs/d2r.yaml --volume ../runs/weights/lowres.tif --factor 8 \
+		--output ../runs/weights/reconstruction.tif --workdir ../runs/weights --preset thorough
+
+.PHONY: data-given
+data-given:
+	@test -n "$(DATA)" || { echo "error: no data: run make weights DATA=path, an isotropic volume or a folder of its slices" >&2; exit 2; }
+	@test -e "$(DATA)" || { echo "error: $(DATA): no such file or folder (option DATA)" >&2; exit 2; }
+
+clean: ## delete demo/, runs/, caches and the environment
+	rm -rf demo runs build d2r_bundle.egg-info .pytest_cache .mypy_cache "$(VENV)"
+	find bundle tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp a set of packages: pip runs again only when what it reads has changed.
+$(VENV)/installed: $(PINNED) | $(VENV)/bin/pip
+	$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/installed-%: $(PINNED) | $(VENV)/bin/pip
+	$(PIP) install -c constraints.txt -e '.[$*]'
+	@touch $@
+
+$(VENV)/bin/pip:
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found: install Python 3.10 to 3.12 or name one, e.g. make demo PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 12) else "error: $(PYTHON) is Python %d.%d and 3.10 to 3.12 is needed: name one, e.g. make demo PYTHON=python3.12" % v)'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) has no venv: install it (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
