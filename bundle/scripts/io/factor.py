@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The axial factor of a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from scripts import lattice
+from scripts.io import read_volume
+
+
+def axial_factor(path: str | os.PathLike, spacing: Sequence[float] | None = None, factor: float | None = None) -> float:
+    """How many times coarser Z is than XY: ``factor`` if given, otherwise from the voxel size.
+
+    Args:
+        path: volume.
+        spacing: voxel size [z, y, x] in place of the file's.
+        factor: real number above 1.
+
+    Raises:
+        InputError: if the factor is not above 1, or the file cannot be used.
+    """
+    if factor is not None:
+        return lattice.check_factor(factor)
+    return lattice.isotropic_factor(lattice.voxel_size(read_volume(path, spacing).affine.numpy()))

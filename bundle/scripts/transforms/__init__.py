@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MONAI transforms, one per module, in array and dictionary form."""

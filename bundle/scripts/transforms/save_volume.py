@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Saving of a volume as a MONAI transform."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Mapping
+
+import numpy as np
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Transform
+
+from scripts.io import check_output, write_volume
+
+
+class SaveVolume(Transform):
+    """
+    Save a volume as TIFF or NIfTI with its voxel size and print one line about it; see
+    :func:`scripts.io.write_volume`.
+
+    Args:
+        path: file to write.
+        overwrite: whether an existing file may be replaced.
+    """
+
+    def __init__(self, path: str | os.PathLike, overwrite: bool | str = False) -> None:
+        self.path = path
+        self.overwrite = overwrite
+
+    def __call__(self, data: MetaTensor) -> MetaTensor:
+        """
+        Args:
+            data: volume (1, X, Y, Z) or (X, Y, Z); written in ``meta["dtype"]``.
+
+        Returns:
+            The same volume.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        check_output(self.path, self.overwrite)
+        write_volume(data, self.path)
+        shape = " x ".join(str(size) for size in data.shape[-3:])
+        sizes = np.linalg.norm(np.asarray(data.affine, dtype=float)[:3, :3], axis=0)
+        voxel = " x ".join(f"{size:.6g}" for size in sizes)
+        print(f"wrote {self.path}: {shape} voxels (x, y, z) of {voxel} {data.meta.get('unit', 'pixel')}")
+        return data
+
+
+class SaveVolumed(MapTransform):
+    """
+    Dictionary form of :class:`SaveVolume`.
+
+    Args:
+        keys: key of the volume.
+        path: file to write.
+        overwrite: whether an existing file may be replaced.
+        allow_missing_keys: whether to pass over a key that is not there.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        path: str | os.PathLike,
+        overwrite: bool | str = False,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.save = SaveVolume(path, overwrite)
+
+    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict:
+        """
+        Args:
+            data: volumes by key.
+
+        Returns:
+            The same volumes.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = self.save(result[key])
+        return result

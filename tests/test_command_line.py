@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a user sees of a mistake: one line that names it, and no traceback."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+from monai.bundle import ConfigWorkflow
+
+from scripts import command_line
+from scripts.command_line import prepare, require, show_errors_in_one_line, true_or_false
+from scripts.errors import InputError, one_line
+
+BUNDLE = Path(command_line.__file__).parent.parent
+
+CONFIG = """
+imports:
+- $import torch
+- $import scripts.command_line as command_line
+volume: null
+epochs: 10
+overwrite: false
+normalize: true
+debug: false
+inferer:
+  _target_: monai.inferers.SlidingWindowInferer
+  roi_size: [3, 3]
+network:
+  _target_: monai.networks.nets.BasicUNet
+  features: [8, 8, 8, 8, 8, 8]
+anything:
+  _target_: builtins.dict
+  a: 1
+train:
+  handlers:
+  - _target_: monai.handlers.StatsHandler
+run:
+- "$command_line.prepare(debug=@debug)"
+- "$command_line.require(volume=@volume)"
+- _target_: monai.transforms.Compose
+  transforms: {_target_: scripts.transforms.load_volume.LoadVolumed, keys: volume, spacing: null}
+- _target_: monai.engines.SupervisedEvaluator
+  device: cpu
+  val_data_loader: "$[{'image': None}]"
+  network: "$torch.nn.Identity()"
+  iteration_update: "$lambda engine, batch: @run#2({'volume': @volume})"
+  val_handlers: [{_target_: monai.handlers.StatsHandler, output_transform: "$lambda output: None"}]
+- "$@run#3.run()"
+"""
+
+
+@pytest.fixture
+def config_file(tmp_path) -> Path:
+    path = tmp_path / "bundle" / "configs" / "job.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(CONFIG)
+    (path.parent.parent / "scripts").symlink_to(BUNDLE / "scripts")
+    return path
+
+
+@pytest.fixture
+def command(monkeypatch, config_file):
+    """Calls prepare as if a command line had been given; what it changes in the process is put back."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(command_line, "_prepared", False)
+    record_factory = logging.getLogRecordFactory()
+
+    def call(*arguments: str, also_accepted=(), debug=False, first=("run", "--config_file")) -> None:
+        words = [*first, str(config_file)] if first[-1] == "--config_file" else [*first]
+        monkeypatch.setattr(sys, "argv", ["/somewhere/monai/bundle/__main__.py", *words, *arguments])
+        monkeypatch.setattr(command_line, "_prepared", False)
+        prepare(also_accepted, debug)
+
+    with warnings.catch_warnings():
+        yield call
+    logging.setLogRecordFactory(record_factory)
+
+
+def refuse(command, *arguments: str, **options) -> str:
+    with pytest.raises(InputError) as error:
+        command(*arguments, **options)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# ------------------------------------------------------------------------------------------------------- options
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--volume", "a.tif", "--epochs", "3"],
+        ["--volume=a.tif", "--epochs=-3"],
+        ["--epochs", "-3", "--volume", "a-b.tif"],
+        ["-volume", "a.tif"],
+        ["--overwrite"],
+        ["--nooverwrite"],
+        ["--meta_file", "metadata.json", "--logging-file", "False", "--init_id", "x", "--workflow_type", "infer"],
+        ["--inferer#roi_size", "[4,4]", "--inferer::overlap", "0.5", "--inferer#_disabled_", "true"],
+        ["--network#features#0", "16", "--anything#new", "1", "--train#handlers#0#name", "x"],
+        ["--inferer", "%other.yaml#inferer", "--inferer#whatever", "1"],
+        ["--tracking", "mlflow", "--experiment_name", "x"],
+        ["--_meta_#version", "2"],
+        ["--volume", "a.tif", "--", "--verbose"],
+        ["--run#2", "$print(1)"],
+    ],
+)
+def test_known_options_pass(command, arguments):
+    command(*arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments, typed, nearest",
+    [
+        (["--epoch", "1"], "--epoch", "--epochs"),
+        (["--epoch=1"], "--epoch", "--epochs"),
+        (["-epoch", "1"], "--epoch", "--epochs"),
+        (["--volume", "a.tif", "--volum", "b.tif"], "--volum", "--volume"),
+        (["--over-write", "true"], "--over_write", "--overwrite"),
+        (["--overwrit"], "--overwrit", "--overwrite"),
+        (["--configfile", "x.yaml"], "--configfile", "--config_file"),
+        (["--inferer#roi_sizee", "3"], "--inferer#roi_sizee", "--inferer#roi_size"),
+        (["--inferer::overlapp", "3"], "--inferer::overlapp", "--inferer::overlap"),
+        (["--train#handler", "3"], "--train#handler", "--train#handlers"),
+        (["--train#handlers#0#nam", "x"], "--train#handlers#0#nam", "--train#handlers#0#name"),
+    ],
+)
+def test_mistyped_option_names_the_nearest(command, config_file, arguments, typed, nearest):
+    message = refuse(command, *arguments)
+    assert message.startswith(f"unknown option {typed}: did you mean {nearest}? ")
+    assert str(config_file) in message
+
+
+def test_option_near_to_nothing(command, config_file):
+    message = refuse(command, "--xyzzy", "1")
+    assert message == f"unknown option --xyzzy: (the options are the top-level names in {config_file})"
+    assert "did you mean" not in refuse(command, "--network#features#9", "1")
+    assert "6 entries" in refuse(command, "--network#features#9", "1")
+    assert "6 entries" in refuse(command, "--network#features#a", "1")
+
+
+def test_switch_that_begins_with_no(command):
+    # Fire reads it as "not rmalize"
+    assert "--normalize has no value" in refuse(command, "--normalize")
+
+
+def test_also_accepted(command):
+    assert "--preset" in refuse(command, "--preset", "quick")
+    command("--preset", "quick", also_accepted=["preset"])
+
+
+def test_several_config_files_and_args_file(command, tmp_path, config_file):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("steps: 3\ninferer#extra: 1\n")
+    for files in (f"['{config_file}','{overlay}']", f"{config_file},{overlay}"):
+        command("--config_file", files, "--steps", "4", "--epochs", "1", "--inferer#extra", "2", first=("run",))
+    assert "--steps" in refuse(command, "--step", "4", "--config_file", files, first=("run",))
+    arguments = tmp_path / "arguments.yaml"
+    arguments.write_text(f"config_file: {config_file}\nepochs: 4\n")
+    command("--args_file", str(arguments), "--epochs", "1", first=("run",))
+    arguments.write_text(f"config_file: {config_file}\nepoch: 4\n")
+    assert "--epochs" in refuse(command, "--args_file", str(arguments), first=("run",))
+
+
+def test_config_file_by_position(command, config_file):
+    assert "--epochs" in refuse(command, "run", "x", "y", "m.json", str(config_file), "--epoch", "1", first=("run",))
+
+
+def test_only_the_first_workflow_of_the_command_line_is_checked(command, config_file, monkeypatch):
+    with pytest.raises(InputError):
+        command("--epoch", "1")
+    prepare()  # of a config that the first one runs
+    monkeypatch.setattr(command_line, "_prepared", False)
+    for argv in (["pytest", "run", "--epoch", "1"], ["/x/monai/bundle/__main__.py", "ckpt_export", "--epoch", "1"]):
+        monkeypatch.setattr(sys, "argv", argv)
+        prepare()
+
+
+def test_workflow_started_from_python(config_file):
+    hook = sys.excepthook
+    workflow = ConfigWorkflow(str(config_file), logging_file=False, volume="none.tif", unknown=1)
+    workflow.initialize()
+    with pytest.raises(RuntimeError) as error:
+        workflow.run()
+    assert "none.tif: no such file" in str(command_line._input_error(error.value))
+    assert sys.excepthook is hook
+
+
+def test_require():
+    require(volume="a.tif", factor=0, overwrite=False)
+    for value in (None, True):
+        with pytest.raises(InputError, match="^--volume is missing: "):
+            require(factor=8, volume=value)
+
+
+def test_true_or_false():
+    assert [true_or_false(value, "x") for value in (True, "true", "True")] == [True] * 3
+    assert [true_or_false(value, "x") for value in (False, "false", "FALSE")] == [False] * 3
+    for value in ("yes", 1, None):
+        with pytest.raises(InputError, match="^--x .*: must be true or false$"):
+            true_or_false(value, "x")
+
+
+# -------------------------------------------------------------------------------------------------------- errors
+
+
+def hook_output(error: BaseException, capsys) -> str:
+    sys.excepthook(type(error), error, error.__traceback__)
+    return capsys.readouterr().err
+
+
+def chained() -> RuntimeError:
+    try:
+        try:
+            try:
+                raise OSError("deep inside")
+            except OSError as error:
+                raise InputError("a.tif: damaged;\ncopy it again") from error
+        except InputError as error:
+            raise RuntimeError("applying transform <object>") from error
+    except RuntimeError as error:
+        return error
+
+
+def test_hook(command, capsys):
+    command()
+    assert hook_output(chained(), capsys) == "error: a.tif: damaged; copy it again\n"
+    assert hook_output(KeyboardInterrupt(), capsys) == "\ninterrupted; run the same command again to go on\n"
+    try:
+        raise KeyError("a bug")
+    except KeyError as error:
+        assert "Traceback" in hook_output(error, capsys)
+    # an InputError that was dealt with does not hide what came later
+    try:
+        try:
+            raise InputError("no prior")
+        except InputError:
+            raise KeyError("a bug") from None
+    except KeyError as error:
+        assert "Traceback" in hook_output(error, capsys)
+
+
+@pytest.mark.parametrize("debug", [True, "true"])
+def test_debug_leaves_everything(command, debug):
+    hook = sys.excepthook
+    command(debug=debug)
+    assert sys.excepthook is hook
+    with pytest.raises(InputError):
+        command("--epoch", "1", debug=debug)
+
+
+@pytest.mark.usefixtures("command")
+def test_logs_about_an_input_error_are_dropped(caplog):
+    show_errors_in_one_line()
+    log = logging.getLogger("ignite.engine.engine.Trainer")
+    log.error("before")
+    for error in (chained(), KeyboardInterrupt()):
+        try:
+            raise error
+        except BaseException:
+            log.error("Engine run is terminating due to exception")
+    try:
+        raise KeyError("a bug")
+    except KeyError:
+        log.error("Engine run is terminating due to a bug")
+    log.info("after")
+    assert [record.getMessage() for record in caplog.records] == ["before", "Engine run is terminating due to a bug"]
+
+
+def test_one_line():
+    assert one_line(ValueError("first\nsecond")) == "first"
+    assert one_line(EOFError()) == "EOFError"
+
+
+# ------------------------------------------------------------------------------------------------- as a user runs
+
+
+def run_bundle(config_file: Path, *arguments: str) -> subprocess.CompletedProcess:
+    words = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(config_file), *arguments]
+    environment = {**os.environ, "PYTHONPATH": ""}
+    return subprocess.run(words, capture_output=True, text=True, env=environment, cwd=config_file.parent.parent.parent)
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["--volume", "none.tif"], "error: none.tif: no such file or folder"),
+        (["--volum", "none.tif"], "error: unknown option --volum: did you mean --volume? "),
+    ],
+)
+def test_command_ends_in_one_line(config_file, arguments, expected):
+    result = run_bundle(config_file, *arguments)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stdout + result.stderr
+    assert "terminating due to exception" not in result.stdout + result.stderr
+    assert "Transform input info" not in result.stdout + result.stderr
+    assert result.stderr.splitlines()[-1].startswith(expected)
+
+
+def test_debug_shows_the_traceback(config_file):
+    result = run_bundle(config_file, "--volume", "none.tif", "--debug", "true")
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr and "InputError: none.tif" in result.stderr

@@ -1,0 +1,559 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading and writing of volumes: what goes in comes out, and what is wrong is said in one line."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import tifffile
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose
+from PIL import Image
+
+from scripts.errors import InputError
+from scripts.io import check_output, nifti, read_volume, tiff, write_volume
+from scripts.io.slice_folder import natural_key
+from scripts.transforms.load_volume import LoadVolume, LoadVolumed
+from scripts.transforms.save_volume import SaveVolume, SaveVolumed
+
+SHAPE = (5, 6, 7)  # (z, y, x)
+UNITS = ("nanometer", "micrometer", "millimeter", "pixel")
+
+
+def stack(dtype: str = "uint8", shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+    """Voxels in the order of the files, no two slices, rows or columns alike; both limits of the dtype are there."""
+    kind = np.dtype(dtype)
+    generator = np.random.default_rng(0)
+    if kind.kind == "f":
+        return generator.normal(size=shape).astype(kind)
+    limits = np.iinfo(kind)
+    low, high = max(limits.min, -(2**20)), min(limits.max, 2**20)
+    array = generator.integers(low, high, shape, kind, endpoint=True)
+    array.flat[0], array.flat[-1] = low, high
+    return array
+
+
+def volume(dtype: str = "uint8", sizes: tuple[float, ...] = (0.26, 0.27, 0.5), unit: str = "micrometer") -> MetaTensor:
+    voxels = torch.from_numpy(stack(dtype).transpose(2, 1, 0).astype(np.float32).copy())[None]
+    meta = {"unit": unit, "dtype": dtype}
+    return MetaTensor(voxels, affine=torch.diag(torch.tensor([*sizes, 1.0], dtype=torch.float64)), meta=meta)
+
+
+def sizes_of(loaded: MetaTensor) -> np.ndarray:
+    return np.linalg.norm(np.asarray(loaded.affine)[:3, :3], axis=0)
+
+
+def assert_in_one_line(error: pytest.ExceptionInfo, *words: str) -> None:
+    message = str(error.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def expect_refusal(path: Path, *words: str, spacing: object = None) -> None:
+    with pytest.raises(InputError) as error:
+        read_volume(path, spacing)  # type: ignore[arg-type]
+    assert_in_one_line(error, *words)
+
+
+# ---------------------------------------------------------------------------------------------------- round trips
+
+
+@pytest.mark.parametrize("name", ["v.tif", "v.TIFF", "v.ome.tif", "v.ome.tiff", "v.nii", "v.nii.gz"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "uint32", "int32", "float32", "float64", "int8"])
+def test_round_trip_keeps_values_dtype_and_voxel_size(tmp_path, name, dtype):
+    original = volume(dtype)
+    write_volume(original, tmp_path / name)
+    loaded = read_volume(tmp_path / name)
+    assert isinstance(loaded, MetaTensor) and loaded.dtype == torch.float32
+    assert loaded.shape == (1, *SHAPE[::-1])
+    assert torch.equal(loaded.as_tensor(), original.as_tensor())
+    assert loaded.meta["dtype"] == dtype
+    assert loaded.meta["unit"] == "micrometer"
+    assert loaded.meta["filename_or_obj"] == str(tmp_path / name)
+    np.testing.assert_allclose(sizes_of(loaded), (0.26, 0.27, 0.5), rtol=1e-6)
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("name", ["v.tif", "v.ome.tif", "v.nii.gz"])
+@pytest.mark.parametrize("sizes", [(0.26, 0.27, 0.5), (10.0, 10.0, 80.0), (1.0, 1.0, 1 / 6.5)])
+def test_round_trip_keeps_every_unit(tmp_path, name, unit, sizes):
+    write_volume(volume(sizes=sizes, unit=unit), tmp_path / name)
+    loaded = read_volume(tmp_path / name)
+    if unit == "nanometer" and name.endswith("nii.gz"):  # which knows no nanometer
+        unit, sizes = "micrometer", tuple(size / 1000 for size in sizes)
+    assert loaded.meta["unit"] == unit
+    np.testing.assert_allclose(sizes_of(loaded), sizes, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "float16"])
+def test_dtype_that_no_format_holds_is_stored_in_the_next(tmp_path, dtype):
+    np_array = stack(dtype)
+    tifffile.imwrite(tmp_path / "in.tif", np_array)
+    loaded = read_volume(tmp_path / "in.tif")
+    for name in ("out.ome.tif", "out.nii"):
+        write_volume(loaded, tmp_path / name)
+        assert torch.equal(read_volume(tmp_path / name).as_tensor(), loaded.as_tensor())
+
+
+def test_values_are_rounded_and_clipped(tmp_path):
+    values = torch.tensor([-3.0, 0.4, 0.6, 254.6, 300.0]).repeat(2, 2, 1)
+    for dtype, expected in (("uint8", [0, 0, 1, 255, 255]), ("int16", [-3, 0, 1, 255, 300])):
+        write_volume(MetaTensor(values, meta={"dtype": dtype}), tmp_path / "v.ome.tif")
+        assert read_volume(tmp_path / "v.ome.tif")[0, 0, 0].tolist() == expected
+    huge = MetaTensor(torch.full((2, 2, 2), 1e20), meta={"dtype": "uint32"})
+    write_volume(huge, tmp_path / "v.tif")
+    assert tifffile.imread(tmp_path / "v.tif").min() == 2**32 - 1
+
+
+def test_nan_is_not_written_as_an_integer(tmp_path):
+    with pytest.raises(ValueError, match="NaN"):
+        write_volume(MetaTensor(torch.full((2, 2, 2), float("nan")), meta={"dtype": "uint8"}), tmp_path / "v.tif")
+    assert os.listdir(tmp_path) == []
+
+
+def test_axes_are_x_y_z_in_memory(tmp_path):
+    write_volume(volume(), tmp_path / "v.tif")
+    assert np.array_equal(tifffile.imread(tmp_path / "v.tif"), stack())
+    write_volume(volume(), tmp_path / "v.nii")
+    assert np.array_equal(nib.load(tmp_path / "v.nii").dataobj, stack().transpose(2, 1, 0))
+
+
+def test_volume_without_channel_axis_and_in_a_new_folder(tmp_path):
+    write_volume(volume()[0], tmp_path / "new" / "folder" / "v.tif")
+    assert read_volume(tmp_path / "new" / "folder" / "v.tif").shape == (1, *SHAPE[::-1])
+
+
+def test_nifti_keeps_the_whole_affine(tmp_path):
+    affine = np.array([[0, -2.0, 0, 5], [1.5, 0, 0, -7], [0, 0, 8, 3], [0, 0, 0, 1]])
+    image = nib.Nifti1Image(stack().transpose(2, 1, 0), affine)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, tmp_path / "in.nii.gz")
+    loaded = read_volume(tmp_path / "in.nii.gz")
+    np.testing.assert_allclose(loaded.affine, affine)
+    write_volume(loaded, tmp_path / "out.nii.gz")
+    np.testing.assert_allclose(read_volume(tmp_path / "out.nii.gz").affine, affine)
+    # another voxel size changes neither directions nor origin
+    changed = read_volume(tmp_path / "in.nii.gz", [4, 1, 3])
+    np.testing.assert_allclose(changed.affine, [[0, -1, 0, 5], [3, 0, 0, -7], [0, 0, 4, 3], [0, 0, 0, 1]])
+    assert changed.meta["unit"] == "millimeter"
+
+
+def test_nifti_scaling_is_applied(tmp_path):
+    image = nib.Nifti1Image(stack("int16").transpose(2, 1, 0), np.eye(4))
+    image.header.set_slope_inter(0.5, 3)
+    nib.save(image, tmp_path / "v.nii")
+    loaded = read_volume(tmp_path / "v.nii")
+    np.testing.assert_allclose(loaded[0], stack("int16").transpose(2, 1, 0) * 0.5 + 3, rtol=1e-6)
+    assert loaded.meta["dtype"] == "float32"
+
+
+# ------------------------------------------------------------------------------------------------- TIFF variants
+
+
+@pytest.mark.parametrize(
+    "written, unit, scale",
+    [
+        ("micron", "micrometer", 1),
+        ("um", "micrometer", 1),
+        ("\\u00B5m", "micrometer", 1),
+        ("nm", "nanometer", 1),
+        ("mm", "millimeter", 1),
+        ("cm", "millimeter", 10),
+    ],
+)
+def test_imagej_voxel_size(tmp_path, written, unit, scale):
+    metadata = {"axes": "ZYX", "spacing": 0.5, "unit": written}
+    tifffile.imwrite(tmp_path / "v.tif", stack(), imagej=True, resolution=(1 / 0.26, 1 / 0.27), metadata=metadata)
+    loaded = read_volume(tmp_path / "v.tif")
+    assert loaded.meta["unit"] == unit
+    np.testing.assert_allclose(sizes_of(loaded), np.multiply((0.26, 0.27, 0.5), scale), rtol=1e-6)
+
+
+def test_imagej_unit_in_raw_bytes(tmp_path):
+    # older programs write the sign itself instead of the escape; same length, so that the offsets stay right
+    metadata = {"axes": "ZYX", "spacing": 0.5, "unit": "QQm"}
+    tifffile.imwrite(tmp_path / "v.tif", stack(), imagej=True, resolution=(4, 4), metadata=metadata)
+    content = (tmp_path / "v.tif").read_bytes().replace(b"unit=QQm", "unit=\u00b5m".encode())
+    (tmp_path / "v.tif").write_bytes(content)
+    loaded = read_volume(tmp_path / "v.tif")
+    assert loaded.meta["unit"] == "micrometer"
+    np.testing.assert_allclose(sizes_of(loaded), (0.25, 0.25, 0.5))
+
+
+def test_imagej_leaves_out_a_spacing_of_one(tmp_path):
+    metadata = {"axes": "ZYX", "unit": "micron"}
+    tifffile.imwrite(tmp_path / "v.tif", stack(), imagej=True, resolution=(4, 4), metadata=metadata)
+    np.testing.assert_allclose(sizes_of(read_volume(tmp_path / "v.tif")), (0.25, 0.25, 1))
+
+
+def test_imagej_dots_per_inch_are_no_voxel_size(tmp_path):
+    metadata = {"axes": "ZYX", "unit": "inch"}
+    tifffile.imwrite(tmp_path / "v.tif", stack(), imagej=True, resolution=(72, 72), metadata=metadata)
+    loaded = read_volume(tmp_path / "v.tif")
+    assert loaded.meta["unit"] == "pixel"
+    np.testing.assert_allclose(sizes_of(loaded), 1)
+
+
+@pytest.mark.parametrize(
+    "metadata, sizes, unit",
+    [
+        ({}, (1, 1, 1), "pixel"),
+        ({"PhysicalSizeX": 0.26, "PhysicalSizeY": 0.27, "PhysicalSizeZ": 0.5}, (0.26, 0.27, 0.5), "micrometer"),
+        (
+            {
+                "PhysicalSizeX": 10,
+                "PhysicalSizeXUnit": "nm",
+                "PhysicalSizeY": 10,
+                "PhysicalSizeYUnit": "nm",
+                "PhysicalSizeZ": 0.08,
+            },
+            (10, 10, 80),
+            "nanometer",
+        ),
+        ({"PhysicalSizeX": 0.26, "PhysicalSizeY": 0.27}, (1, 1, 1), "pixel"),  # the distance of slices is missing
+    ],
+)
+def test_ome_voxel_size(tmp_path, metadata, sizes, unit):
+    tifffile.imwrite(tmp_path / "v.ome.tif", stack(), metadata={"axes": "ZYX", **metadata})
+    loaded = read_volume(tmp_path / "v.ome.tif")
+    np.testing.assert_allclose(sizes_of(loaded), sizes)
+    assert loaded.meta["unit"] == unit
+
+
+@pytest.mark.parametrize("axes", ["ZYX", "TZCYX", "TYX", "QYX"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_axes_of_length_one_are_dropped(tmp_path, axes, compression):
+    shape = (1, 5, 1, 6, 7) if axes == "TZCYX" else SHAPE
+    array = stack().reshape(shape)
+    tifffile.imwrite(
+        tmp_path / "v.tif", array, metadata={"axes": axes}, compression=compression, photometric="minisblack"
+    )
+    assert np.array_equal(read_volume(tmp_path / "v.tif")[0], stack().transpose(2, 1, 0))
+
+
+@pytest.mark.parametrize("metadata", [None, {}])
+def test_plain_pages_written_one_by_one(tmp_path, metadata):
+    with tifffile.TiffWriter(tmp_path / "v.tif") as writer:
+        for page in stack():
+            writer.write(page, metadata=metadata, contiguous=False)
+    loaded = read_volume(tmp_path / "v.tif")
+    assert np.array_equal(loaded[0], stack().transpose(2, 1, 0))
+    assert loaded.meta["unit"] == "pixel"
+
+
+def test_pages_of_pillow(tmp_path):
+    first, *others = [Image.fromarray(page) for page in stack()]
+    first.save(tmp_path / "v.tif", save_all=True, append_images=others)
+    assert np.array_equal(read_volume(tmp_path / "v.tif")[0], stack().transpose(2, 1, 0))
+
+
+def test_big_endian_bigtiff(tmp_path):
+    tifffile.imwrite(tmp_path / "v.tif", stack("uint16"), byteorder=">", bigtiff=True)
+    loaded = read_volume(tmp_path / "v.tif")
+    assert np.array_equal(loaded[0], stack("uint16").transpose(2, 1, 0))
+    assert loaded.meta["dtype"] == "uint16"
+
+
+def test_plain_lateral_resolution_alone_is_no_voxel_size(tmp_path, caplog):
+    tifffile.imwrite(tmp_path / "v.tif", stack(), resolution=(4e4, 4e4), resolutionunit="CENTIMETER")
+    with caplog.at_level(logging.WARNING):
+        loaded = read_volume(tmp_path / "v.tif")
+    assert loaded.meta["unit"] == "pixel"
+    np.testing.assert_allclose(sizes_of(loaded), 1)
+    assert "give --spacing" in caplog.text
+
+
+def test_volume_beyond_the_limit_of_imagej_becomes_ome(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiff, "_IMAGEJ_MAX_BYTES", 100)
+    write_volume(volume(), tmp_path / "v.tif")
+    with tifffile.TiffFile(tmp_path / "v.tif") as tif:
+        assert tif.is_ome and tif.is_bigtiff
+    np.testing.assert_allclose(sizes_of(read_volume(tmp_path / "v.tif")), (0.26, 0.27, 0.5))
+
+
+# ------------------------------------------------------------------------------------------------------- spacing
+
+
+@pytest.mark.parametrize(
+    "name, unit, expected",
+    [("v.ome.tif", "nanometer", "nanometer"), ("v.tif", "pixel", "micrometer"), ("v.nii", "pixel", "micrometer")],
+)
+def test_spacing_is_z_y_x_in_the_unit_of_the_file_or_micrometer(tmp_path, name, unit, expected):
+    write_volume(volume(unit=unit), tmp_path / name)
+    loaded = read_volume(tmp_path / name, [3, 2, 1])
+    np.testing.assert_allclose(sizes_of(loaded), (1, 2, 3))
+    assert loaded.meta["unit"] == expected
+
+
+@pytest.mark.parametrize(
+    "spacing", [[1, 1], [1, 1, 1, 1], [0, 1, 1], [1, -1, 1], [1, float("nan"), 1], "111", 3, ["a"]]
+)
+def test_invalid_spacing(tmp_path, spacing):
+    write_volume(volume(), tmp_path / "v.tif")
+    expect_refusal(tmp_path / "v.tif", "--spacing", "three positive numbers", spacing=spacing)
+
+
+def test_voxel_size_of_zero_in_the_header(tmp_path):
+    write_volume(volume(), tmp_path / "v.nii")
+    content = bytearray((tmp_path / "v.nii").read_bytes())
+    content[320:324] = bytes(4)  # the third number of srow_z; nibabel would not write it so
+    (tmp_path / "v.nii").write_bytes(content)
+    expect_refusal(tmp_path / "v.nii", "v.nii", "voxel size", "--spacing")
+    np.testing.assert_allclose(sizes_of(read_volume(tmp_path / "v.nii", [3, 2, 1])), (1, 2, 3))
+
+
+# ----------------------------------------------------------------------------------------------- folder of slices
+
+
+@pytest.mark.parametrize("suffix", [".png", ".PNG", ".tif", ".tiff"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_slices_come_in_natural_order(tmp_path, suffix, dtype):
+    array = stack(dtype, (12, 6, 7))
+    for index, page in enumerate(array):
+        Image.fromarray(page).save(tmp_path / f"slice{index}{suffix}")
+    (tmp_path / "notes.txt").write_text("not a slice")
+    (tmp_path / ".hidden.png").write_text("not a slice")
+    loaded = read_volume(tmp_path)
+    assert np.array_equal(loaded[0], array.transpose(2, 1, 0))
+    assert (loaded.meta["dtype"], loaded.meta["unit"]) == (dtype, "pixel")
+    np.testing.assert_allclose(sizes_of(read_volume(tmp_path, [8, 10, 10])), (10, 10, 8))
+
+
+def test_natural_key():
+    names = ["s10_2.png", "s2_10.png", "s2_9.png", "1.png", "a.png", "S1.png"]
+    ordered = sorted(map(Path, names), key=natural_key)
+    assert [path.name for path in ordered] == ["1.png", "a.png", "S1.png", "s2_9.png", "s2_10.png", "s10_2.png"]
+
+
+def test_wrong_folders(tmp_path):
+    expect_refusal(tmp_path, str(tmp_path), "without slices", ".png")
+    Image.fromarray(stack()[0]).save(tmp_path / "1.png")
+    expect_refusal(tmp_path, "1 slice", "at least 2")
+    Image.fromarray(stack()[1, :3]).save(tmp_path / "2.png")
+    expect_refusal(tmp_path, "2.png", "7 x 3", "7 x 6")
+    Image.fromarray(stack("uint16")[1]).save(tmp_path / "2.png")
+    expect_refusal(tmp_path, "2.png", "uint16", "uint8")
+    Image.fromarray(np.zeros((6, 7, 3), np.uint8)).save(tmp_path / "2.png")
+    expect_refusal(tmp_path, "2.png", "greyscale", "RGB")
+    (tmp_path / "2.png").write_bytes((tmp_path / "1.png").read_bytes()[:60])
+    expect_refusal(tmp_path, "2.png", "cannot be read")
+    (tmp_path / "2.png").rename(tmp_path / "2.tif")
+    expect_refusal(tmp_path, "both PNG and TIFF")
+
+
+def test_stacks_in_a_folder(tmp_path):
+    for index in range(2):
+        tifffile.imwrite(tmp_path / f"{index}.tif", stack())
+    expect_refusal(tmp_path, "0.tif", "5 pages", "one 2-D slice")
+
+
+# --------------------------------------------------------------------------------------------------- wrong input
+
+
+def test_missing_file_and_unknown_format(tmp_path):
+    expect_refusal(tmp_path / "none.tif", "none.tif", "no such file")
+    (tmp_path / "v.czi").write_bytes(b"1")
+    expect_refusal(tmp_path / "v.czi", "v.czi", ".tif", ".ome.tif", ".nii.gz", "PNG")
+    for value in (True, None, 2024, ""):
+        expect_refusal(value, "a file name is needed")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["v.tif", "v.ome.tif", "v.nii", "v.nii.gz"])
+@pytest.mark.parametrize("content", [b"", b"no such thing", bytes(2000)])
+def test_unreadable_file(tmp_path, name, content, capfd):
+    (tmp_path / name).write_bytes(content)
+    expect_refusal(tmp_path / name, name, "cannot be read")
+    assert capfd.readouterr().err == ""  # what the libraries log would come before the one line
+
+
+def _write_plain(path: Path) -> None:
+    tifffile.imwrite(path, stack(), metadata=None)
+
+
+def _write_one_by_one(path: Path) -> None:
+    with tifffile.TiffWriter(path) as writer:
+        for page in stack():
+            writer.write(page, metadata=None, compression="zlib")
+
+
+def _write_shaped(path: Path) -> None:
+    tifffile.imwrite(path, stack())
+
+
+def _write_zlib_ome(path: Path) -> None:
+    tifffile.imwrite(path, stack(), ome=True, compression="zlib", metadata={"axes": "ZYX"})
+
+
+@pytest.mark.parametrize(
+    "write, name",
+    [
+        (_write_plain, "plain.tif"),
+        (_write_one_by_one, "compressed.tif"),
+        (_write_shaped, "shaped.tif"),
+        (_write_zlib_ome, "zlib.ome.tif"),
+        (lambda path: write_volume(volume(), path), "imagej.tif"),
+        (lambda path: write_volume(volume(), path), "v.ome.tif"),
+        (lambda path: write_volume(volume(), path), "v.nii"),
+        (lambda path: write_volume(volume(), path), "v.nii.gz"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_truncated_file(tmp_path, write, name):
+    path = tmp_path / name
+    write(path)
+    content = path.read_bytes()
+    assert read_volume(path).shape == (1, *SHAPE[::-1])
+    for size in range(1, len(content) - 16, 41):  # the last bytes may be padding
+        path.write_bytes(content[:size])
+        with pytest.raises(InputError) as error:
+            read_volume(path)
+        assert_in_one_line(error, name)
+        assert "cannot be read" in str(error.value), f"{size} of {len(content)} bytes: {error.value}"
+
+
+def test_corrupt_gzip(tmp_path):
+    write_volume(volume("float32"), tmp_path / "v.nii.gz")
+    content = bytearray((tmp_path / "v.nii.gz").read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    (tmp_path / "v.nii.gz").write_bytes(content)
+    expect_refusal(tmp_path / "v.nii.gz", "v.nii.gz", "cannot be read")
+
+
+def test_images_that_are_no_volume(tmp_path):
+    path = tmp_path / "v.tif"
+    tifffile.imwrite(path, stack()[0])
+    expect_refusal(path, "v.tif", "2-D", "volume")
+    tifffile.imwrite(path, np.zeros((6, 7, 3), np.uint8), photometric="rgb")
+    expect_refusal(path, "colour", "3 channels")
+    tifffile.imwrite(path, np.zeros((5, 6, 7, 4), np.uint8), photometric="rgb")
+    expect_refusal(path, "colour", "4 channels")
+    tifffile.imwrite(path, np.zeros((5, 2, 6, 7), np.uint8), imagej=True, metadata={"axes": "ZCYX"})
+    expect_refusal(path, "2 channels", "save one channel")
+    tifffile.imwrite(path, np.zeros((3, 5, 6, 7), np.uint8), imagej=True, metadata={"axes": "TZYX"})
+    expect_refusal(path, "TZYX", "one time point")
+    tifffile.imwrite(path, stack())
+    tifffile.imwrite(path, stack()[:, :3], append=True)
+    expect_refusal(path, "2 images", "5 x 6 x 7")
+    tifffile.imwrite(path, stack()[:1], imagej=True, metadata={"axes": "ZYX"})
+    expect_refusal(path, "v.tif", "2-D")
+
+
+def test_nifti_images_that_are_no_volume(tmp_path):
+    path = tmp_path / "v.nii"
+    nib.save(nib.Nifti1Image(np.zeros((7, 6), np.uint8), np.eye(4)), path)
+    expect_refusal(path, "2-D")
+    nib.save(nib.Nifti1Image(np.zeros((7, 6, 1), np.uint8), np.eye(4)), path)
+    expect_refusal(path, "1 slice", "at least 2")
+    nib.save(nib.Nifti1Image(np.zeros((7, 6, 5, 3), np.uint8), np.eye(4)), path)
+    expect_refusal(path, "3 volumes")
+    rgb = np.zeros((7, 6, 5), [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nib.save(nib.Nifti1Image(rgb, np.eye(4)), path)
+    expect_refusal(path, "colour", "3 channels")
+    nib.save(nib.Nifti1Image(stack().transpose(2, 1, 0)[..., None], np.eye(4)), path)
+    assert read_volume(path).shape == (1, *SHAPE[::-1])
+
+
+@pytest.mark.parametrize("name", ["v.ome.tif", "v.nii.gz"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_voxels_that_are_not_finite(tmp_path, name, bad):
+    broken = volume("float32")
+    broken[0, 1, 2, 3] = bad
+    write_volume(broken, tmp_path / name)
+    expect_refusal(tmp_path / name, name, "1 voxels", "NaN")
+
+
+def test_voxels_that_are_no_use(tmp_path):
+    path = tmp_path / "v.tif"
+    tifffile.imwrite(path, np.full(SHAPE, 7, np.uint8))
+    expect_refusal(path, "v.tif", "same value 7")
+    tifffile.imwrite(path, stack() > 9)
+    expect_refusal(path, "bool", "greyscale")
+    tifffile.imwrite(path, stack("float32").astype(np.complex64))
+    expect_refusal(path, "complex64")
+    tifffile.imwrite(path, np.arange(210, dtype=np.uint32).reshape(SHAPE) + 2**24)
+    expect_refusal(path, "values up to 16777425", "16 bits")
+    tifffile.imwrite(path, stack("float64") * 1e200)
+    expect_refusal(path, "beyond float32")
+
+
+# ------------------------------------------------------------------------------------------------------- writing
+
+
+@pytest.mark.parametrize("failure", [OSError("disk full"), KeyboardInterrupt(), RuntimeError("other")])
+@pytest.mark.parametrize("name, writer", [("v.tif", tiff), ("v.nii.gz", nifti)])
+def test_failing_write_leaves_nothing(tmp_path, monkeypatch, failure, name, writer):
+    def half_write(array, affine, unit, path):
+        assert path.parent == tmp_path and path.name.endswith(name[1:])
+        path.write_bytes(b"half")
+        raise failure
+
+    monkeypatch.setattr(writer, "write", half_write)
+    expected = InputError if isinstance(failure, OSError) else type(failure)
+    with pytest.raises(expected) as error:
+        write_volume(volume(), tmp_path / name)
+    if expected is InputError:
+        assert_in_one_line(error, name, "disk full")
+    assert os.listdir(tmp_path) == []
+    (tmp_path / name).write_text("older")
+    with pytest.raises(expected):
+        write_volume(volume(), tmp_path / name)
+    assert (tmp_path / name).read_text() == "older"
+
+
+def test_check_output(tmp_path):
+    check_output(tmp_path / "new" / "folder" / "v.tif")
+    assert os.listdir(tmp_path) == []
+    for name in ("v.png", "v", "v.zarr"):
+        with pytest.raises(InputError) as error:
+            check_output(tmp_path / name)
+        assert_in_one_line(error, name, "cannot be written", ".ome.tif", ".nii.gz")
+    with pytest.raises(InputError) as error:
+        check_output(tmp_path)
+    assert_in_one_line(error, str(tmp_path), "is a folder", ".tif")
+    existing = tmp_path / "v.tif"
+    existing.write_text("1")
+    for no in (False, "false", "False"):
+        with pytest.raises(InputError) as error:
+            check_output(existing, no)
+        assert_in_one_line(error, "v.tif", "exists", "--overwrite true")
+    for yes in (True, "true", "True"):
+        check_output(existing, yes)
+    with pytest.raises(InputError, match="--overwrite maybe: must be true or false"):
+        check_output(existing, "maybe")
+    with pytest.raises(InputError) as error:
+        check_output(existing / "below" / "v.tif")
+    assert_in_one_line(error, "v.tif", "is a file and not a folder")
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that even the superuser cannot write to")
+def test_folder_that_cannot_be_written_to():
+    with pytest.raises(InputError) as error:
+        check_output("/proc/v.tif")
+    assert_in_one_line(error, "/proc/v.tif", "cannot be written")
+    with pytest.raises(InputError) as error:
+        write_volume(volume(), "/proc/new/v.tif")
+    assert_in_one_line(error, "/proc/new/v.tif", "cannot be written")
+
+
+# ---------------------------------------------------------------------------------------------------- transforms
+
+
+def test_transforms(tmp_path, capsys):
+    write_volume(volume(unit="nanometer"), tmp_path / "in.tif")
+    chain = Compose([LoadVolumed("volume", spacing=[8, 4, 4]), SaveVolumed("volume", tmp_path / "out.ome.tif")])
+    chain({"volume": tmp_path / "in.tif"})
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == f"wrote {tmp_path / 'out.ome.tif'}: 7 x 6 x 5 voxels (x, y, z) of 4 x 4 x 8 nanometer"
+    loaded = LoadVolume()(tmp_path / "out.ome.tif")
+    np.testing.assert_allclose(sizes_of(loaded), (4, 4, 8))
+    with pytest.raises(InputError, match="--overwrite true"):
+        SaveVolume(tmp_path / "out.ome.tif")(loaded)
+    SaveVolume(tmp_path / "out.ome.tif", overwrite=True)(loaded)
