@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scores of a reconstruction against a truth, plane by plane."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from scripts import lattice
+from scripts.errors import InputError
+
+PLANES = {"xy": 2, "xz": 1, "yz": 0}
+"""The three planes, each with the axis of an (X, Y, Z) array along which its slices follow one another."""
+
+MEASURES = ("psnr", "ssim")
+
+SMALLEST_SIDE = 11
+"""Voxels: the window of SSIM (a Gaussian of sigma 1.5, cut at 3.5 sigma) must fit into every slice."""
+
+Scores = dict[str, dict[str, float]]
+"""Measure ("psnr" in dB, "ssim") -> plane ("xy", "xz", "yz") -> mean over the slices of that plane."""
+
+
+def plane_scores(
+    reconstruction: np.ndarray, truth: np.ndarray, factor: float, data_range: float = 255.0
+) -> dict[str, dict]:
+    """Mean PSNR and SSIM over the slices of each plane.
+
+    XY leaves out the slices that lie on an original one, for they are copies (or would be); XZ and YZ include them,
+    as in the paper.
+
+    Args:
+        reconstruction: array (X, Y, Z).
+        truth: array of the same shape, in the same grey levels.
+        factor: the axial factor of the reconstruction; tells which XY slices are left out.
+        data_range: span of the grey levels, 255 for uint8.
+
+    Returns:
+        `psnr` and `ssim`, each plane -> mean score, and `slices_scored`, plane -> number of slices. A slice that equals
+        the truth (an empty border, say) has an infinite PSNR and is left out of that mean, unless all slices do.
+
+    Raises:
+        InputError: if the shapes differ, are not 3-D or have a side under 11 voxels.
+    """
+    reconstruction, truth = np.asarray(reconstruction), np.asarray(truth)
+    if reconstruction.shape != truth.shape:
+        raise InputError(
+            f"the reconstruction has {_shape(reconstruction)} voxels and the truth {_shape(truth)}: give a truth on the "
+            "same grid, (slices - 1) * factor + 1 deep"
+        )
+    if truth.ndim != 3 or min(truth.shape) < SMALLEST_SIDE:
+        raise InputError(
+            f"scores need a volume of at least {SMALLEST_SIDE} voxels a side, this one has {_shape(truth)}"
+        )
+    factor = lattice.check_factor(factor)
+    kept = {j for j in range(truth.shape[2]) if lattice.position(j, factor).depth == 0.0}
+
+    scores: dict[str, dict] = {"psnr": {}, "ssim": {}, "slices_scored": {}}
+    for plane, axis in PLANES.items():
+        indices = [j for j in range(truth.shape[axis]) if not (plane == "xy" and j in kept)]
+        psnr, ssim = [], []
+        for j in indices:
+            true, image = _slice(truth, axis, j), _slice(reconstruction, axis, j)
+            psnr.append(_psnr(true, image, data_range))
+            ssim.append(_ssim(true, image, data_range))
+        scores["psnr"][plane] = float(np.mean([p for p in psnr if math.isfinite(p)] or math.inf))
+        scores["ssim"][plane] = float(np.mean(ssim))
+        scores["slices_scored"][plane] = len(indices)
+    return scores
+
+
+def best_baseline(candidates: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Scores:
+    """The strictest baseline that several interpolations give: the best score for each measure and plane.
+
+    Args:
+        candidates: name of an interpolation -> its `plane_scores`.
+    """
+    return _by_plane(lambda measure, plane: max(c[measure][plane] for c in candidates.values()))
+
+
+def gains(result: Mapping[str, Mapping[str, float]], baseline: Mapping[str, Mapping[str, float]]) -> Scores:
+    """How much higher `result` scores than `baseline`, per measure and plane; 0 where both are perfect."""
+
+    def gain(measure: str, plane: str) -> float:
+        a, b = float(result[measure][plane]), float(baseline[measure][plane])
+        return 0.0 if a == b else a - b  # the difference of two infinities is not a number
+
+    return _by_plane(gain)
+
+
+def _by_plane(score: Callable[[str, str], float]) -> Scores:
+    return {measure: {plane: float(score(measure, plane)) for plane in PLANES} for measure in MEASURES}
+
+
+def _slice(volume: np.ndarray, axis: int, index: int) -> np.ndarray:
+    return volume.take(index, axis=axis).astype(np.float64)
+
+
+def _psnr(truth: np.ndarray, image: np.ndarray, data_range: float) -> float:
+    if np.array_equal(truth, image):
+        return math.inf  # scikit-image gives the same, with a warning
+    return float(peak_signal_noise_ratio(truth, image, data_range=data_range))
+
+
+def _ssim(truth: np.ndarray, image: np.ndarray, data_range: float) -> float:
+    return float(
+        structural_similarity(
+            truth, image, data_range=data_range, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+        )
+    )
+
+
+def _shape(volume: np.ndarray) -> str:
+    return " x ".join(str(n) for n in volume.shape)

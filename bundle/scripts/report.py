@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables and pictures that a person looks at."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Rectangle
+from scipy import ndimage
+
+from scripts.errors import InputError
+from scripts.metrics import MEASURES, PLANES
+
+_SYMBOLS = {"micrometer": "µm", "nanometer": "nm", "millimeter": "mm", "pixel": "px"}
+_LARGER = {"nanometer": "micrometer", "micrometer": "millimeter"}
+_DPI = 150
+_COLUMN = 3.3  # inches, the width of one picture
+_LONGEST = 1.5  # sides of a picture; of a longer slice the middle is shown
+_HIGHLIGHT = "#ffd23f"
+
+
+def score_table(rows: Mapping[str, Mapping[str, Mapping[str, float]]], gain: Mapping | None = None) -> str:
+    """Scores as a plain text table that is Markdown as well.
+
+    Args:
+        rows: name of a volume -> its scores, as `metrics.plane_scores` gives them.
+        gain: from `metrics.gains`; becomes a last row of signed numbers.
+
+    Returns:
+        The table and a line that says what the XY scores leave out; no newline at the end.
+    """
+    header = [""] + [f"{measure.upper()} {plane.upper()}" for measure in MEASURES for plane in PLANES]
+    body = [[name.replace("|", "/")] + _numbers(scores, "") for name, scores in rows.items()]
+    if gain is not None:
+        body.append(["gain"] + _numbers(gain, "+"))
+    widths = [max(3, *(len(line[i]) for line in [header, *body])) for i in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [cells[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(cells[1:], widths[1:])]
+        return "| " + " | ".join(padded) + " |"
+
+    rule = "|" + "|".join(["-" * (widths[0] + 2)] + ["-" * (w + 1) + ":" for w in widths[1:]]) + "|"
+    note = "PSNR in dB. XY leaves out the slices that coincide with an input slice, XZ and YZ include them."
+    return "\n".join([line(header), rule, *map(line, body), "", note])
+
+
+def _numbers(scores: Mapping[str, Mapping[str, float]], sign: str) -> list[str]:
+    digits = {"psnr": 2, "ssim": 3}
+    return [f"{float(scores[measure][plane]):{sign}.{digits[measure]}f}" for measure in MEASURES for plane in PLANES]
+
+
+def write_scores(path: str | os.PathLike, document: Mapping[str, Any]) -> None:
+    """Write a document as JSON, whole or not at all.
+
+    Infinity, which a perfect slice scores and JSON does not know, is written as the string "inf", NaN as null.
+
+    Args:
+        path: the file; replaced when it exists. Its folder is made when missing.
+        document: nested mappings and sequences of numbers (NumPy's too), strings, truth values and None.
+
+    Raises:
+        InputError: if the file cannot be written.
+    """
+    text = json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    _write_whole(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
+
+
+def _plain(value: Any) -> Any:
+    """The same value in types JSON knows."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):  # NumPy scalars and arrays, tensors
+        return _plain(value.tolist())
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
+
+
+def compare_slices(
+    path: str | os.PathLike,
+    volumes: Mapping[str, np.ndarray],
+    spacing: Sequence[float],
+    unit: str = "pixel",
+    factor: float = 1.0,
+    plane: str = "xz",
+    index: int | None = None,
+    captions: Mapping[str, str] | None = None,
+) -> None:
+    """Draw the same slice of several volumes side by side, with an enlarged part below, as a PNG.
+
+    All share one grey window, that of the last volume. Voxels are drawn as blocks of their true size, so the input shows
+    its coarse slices. Of a slice much longer than wide the middle is shown.
+
+    Args:
+        path: the file; replaced when it exists.
+        volumes: title -> array (X, Y, Z), in the order of the columns; the truth, or else the result, last.
+        spacing: voxel size (x, y, z) of the volumes with the most slices.
+        unit: of the spacing: "micrometer", "nanometer", "millimeter" or "pixel".
+        factor: how many times wider apart the slices are in a volume that has fewer of them.
+        plane: "xy" (for volumes of equal depth), "xz" or "yz".
+        index: which slice; the middle one by default.
+        captions: title -> a second line under that title, its score for example.
+
+    Raises:
+        InputError: for an unknown plane or an index outside the volume, or if the file cannot be written.
+    """
+    if plane not in PLANES:
+        raise InputError(f"plane '{plane}' is unknown: choose one of {', '.join(PLANES)}")
+    axis = PLANES[plane]
+    arrays = {name: np.asarray(volume) for name, volume in volumes.items()}
+    depth = max(a.shape[2] for a in arrays.values())
+    size = min(a.shape[axis] for a in arrays.values())
+    index = size // 2 if index is None else index
+    if not 0 <= index < size:
+        raise InputError(f"slice {index} is outside the volume: {plane.upper()} has slices 0 to {size - 1}")
+
+    panels = []
+    for name, array in arrays.items():
+        step = np.array(spacing, dtype=float)
+        step[2] *= factor if array.shape[2] < depth else 1.0
+        panels.append((name, array.take(index, axis=axis).astype(np.float32).T, np.delete(step, axis)))
+    reference, step = panels[-1][1:]
+    window = tuple(np.percentile(reference, (0.5, 99.5)))
+    view = _middle(reference.shape, step)
+    detail = _richest(reference, step, view)
+
+    height = _COLUMN * (view[3] - view[2]) / (view[1] - view[0])
+    titles = 0.62 if captions else 0.38
+    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.0, hspace=0.0)
+    figure = Figure(figsize=(_COLUMN * len(panels), height + _COLUMN + titles), dpi=_DPI, layout=layout)
+    axes = figure.subplots(2, len(panels), squeeze=False, height_ratios=(height, _COLUMN))
+    for column, (name, image, step) in zip(axes.T, panels):
+        for ax, part in zip(column, (view, detail)):
+            _draw(ax, image, step, part, cmap="gray", vmin=window[0], vmax=window[1])
+        column[0].set_title(name, fontsize=13, fontweight="bold" if name == panels[-1][0] else "normal")
+        if captions and name in captions:
+            column[0].set_title(f"{name}\n{captions[name]}", fontsize=12)
+        corner, width, tall = (detail[0], detail[2]), detail[1] - detail[0], detail[3] - detail[2]
+        column[0].add_patch(Rectangle(corner, width, tall, fill=False, edgecolor=_HIGHLIGHT, linewidth=1.4))
+        for spine in column[1].spines.values():
+            spine.set(visible=True, edgecolor=_HIGHLIGHT, linewidth=1.8)
+    for ax, part in zip(axes[:, 0], (view, detail)):
+        _scale_bar(ax, part, unit)
+    axes[0, 0].set_ylabel(f"{plane.upper()}, slice {index}", fontsize=11)
+    axes[1, 0].set_ylabel("enlarged", fontsize=11)
+    _save(figure, path)
+
+
+def show_disagreement(
+    path: str | os.PathLike,
+    pseudo: np.ndarray,
+    disagreement: np.ndarray,
+    spacing: Sequence[float] = (1.0, 1.0, 1.0),
+    unit: str = "pixel",
+) -> None:
+    """Draw the middle XZ and YZ slices of a pseudo-HR volume above the map of where its two restorations differ.
+
+    Args:
+        path: the PNG; replaced when it exists.
+        pseudo: pseudo-HR volume (X, Y, Z).
+        disagreement: how far the XZ and YZ restorations are apart, same shape, in grey levels of `pseudo`.
+        spacing: voxel size (x, y, z).
+        unit: of the spacing.
+
+    Raises:
+        InputError: if the shapes differ or the file cannot be written.
+    """
+    pseudo, disagreement = np.asarray(pseudo), np.asarray(disagreement)
+    if pseudo.shape != disagreement.shape:
+        raise InputError(f"pseudo-HR volume {pseudo.shape} and disagreement map {disagreement.shape} differ in size")
+    slices = {}
+    for plane in ("xz", "yz"):
+        axis = PLANES[plane]
+        pair = [v.take(v.shape[axis] // 2, axis=axis).astype(np.float32).T for v in (pseudo, disagreement)]
+        slices[plane] = (*pair, np.delete(np.array(spacing, dtype=float), axis))
+    window = np.percentile(np.concatenate([s[0].ravel() for s in slices.values()]), (0.5, 99.5))
+    highest = max(float(np.percentile(np.concatenate([s[1].ravel() for s in slices.values()]), 99.5)), 1e-6)
+
+    views = {plane: _middle(image.shape, step) for plane, (image, _, step) in slices.items()}
+    height = _COLUMN * 1.3 * max((v[3] - v[2]) / (v[1] - v[0]) for v in views.values())
+    figure = Figure(figsize=(_COLUMN * 2.6 + 0.9, 2 * height + 0.5), dpi=_DPI, layout="constrained")
+    axes = figure.subplots(2, 2)
+    for column, (plane, (image, difference, step)) in zip(axes.T, slices.items()):
+        _draw(column[0], image, step, views[plane], cmap="gray", vmin=window[0], vmax=window[1])
+        heat = _draw(column[1], difference, step, views[plane], cmap="magma", vmin=0.0, vmax=highest)
+        column[0].set_title(plane.upper(), fontsize=13)
+    _scale_bar(axes[0, 0], views["xz"], unit)
+    axes[0, 0].set_ylabel("pseudo-HR", fontsize=11)
+    axes[1, 0].set_ylabel("disagreement of XZ and YZ", fontsize=11)
+    figure.colorbar(heat, ax=axes[1, :], label="grey levels", extend="max", fraction=0.05, pad=0.01)
+    _save(figure, path)
+
+
+_Part = tuple[float, float, float, float]
+"""A rectangle of a slice in units of length: left, right, top, bottom."""
+
+
+def _draw(ax: Axes, image: np.ndarray, step: np.ndarray, part: _Part, **style: Any) -> Any:
+    """Show the rectangle `part` of an image whose voxel (0, 0) is centred at the origin; rows run downwards."""
+    rows, columns = image.shape
+    extent = (-0.5 * step[0], (columns - 0.5) * step[0], (rows - 0.5) * step[1], -0.5 * step[1])
+    artist = ax.imshow(image, extent=extent, interpolation="nearest", aspect="equal", **style)
+    ax.set(xlim=part[:2], ylim=(part[3], part[2]), xticks=[], yticks=[])
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    return artist
+
+
+def _middle(shape: Sequence[int], step: np.ndarray) -> _Part:
+    """The whole of a slice (rows, columns), or its middle where one side is far longer than the other."""
+    lengths = np.array([shape[1] * step[0], shape[0] * step[1]])
+    shown = np.minimum(lengths, _LONGEST * lengths.min())
+    low = (lengths - shown) / 2 - 0.5 * step
+    return float(low[0]), float(low[0] + shown[0]), float(low[1]), float(low[1] + shown[1])
+
+
+def _richest(image: np.ndarray, step: np.ndarray, view: _Part) -> _Part:
+    """The square, a third of the view wide, with the most contrast; that is where volumes are worth comparing."""
+    side = min(view[1] - view[0], view[3] - view[2]) / 2.6
+    window = np.maximum(1, np.rint(side / step[::-1])).astype(int)
+    variance = ndimage.uniform_filter(image**2, window) - ndimage.uniform_filter(image, window) ** 2
+    rows, columns = (np.arange(n) for n in image.shape)
+    x, y = columns * step[0], rows * step[1]
+    fits_x = (x - side / 2 >= view[0]) & (x + side / 2 <= view[1])
+    fits_y = (y - side / 2 >= view[2]) & (y + side / 2 <= view[3])
+    variance[~fits_y] = -np.inf
+    variance[:, ~fits_x] = -np.inf
+    row, column = np.unravel_index(variance.argmax(), variance.shape)
+    left = float(np.clip(x[column] - side / 2, view[0], view[1] - side))
+    top = float(np.clip(y[row] - side / 2, view[2], view[3] - side))
+    return left, left + side, top, top + side
+
+
+def _scale_bar(ax: Axes, part: _Part, unit: str) -> None:
+    """A bar of a round length, about a quarter of the view, in the lower left corner."""
+    width, height = part[1] - part[0], part[3] - part[2]
+    power = 10.0 ** math.floor(math.log10(width * 0.32))
+    length = max(m * power for m in (1, 2, 5) if m * power <= width * 0.32)
+    value = length
+    while value >= 1000 and unit in _LARGER:
+        value, unit = value / 1000, _LARGER[unit]
+    left, top = part[0] + 0.04 * width, part[3] - 0.05 * height
+    bar = Rectangle((left, top - 0.02 * height), length, 0.02 * height, facecolor="white", edgecolor="black", lw=0.6)
+    ax.add_patch(bar)
+    label = ax.text(left + length / 2, top - 0.035 * height, f"{value:g} {_SYMBOLS.get(unit, unit)}")
+    label.set(color="white", ha="center", va="bottom", fontsize=10, fontweight="bold")
+    label.set_bbox({"facecolor": "black", "alpha": 0.45, "pad": 1.5, "edgecolor": "none"})
+
+
+def _save(figure: Figure, path: str | os.PathLike) -> None:
+    _write_whole(path, lambda temporary: figure.savefig(temporary, format="png"))
+
+
+def _write_whole(path: str | os.PathLike, write: Any) -> None:
+    """Let `write` fill a temporary file beside `path` and put it in place when it is complete."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose a folder you may write to") from error
+    os.close(handle)
+    try:
+        write(temporary)
+        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner reads
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose a folder you may write to") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables, JSON and pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scripts import report
+from scripts.errors import InputError
+from scripts.metrics import gains
+
+NM = (10.0, 10.0, 10.0)
+
+
+def scores(psnr: float, ssim: float) -> dict:
+    planes = ("xy", "xz", "yz")
+    return {"psnr": dict.fromkeys(planes, psnr), "ssim": dict.fromkeys(planes, ssim)}
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+@pytest.fixture
+def volume() -> np.ndarray:
+    x, y, z = np.meshgrid(*(np.arange(n) for n in (48, 40, 33)), indexing="ij")
+    return (128 + 60 * np.sin(x / 4) * np.cos(z / 5) + 20 * np.sin(y / 3)).astype(np.uint8)
+
+
+def test_table_has_one_row_a_volume():
+    rows = {"cubic": scores(26.061, 0.6543), "D2R": scores(27.36, 0.711)}
+    lines = report.score_table(rows, gains(rows["D2R"], rows["cubic"])).splitlines()
+    assert cells(lines[0]) == ["", "PSNR XY", "PSNR XZ", "PSNR YZ", "SSIM XY", "SSIM XZ", "SSIM YZ"]
+    assert cells(lines[2]) == ["cubic", "26.06", "26.06", "26.06", "0.654", "0.654", "0.654"]
+    assert cells(lines[3])[0] == "D2R"
+    assert cells(lines[4]) == ["gain", "+1.30", "+1.30", "+1.30", "+0.057", "+0.057", "+0.057"]
+    assert len(lines) == 7 and "XY leaves out" in lines[-1]
+
+
+def test_table_is_aligned_markdown():
+    lines = report.score_table({"a | b": scores(math.inf, 1), "a longer name": scores(9.5, -0.1)}).splitlines()
+    table = lines[:4]
+    assert len({len(line) for line in table}) == 1
+    assert {line.count("|") for line in table} == {8}
+    assert set(table[1]) <= set("|-:")
+    assert "inf" in table[2]
+
+
+def test_scores_are_strict_json(tmp_path):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    path = tmp_path / "new" / "scores.json"
+    document = {
+        "psnr": {"xy": math.inf, "xz": np.float32(25.5)},
+        "slices": np.int64(3),
+        "list": np.array([1.0, np.nan]),
+        "path": Path("a.tif"),
+        "done": True,
+    }
+    report.write_scores(path, document)
+    read = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    assert read["psnr"] == {"xy": "inf", "xz": 25.5} and float(read["psnr"]["xy"]) == math.inf
+    assert read["slices"] == 3 and read["list"] == [1.0, None] and read["path"] == "a.tif" and read["done"] is True
+
+
+def test_scores_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "scores.json"
+    report.write_scores(path, {"run": 1})
+    with pytest.raises(TypeError):
+        report.write_scores(path, {"run": object()})
+
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", full_disk)
+        with pytest.raises(InputError, match="scores.json: cannot be written .No space left"):
+            report.write_scores(path, {"run": 2})
+    assert json.loads(path.read_text()) == {"run": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["scores.json"]
+
+
+def test_folder_that_is_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        report.write_scores(tmp_path / "file" / "scores.json", {})
+
+
+@pytest.mark.parametrize("plane", ["xz", "yz"])
+def test_compare_slices(tmp_path, volume, plane):
+    path = tmp_path / "figures" / "compare.png"
+    volumes = {"input": volume[:, :, ::8], "interpolation": volume, "result": volume, "truth": volume}
+    report.compare_slices(path, volumes, NM, "nanometer", factor=8, plane=plane, captions={"result": "30.0 dB"})
+    image = pixels(path)
+    height, width = image.shape[:2]
+    assert 1800 < width < 2200 and 700 < height < 1100
+    # the columns of the result and of the truth show the same voxels below their titles
+    grey = image[150:].mean(2)
+    quarter = width // 4
+    assert abs(grey[:, 2 * quarter : 3 * quarter].mean() - grey[:, 3 * quarter :].mean()) < 4
+    assert [p.name for p in path.parent.iterdir()] == ["compare.png"]
+
+
+def test_compare_shares_one_grey_window(tmp_path, volume):
+    """A column darker than the truth is drawn darker, not stretched to look alike."""
+    path = tmp_path / "compare.png"
+    report.compare_slices(path, {"dark": volume // 2, "truth": volume}, NM, "nanometer")
+    image = pixels(path)
+    half = image.shape[1] // 2
+    assert image[150:, :half].mean() < image[150:, half:].mean() - 30
+
+
+@pytest.mark.parametrize("shape", [(300, 20, 16), (16, 300, 16), (16, 16, 300), (12, 12, 2)])
+def test_pictures_of_long_volumes_stay_readable(tmp_path, shape):
+    volume = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
+    report.compare_slices(tmp_path / "a.png", {"input": volume, "result": volume}, (0.2, 0.2, 0.5), "micrometer")
+    report.show_disagreement(tmp_path / "b.png", volume, volume / 10)
+    for name in ("a.png", "b.png"):
+        height, width = pixels(tmp_path / name).shape[:2]
+        assert 300 < height < 2500 and 500 < width < 2500
+
+
+def test_compare_constant_volume(tmp_path):
+    volume = np.full((12, 12, 12), 7, np.uint8)
+    report.compare_slices(tmp_path / "a.png", {"input": volume, "result": volume}, NM)
+    assert pixels(tmp_path / "a.png").size
+
+
+def test_compare_wrong_options(tmp_path, volume):
+    with pytest.raises(InputError, match="plane 'zx'"):
+        report.compare_slices(tmp_path / "a.png", {"a": volume}, NM, plane="zx")
+    with pytest.raises(InputError, match="slice 40 .* 0 to 39"):
+        report.compare_slices(tmp_path / "a.png", {"a": volume}, NM, index=40)
+    assert not list(tmp_path.iterdir())
+
+
+def test_disagreement(tmp_path, volume):
+    disagreement = np.zeros(volume.shape)
+    disagreement[:, :, 10:14] = 20
+    report.show_disagreement(tmp_path / "a.png", volume, disagreement, NM, "nanometer")
+    image = pixels(tmp_path / "a.png")
+    colour = np.ptp(image, axis=2) > 60  # the grey half has none
+    half = image.shape[0] // 2
+    assert colour[half:].mean() > 0.02 > colour[: half - 40].mean()
+    with pytest.raises(InputError, match="differ in size"):
+        report.show_disagreement(tmp_path / "b.png", volume, disagreement[:-1])
