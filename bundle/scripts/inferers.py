@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How each stage applies its network: noise, restoration of slices, pseudo-HR volume, training sequences, whole volume."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from monai.data import MetaTensor
+from monai.inferers import Inferer, sliding_window_inference
+from tqdm import tqdm
+
+from scripts import lattice
+from scripts.networks.local_average import WINDOW as GRID
+from scripts.samplers import SAMPLERS, all_states, skipped_states
+from scripts.sde import MeanRevertingSDE
+from scripts.transforms.axial_interpolate import axial_interpolate
+
+logger = logging.getLogger(__name__)
+
+
+def _autocast(tensor: torch.Tensor, amp: bool) -> AbstractContextManager:
+    # bfloat16 keeps single precision's range: no loss scaling, and the same code on CPU and CUDA.
+    return torch.autocast(tensor.device.type, torch.bfloat16, enabled=amp)
+
+
+class NoiseInferer(Inferer):
+    """Stage I training: predicted noise of ``inputs`` (B, 2, H, W) at states t (B,).
+
+    Args:
+        amp: compute in bfloat16 where torch's autocast finds it safe.
+    """
+
+    def __init__(self, amp: bool = False) -> None:
+        super().__init__()
+        self.amp = amp
+
+    def __call__(self, inputs: torch.Tensor, network: Callable, t: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        with _autocast(inputs, self.amp):
+            return network(inputs, t).float()
+
+
+class RestorationInferer(Inferer):
+    """Stage II for images: samples the prior from interpolated images.
+
+    Args:
+        sde: the one the prior was trained with.
+        sampler: "posterior" or "reverse_sde" (the paper's).
+        evaluations: network evaluations; "reverse_sde" skips no state and needs all of them (100).
+        stochastic: add noise along the way. Off, "posterior" is deterministic but for the start.
+        seed: of the noise.
+        amp: compute in bfloat16 where torch's autocast finds it safe.
+    """
+
+    def __init__(
+        self,
+        sde: MeanRevertingSDE,
+        sampler: str = "posterior",
+        evaluations: int = 8,
+        stochastic: bool = False,
+        seed: int = 0,
+        amp: bool = False,
+    ) -> None:
+        super().__init__()
+        if sampler not in SAMPLERS:
+            raise ValueError(f"sampler is {sampler}: give one of {', '.join(SAMPLERS)}")
+        if sampler == "reverse_sde" and evaluations != sde.steps:
+            raise ValueError(f"reverse_sde cannot skip states: evaluations must be {sde.steps}, not {evaluations}")
+        self.sde = sde
+        self.sampler = SAMPLERS[sampler]
+        self.states = all_states(sde) if sampler == "reverse_sde" else skipped_states(sde, evaluations)
+        self.stochastic = stochastic
+        self.seed = seed
+        self.amp = amp
+
+    def __call__(self, inputs: torch.Tensor, network: Callable, draw: int = 0) -> torch.Tensor:  # type: ignore[override]
+        """``inputs``: mu (B, 1, H, W) in [0, 1] -> restored images of the same shape. ``draw`` numbers the noise."""
+        generator = torch.Generator("cpu").manual_seed(self.seed * 1_000_003 + draw)
+
+        def predict(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            with _autocast(x, self.amp):
+                return network(x, t)
+
+        with torch.no_grad():
+            return self.sampler(self.sde, predict, inputs, self.states, generator, self.stochastic)
+
+
+class PseudoVolumeInferer(Inferer):
+    """Stage II for a volume (paper Eq. 4 and 5): restores all XZ and all YZ slices and averages the two.
+
+    Finished slices are kept in ``progress_dir``, so that an interrupted run goes on where it stopped.
+
+    Args:
+        restore: restores a batch of interpolated images.
+        upsampling: k, how many times finer Z becomes; 1 returns the volume as it is and needs no prior.
+        batch_size: slices per batch.
+        progress_dir: folder for finished slices, removed at the end.
+        run_id: what the slices depend on; slices of another run are not taken up.
+    """
+
+    def __init__(
+        self,
+        restore: RestorationInferer,
+        upsampling: float,
+        batch_size: int,
+        progress_dir: str | Path,
+        run_id: str = "",
+    ) -> None:
+        super().__init__()
+        self.restore = restore
+        self.upsampling = float(upsampling)
+        self.batch_size = batch_size
+        self.progress_dir = Path(progress_dir)
+        self.run_id = run_id
+
+    def __call__(self, inputs: torch.Tensor, network: Callable) -> torch.Tensor:  # type: ignore[override]
+        """(1, 1, X, Y, K) in [0, 1] -> (1, 2, X, Y, Z): the pseudo-HR volume and |XZ - YZ|, on the CPU."""
+        volume = inputs[0, 0]
+        if self.upsampling == 1:
+            result = torch.stack([volume, torch.zeros_like(volume)])[None]
+            return _with_grid_of(result, inputs, 1.0)
+        x, y, slices = volume.shape
+        size = (x, y, lattice.output_size(slices, self.upsampling))
+        self.progress_dir.mkdir(parents=True, exist_ok=True)
+        device = inputs.device
+        # Plain tensors from here on: one batch of slices at a time is on the device.
+        volume = torch.Tensor.as_subclass(volume, torch.Tensor)
+        total = -(-y // self.batch_size) + -(-x // self.batch_size)
+        with tqdm(total=total, desc="restoring XZ and YZ slices", unit="batch") as progress:
+            xz = self._restore_planes(volume.movedim(1, 0), (size[1], size[0], size[2]), "xz", network, device, progress)
+            yz = self._restore_planes(volume, size, "yz", network, device, progress)
+        xz = np.moveaxis(xz, 0, 1)
+        result = torch.empty((1, 2, *size))
+        for i in range(x):  # row by row: two float copies of the volume are enough
+            a, b = torch.from_numpy(xz[i].astype(np.float32)), torch.from_numpy(yz[i].astype(np.float32))
+            result[0, 0, i] = (a + b) / 2
+            result[0, 1, i] = (a - b).abs()
+        shutil.rmtree(self.progress_dir)
+        return _with_grid_of(result, inputs, self.upsampling)
+
+    def _restore_planes(
+        self,
+        planes: torch.Tensor,
+        size: tuple[int, int, int],
+        name: str,
+        network: Callable,
+        device: torch.device,
+        progress: tqdm,
+    ) -> np.ndarray:
+        """Planes (N, W, K) -> memory-mapped (N, W, Z), going on after the last finished batch."""
+        done_file, data_file = self.progress_dir / f"{name}.json", self.progress_dir / f"{name}.npy"
+        done = json.loads(done_file.read_text()) if done_file.exists() and data_file.exists() else {}
+        first = done["planes"] if done.get("run") == self.run_id else 0
+        mode = "r+" if first else "w+"
+        store = np.lib.format.open_memmap(data_file, mode=mode, dtype=np.float16, shape=size)
+        for start in range(0, size[0], self.batch_size):
+            if start >= first:
+                low = planes[start : start + self.batch_size].to(device)
+                mu = axial_interpolate(low, self.upsampling)[:, None]
+                draw = start + (0 if name == "xz" else 1 << 32)
+                restored = self.restore(mu, network, draw)[:, 0]
+                store[start : start + self.batch_size] = restored.cpu().half().numpy()
+                store.flush()
+                done_file.write_text(json.dumps({"run": self.run_id, "planes": start + len(low)}))
+            progress.update()
+        return store
+
+
+class SequenceInferer(Inferer):
+    """Stage III training: encodes each slab once and decodes all its depths.
+
+    Args:
+        amp: compute in bfloat16 where torch's autocast finds it safe.
+    """
+
+    def __init__(self, amp: bool = False) -> None:
+        super().__init__()
+        self.amp = amp
+
+    def __call__(  # type: ignore[override]
+        self, inputs: torch.Tensor, network: Any, depth: torch.Tensor, gap: torch.Tensor
+    ) -> torch.Tensor:
+        """Slabs (B, 1, H, W, 4), depth (B, D), gap (B,) -> slices (B, D, H, W)."""
+        with _autocast(inputs, self.amp):
+            features = network.encode(inputs)
+            slices = network.decode(features, depth.flatten(), gap.repeat_interleave(depth.shape[1]))
+        return slices.float().view(*depth.shape, *slices.shape[-2:])
+
+
+class AxialInferer(Inferer):
+    """Slides a stage III network along Z and inserts slices at any real factor (paper Fig. 1d), on the lattice of ``lattice.py``.
+
+    Args:
+        factor: how many times finer Z becomes; None makes the axial voxel as small as the lateral one.
+        gap_range: smallest and largest factor the network was trained for; others give a warning.
+        tile: side of the XY tiles in voxels; planes up to this size are taken whole.
+        overlap: share of a tile that neighbouring tiles have in common; blended with Gaussian weights.
+        depth_batch: slices decoded at once.
+        amp: compute in bfloat16 where torch's autocast finds it safe.
+        progress: show a progress bar.
+    """
+
+    def __init__(
+        self,
+        factor: float | None = None,
+        gap_range: Sequence[float] = (1, math.inf),
+        tile: int = 512,
+        overlap: float = 0.25,
+        depth_batch: int = 16,
+        amp: bool = False,
+        progress: bool = True,
+    ) -> None:
+        super().__init__()
+        self.factor = None if factor is None else lattice.check_factor(factor)
+        self.gap_range = gap_range
+        self.tile = tile
+        self.overlap = overlap
+        self.depth_batch = depth_batch
+        self.amp = amp
+        self.progress = progress
+
+    def __call__(self, inputs: torch.Tensor, network: Any) -> torch.Tensor:  # type: ignore[override]
+        """(1, 1, X, Y, K) in [0, 1] -> (1, 1, X, Y, Z) on the CPU, with the refined affine if ``inputs`` has one."""
+        factor = self._factor(inputs)
+        if not self.gap_range[0] <= factor <= self.gap_range[1]:
+            logger.warning(
+                f"factor {factor:g} is outside the range {self.gap_range[0]:g} to {self.gap_range[1]:g} that the weights were trained for"
+            )
+        volume = torch.Tensor.as_subclass(inputs, torch.Tensor)[0, 0]
+        x, y, slices = volume.shape
+        places = lattice.positions(slices, factor)
+        output = torch.empty((1, 1, x, y, len(places)))
+        inserted = 0
+        bar = tqdm(total=len(places), desc="reconstructing", unit="slice", disable=not self.progress)
+        with bar, torch.no_grad():
+            for interval in range(slices):
+                indices = [j for j, place in enumerate(places) if place.interval == interval]
+                new = [j for j in indices if places[j].depth > 0]
+                for j in indices:
+                    if places[j].depth == 0:
+                        output[0, 0, :, :, j] = volume[:, :, interval]
+                if new:
+                    slab = volume[:, :, lattice.window(interval, slices)]
+                    depths = torch.tensor([places[j].depth for j in new], device=inputs.device)
+                    predicted = self._between(slab, depths, factor, network)
+                    output[0, 0, :, :, new] = predicted.movedim(0, -1).cpu()
+                inserted += len(new)
+                bar.update(len(indices))
+        return _with_grid_of(output, inputs, factor)
+
+    def _factor(self, inputs: torch.Tensor) -> float:
+        if self.factor is not None:
+            return self.factor
+        affine = inputs.affine if isinstance(inputs, MetaTensor) else torch.eye(4)
+        return lattice.isotropic_factor(lattice.voxel_size(affine.reshape(-1, 4, 4)[0].cpu().numpy()))
+
+    def _between(self, slab: torch.Tensor, depths: torch.Tensor, factor: float, network: Any) -> torch.Tensor:
+        """Slab (X, Y, 4), depths (D,) -> slices (D, X, Y)."""
+        x, y = slab.shape[:2]
+        planes = slab.movedim(-1, 0)[None]
+        # Padded to the network's pooling grid, so that the last tile begins on it as well.
+        padding = (0, -y % GRID, 0, -x % GRID)
+        planes = F.pad(planes, padding, mode="replicate")
+        roi = [lattice.tile_size(side, self.tile, GRID) for side in (x, y)]
+
+        def decode_all(tiles: torch.Tensor) -> torch.Tensor:
+            with _autocast(tiles, self.amp):
+                features = network.encode(tiles.movedim(1, -1)[:, None])
+                parts = []
+                for some in depths.split(self.depth_batch):
+                    gap = torch.full_like(some, factor)
+                    parts.append(network.decode(features, some, gap).float()[:, 0])
+            return torch.cat(parts)[None]
+
+        slices = sliding_window_inference(
+            planes, roi, 1, decode_all, overlap=self._aligned_overlap(roi), mode="gaussian"
+        )
+        return slices[0, :, :x, :y]
+
+    def _aligned_overlap(self, roi: Sequence[int]) -> list[float]:
+        """Overlaps whose tile steps are multiples of the pooling grid."""
+        steps = [max(GRID, int(side * (1 - self.overlap)) // GRID * GRID) for side in roi]
+        return [1 - step / side for step, side in zip(steps, roi)]
+
+
+def _with_grid_of(result: torch.Tensor, inputs: torch.Tensor, factor: float) -> torch.Tensor:
+    """Give ``result`` the meta data of ``inputs`` with the axial voxel divided by ``factor``."""
+    if not isinstance(inputs, MetaTensor):
+        return result
+    refined = MetaTensor(result).copy_meta_from(inputs)
+    affine = torch.as_tensor(lattice.refined_affine(inputs.affine.cpu().numpy(), factor))
+    refined.affine = affine
+    return refined

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lattice: the one place where an index is computed from an axial factor.
+
+K input slices with a gap of r fine voxels become ``floor((K - 1) * r) + 1`` output slices. Output index j lies at j / r
+input slices; with an integer r the original slice i is found again at j = i * r. The first voxel keeps its
+place and the axial voxel size is divided by r.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from scripts.errors import InputError
+
+WINDOW = 4
+"""Number of neighbouring slices a stage III network reads; the new slice lies between the middle two."""
+
+# A position closer than this to a slice is that slice: it absorbs the rounding of j / r, and is far below any real gap.
+_TOLERANCE = 1e-6
+
+
+class Position(NamedTuple):
+    """Place of one output slice: ``depth`` (in [0, 1)) of the way from input slice ``interval`` to the next one."""
+
+    interval: int
+    depth: float
+
+
+def check_factor(factor: float) -> float:
+    """Return ``factor`` as a float.
+
+    Raises:
+        InputError: if it is not a finite number above 1.
+    """
+    try:
+        value = float(factor)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not (math.isfinite(value) and value > 1):
+        raise InputError(f"--factor {factor} is not a number above 1: give how many times finer Z should become")
+    return value
+
+
+def isotropic_factor(spacing: Sequence[float]) -> float:
+    """Factor that makes the axial voxel as small as the lateral one.
+
+    Args:
+        spacing: voxel size (x, y, z), any unit.
+
+    Raises:
+        InputError: if the volume is already isotropic (or finer in Z).
+    """
+    x, y, z = (float(s) for s in spacing)
+    factor = z / math.sqrt(x * y)
+    if factor <= 1 + _TOLERANCE:
+        raise InputError(
+            f"the voxel size is {z:g} in Z and {x:g} x {y:g} in XY, so nothing is coarse in Z: "
+            "give --factor, or correct the voxel size with --spacing [z,y,x]"
+        )
+    return round(factor, 6)
+
+
+def output_size(slices: int, factor: float) -> int:
+    """Number of output slices for ``slices`` input slices at ``factor``."""
+    return math.floor((slices - 1) * factor + _TOLERANCE) + 1
+
+
+def position(index: int, factor: float) -> Position:
+    """Where output slice ``index`` lies among the input slices."""
+    place = index / factor
+    interval = math.floor(place + _TOLERANCE)
+    depth = place - interval
+    return Position(interval, 0.0 if depth < _TOLERANCE else depth)
+
+
+def positions(slices: int, factor: float) -> list[Position]:
+    """The place of each output slice, in order."""
+    return [position(j, factor) for j in range(output_size(slices, factor))]
+
+
+def kept_indices(slices: int, factor: float) -> list[int]:
+    """Output indices that coincide with an original slice."""
+    return [j for j, place in enumerate(positions(slices, factor)) if place.depth == 0.0]
+
+
+def decimated_indices(size: int, factor: float) -> list[int]:
+    """Indices kept when a fine axis of ``size`` voxels is sampled every ``factor`` voxels (nearest for a real factor)."""
+    return [round(i * factor) for i in range(math.floor((size - 1) / factor + _TOLERANCE) + 1)]
+
+
+def window(interval: int, slices: int) -> list[int]:
+    """Indices of the four slices around the gap after slice ``interval``; beyond the ends the edge slice is repeated."""
+    first = interval - (WINDOW // 2 - 1)
+    return [min(max(first + i, 0), slices - 1) for i in range(WINDOW)]
+
+
+def padded_size(size: int, multiple: int) -> int:
+    """The smallest multiple of ``multiple`` that is not below ``size``."""
+    return -(-size // multiple) * multiple
+
+
+def tile_size(size: int, tile: int, multiple: int) -> int:
+    """Side of the tile for a plane side of ``size``: the whole (padded) side if it fits, otherwise ``tile``.
+
+    Both are multiples of ``multiple``, so every tile begins on the network's pooling grid and agrees with the whole.
+    """
+    return min(padded_size(size, multiple), padded_size(tile, multiple))
+
+
+def refined_affine(affine: np.ndarray, factor: float) -> np.ndarray:
+    """Affine of the output: the same origin, the axial voxel divided by ``factor``. (..., 4, 4) -> (..., 4, 4)."""
+    result = np.array(affine, dtype=np.float64)
+    result[..., :3, 2] /= factor
+    return result
+
+
+def coarsened_affine(affine: np.ndarray, factor: float) -> np.ndarray:
+    """Affine after keeping every ``factor``-th slice. (..., 4, 4) -> (..., 4, 4)."""
+    return refined_affine(affine, 1.0 / factor)
+
+
+def voxel_size(affine: np.ndarray) -> tuple[float, float, float]:
+    """Voxel size (x, y, z) of an affine (4, 4)."""
+    x, y, z = np.linalg.norm(np.asarray(affine, dtype=np.float64)[:3, :3], axis=0)
+    return float(x), float(y), float(z)

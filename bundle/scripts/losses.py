@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Losses of stage I (Eq. 3) and stage III (Eq. 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from monai.losses import SSIMLoss
+from torch import nn
+
+
+class ReverseStepLoss(nn.Module):
+    """Eq. 3 with weight 1: L1 between the mean of the reverse Euler step and the optimal state x*_(t-1).
+
+    The step's mean is linear in the predicted noise, so a target (see ``engines.NoisePrepareBatch``) is a mapping with
+
+    - "mean": the step's mean for zero noise, (B, 1, H, W),
+    - "gain": what a unit of noise takes from it, (B, 1, 1, 1),
+    - "optimum": x*_(t-1), (B, 1, H, W).
+    """
+
+    def forward(self, noise: torch.Tensor, target: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """``noise``: predicted noise (B, 1, H, W). Returns a scalar, in units of the image range."""
+        return F.l1_loss(target["mean"] - target["gain"] * noise, target["optimum"])
+
+
+class FocalFrequencyLoss(nn.Module):
+    """Focal frequency loss (Jiang et al. 2021, arXiv 2012.12821): squared spectral error, weighted towards frequencies
+    that are still wrong.
+
+    Args:
+        alpha: exponent of the weight.
+    """
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        super().__init__()
+        self.alpha = alpha
+
+    def forward(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) twice, any scale -> scalar. Computed in single precision whatever the input's."""
+        difference = torch.fft.fft2((prediction - target).float(), norm="ortho")
+        power = difference.real**2 + difference.imag**2
+        with torch.no_grad():
+            weight = power.sqrt() ** self.alpha
+            weight = weight / weight.amax((-2, -1), keepdim=True)
+            weight = torch.nan_to_num(weight, nan=0.0).clamp(0, 1)  # identical images give 0 / 0
+        return (weight * power).mean()
+
+
+class ReconstructionLoss(nn.Module):
+    """Eq. 8: L1 + ssim_weight * (1 - SSIM) + frequency_weight * focal frequency loss.
+
+    Args:
+        ssim_weight: 1 in the paper.
+        frequency_weight: 100 in the paper.
+    """
+
+    def __init__(self, ssim_weight: float = 1.0, frequency_weight: float = 100.0) -> None:
+        super().__init__()
+        self.ssim_weight = ssim_weight
+        self.frequency_weight = frequency_weight
+        self.ssim = SSIMLoss(spatial_dims=2, data_range=1.0)
+        self.frequency = FocalFrequencyLoss()
+
+    def forward(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) twice, intensities scaled to [0, 1], sides of 11 or more -> scalar."""
+        prediction, target = prediction.float(), target.float()
+        loss = F.l1_loss(prediction, target)
+        loss = loss + self.ssim_weight * self.ssim(prediction, target)
+        return loss + self.frequency_weight * self.frequency(prediction, target)

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ConditionalNAFNet, the stage I noise predictor (NAFNet, Chen et al. 2022, as used by Refusion, arXiv 2304.08291)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from scripts.networks.local_average import WINDOW, cell_average, spread
+from scripts.networks.settings import Settings
+
+
+def simple_gate(x: torch.Tensor) -> torch.Tensor:
+    """Product of the two halves of the channels (dimension 1)."""
+    first, second = x.chunk(2, 1)
+    return first * second
+
+
+class ChannelNorm(nn.Module):
+    """LayerNorm over the channels of each pixel, with a gain and no bias."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) -> the same shape. Free of copies for channels-last tensors."""
+        return F.layer_norm(x.permute(0, 2, 3, 1), self.gain.shape, self.gain).permute(0, 3, 1, 2)
+
+
+class ResidualChannelAttention(nn.Module):
+    """RCAB (Zhang et al. 2018): two convolutions and a squeezed channel gate around a skip."""
+
+    def __init__(self, channels: int, squeeze: int = 16) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)
+        )
+        hidden = max(1, channels // squeeze)
+        self.attention = nn.Sequential(
+            nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, channels, 1), nn.Sigmoid()
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) -> the same shape."""
+        body = self.body(x)
+        return x + body * spread(self.attention(cell_average(body, WINDOW)), body)
+
+
+class NAFBlock(nn.Module):
+    """Nonlinear-activation-free block with FiLM by time; both residual scales start at zero, so it starts as identity."""
+
+    def __init__(self, channels: int, time_channels: int, cell: int) -> None:
+        super().__init__()
+        self.cell = cell
+        self.time = nn.Linear(time_channels // 2, 4 * channels)
+        self.norm1 = ChannelNorm(channels)
+        self.expand1 = nn.Conv2d(channels, 2 * channels, 1)
+        self.depthwise = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1, groups=2 * channels)
+        self.attention = nn.Conv2d(channels, channels, 1)
+        self.project1 = nn.Conv2d(channels, channels, 1)
+        self.norm2 = ChannelNorm(channels)
+        self.expand2 = nn.Conv2d(channels, 2 * channels, 1)
+        self.project2 = nn.Conv2d(channels, channels, 1)
+        self.beta = nn.Parameter(torch.zeros(channels))
+        self.gamma = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        """x (B, C, H, W), time (B, time_channels) -> (B, C, H, W)."""
+        film = self.time(simple_gate(time))[:, :, None, None]
+        shift1, scale1, shift2, scale2 = film.chunk(4, 1)
+
+        y = simple_gate(self.depthwise(self.expand1(self.norm1(x) * (scale1 + 1) + shift1)))
+        y = y * spread(self.attention(cell_average(y, self.cell)), y)
+        x = x + self.project1(y) * self.beta[:, None, None]
+
+        y = simple_gate(self.expand2(self.norm2(x) * (scale2 + 1) + shift2))
+        return x + self.project2(y) * self.gamma[:, None, None]
+
+
+class ConditionalNAFNet(nn.Module):
+    """Predicts the noise of x_t from [x_t - mu, mu] and t.
+
+    Args:
+        width: channels at full resolution; they double at each level.
+        encoder_blocks: NAF blocks of each encoder level; as many halvings follow.
+        middle_blocks: NAF blocks at the lowest resolution.
+        decoder_blocks: NAF blocks of each decoder level.
+        settings: numbers the weights belong to (noise level, steps, factor, percentiles), compared when weights are loaded.
+
+    The paper's code uses width 64, [14, 1, 1, 1], 1, [1, 1, 1, 1]: 20,400,261 parameters.
+
+    Example::
+
+        net = ConditionalNAFNet(width=32, encoder_blocks=(2, 2, 4), middle_blocks=4, decoder_blocks=(2, 2, 2))
+        noise = net(torch.rand(2, 2, 121, 128), torch.tensor([1, 100]))    # (2, 1, 121, 128); any size
+    """
+
+    def __init__(
+        self,
+        width: int = 32,
+        encoder_blocks: Sequence[int] = (2, 2, 4),
+        middle_blocks: int = 4,
+        decoder_blocks: Sequence[int] = (2, 2, 2),
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if len(encoder_blocks) != len(decoder_blocks) or 2 ** len(encoder_blocks) > WINDOW:
+            raise ValueError("encoder_blocks and decoder_blocks must have the same length, at most 5")
+        self.width = width
+        time_channels = 4 * width
+        self.time_expand = nn.Linear(width, 2 * time_channels)
+        self.time_project = nn.Linear(time_channels, time_channels)
+        self.intro = nn.Conv2d(2, width, 3, padding=1)
+        self.refine = ResidualChannelAttention(width)
+        self.encoder, self.down = nn.ModuleList(), nn.ModuleList()
+        self.decoder, self.up = nn.ModuleList(), nn.ModuleList()
+
+        channels, cell = width, WINDOW
+        for blocks in encoder_blocks:
+            self.encoder.append(nn.ModuleList(NAFBlock(channels, time_channels, cell) for _ in range(blocks)))
+            self.down.append(nn.Conv2d(channels, 2 * channels, 2, 2))
+            channels, cell = 2 * channels, cell // 2
+        self.middle = nn.ModuleList(NAFBlock(channels, time_channels, cell) for _ in range(middle_blocks))
+        for blocks in decoder_blocks:
+            self.up.append(nn.Sequential(nn.Conv2d(channels, 2 * channels, 1, bias=False), nn.PixelShuffle(2)))
+            channels, cell = channels // 2, cell * 2
+            self.decoder.append(nn.ModuleList(NAFBlock(channels, time_channels, cell) for _ in range(blocks)))
+        self.ending = nn.Conv2d(width, 1, 3, padding=1)
+        half = width // 2
+        self.register_buffer(
+            "frequencies", torch.exp(-math.log(10000) * torch.arange(half) / (half - 1)), persistent=False
+        )
+        self.settings = Settings(settings or {})
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """x (B, 2, H, W), t (B,) in 1..T -> predicted noise (B, 1, H, W). Any H, W: padded inside to multiples of 32."""
+        height, width = x.shape[-2:]
+        x = F.pad(x, (0, -width % WINDOW, 0, -height % WINDOW), mode="replicate")
+        x = x.contiguous(memory_format=torch.channels_last)
+
+        angles = t.float()[:, None] * self.frequencies
+        time = torch.cat([torch.sin(angles), torch.cos(angles)], 1)
+        time = self.time_project(simple_gate(self.time_expand(time)))
+
+        x = self.intro(x)
+        x = x + self.refine(x)
+        skips = []
+        for blocks, down in zip(self.encoder, self.down):
+            for block in blocks:
+                x = block(x, time)
+            skips.append(x)
+            x = down(x)
+        for block in self.middle:
+            x = block(x, time)
+        for blocks, up in zip(self.decoder, self.up):
+            x = up(x) + skips.pop()
+            for block in blocks:
+                x = block(x, time)
+        return self.ending(x)[..., :height, :width]

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes a volume coarse in Z, as a microscope would."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+
+import torch
+import torch.nn.functional as F
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Transform
+
+from scripts import lattice
+
+DEGRADATIONS = ("sampling", "average", "gaussian")
+"""How a coarse slice comes about: one fine slice, the mean of ``factor`` fine slices, or a Gaussian axial PSF."""
+
+
+def axial_decimate(volume: torch.Tensor, factor: float, degradation: str = "sampling") -> torch.Tensor:
+    """Keep every ``factor``-th slice of the last axis, (..., Z) -> (..., K).
+
+    Args:
+        factor: real number above 1; the nearest slice is taken where it is not whole.
+        degradation: "sampling" (the paper's: no blur, the noise of a slice stays as it is), "average" (a box of ``factor``
+            slices) or "gaussian" (a PSF whose full width at half maximum is ``factor`` slices). Blurs are centred on the kept slice.
+    """
+    if degradation != "sampling":
+        volume = _blur(volume, _axial_psf(factor, degradation))
+    return volume[..., lattice.decimated_indices(volume.shape[-1], factor)]
+
+
+def _axial_psf(factor: float, degradation: str) -> torch.Tensor:
+    reach = math.ceil(factor / 2) if degradation == "average" else math.ceil(1.5 * factor)
+    distance = torch.arange(-reach, reach + 1, dtype=torch.float32)
+    if degradation == "average":
+        weights = (factor / 2 + 0.5 - distance.abs()).clamp(0, 1)
+    elif degradation == "gaussian":
+        weights = torch.exp(-4 * math.log(2) * (distance / factor) ** 2)
+    else:
+        raise ValueError(f"degradation is {degradation}: give one of {', '.join(DEGRADATIONS)}")
+    return weights / weights.sum()
+
+
+def _blur(volume: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    reach = len(weights) // 2
+    rows = F.pad(volume.reshape(-1, 1, volume.shape[-1]), (reach, reach), mode="replicate")
+    return F.conv1d(rows, weights.to(volume)[None, None]).reshape(volume.shape)
+
+
+class AxialDecimate(Transform):
+    """Decimate a volume (C, X, Y, Z) along Z and coarsen its affine; see :func:`axial_decimate`."""
+
+    def __init__(self, factor: float, degradation: str = "sampling") -> None:
+        self.factor = lattice.check_factor(factor)
+        self.degradation = degradation
+
+    def __call__(self, volume: torch.Tensor) -> torch.Tensor:
+        result = axial_decimate(volume, self.factor, self.degradation)
+        if isinstance(result, MetaTensor):
+            result.affine = torch.as_tensor(lattice.coarsened_affine(result.affine.numpy(), self.factor))
+        return result
+
+
+class AxialDecimated(MapTransform):
+    """Dictionary form of :class:`AxialDecimate`."""
+
+    def __init__(
+        self, keys: KeysCollection, factor: float, degradation: str = "sampling", allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.decimate = AxialDecimate(factor, degradation)
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = self.decimate(result[key])
+        return result
