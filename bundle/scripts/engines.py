@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tqdm import tqdm
 
 from scripts.errors import InputError
+from scripts.io.whole_file import write_whole
 from scripts.sde import MeanRevertingSDE
 
 
@@ -210,7 +210,4 @@ class Resume:
         """Write the state to ``path``."""
         checkpoint = {name: target.state_dict() for name, target in self.objects.items()}
         checkpoint.update(settings=self.settings, epoch=engine.state.epoch, iteration=engine.state.iteration)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(self.path.name + ".part")
-        torch.save(checkpoint, temporary)
-        os.replace(temporary, self.path)
+        write_whole(self.path, lambda partial: torch.save(checkpoint, partial))

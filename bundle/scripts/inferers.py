@@ -136,7 +136,9 @@ class PseudoVolumeInferer(Inferer):
         volume = torch.Tensor.as_subclass(volume, torch.Tensor)
         total = -(-y // self.batch_size) + -(-x // self.batch_size)
         with tqdm(total=total, desc="restoring XZ and YZ slices", unit="batch") as progress:
-            xz = self._restore_planes(volume.movedim(1, 0), (size[1], size[0], size[2]), "xz", network, device, progress)
+            xz = self._restore_planes(
+                volume.movedim(1, 0), (size[1], size[0], size[2]), "xz", network, device, progress
+            )
             yz = self._restore_planes(volume, size, "yz", network, device, progress)
         xz = np.moveaxis(xz, 0, 1)
         result = torch.empty((1, 2, *size))

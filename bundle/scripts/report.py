@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from matplotlib.patches import Rectangle
 from scipy import ndimage
 
 from scripts.errors import InputError
+from scripts.io.whole_file import write_whole
 from scripts.metrics import MEASURES, PLANES
 
 _SYMBOLS = {"micrometer": "µm", "nanometer": "nm", "millimeter": "mm", "pixel": "px"}
@@ -57,37 +56,6 @@ def score_table(rows: Mapping[str, Mapping[str, Mapping[str, float]]], gain: Map
 def _numbers(scores: Mapping[str, Mapping[str, float]], sign: str) -> list[str]:
     digits = {"psnr": 2, "ssim": 3}
     return [f"{float(scores[measure][plane]):{sign}.{digits[measure]}f}" for measure in MEASURES for plane in PLANES]
-
-
-def write_scores(path: str | os.PathLike, document: Mapping[str, Any]) -> None:
-    """Write a document as JSON, whole or not at all.
-
-    Infinity, which a perfect slice scores and JSON does not know, is written as the string "inf", NaN as null.
-
-    Args:
-        path: the file; replaced when it exists. Its folder is made when missing.
-        document: nested mappings and sequences of numbers (NumPy's too), strings, truth values and None.
-
-    Raises:
-        InputError: if the file cannot be written.
-    """
-    text = json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    _write_whole(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
-
-
-def _plain(value: Any) -> Any:
-    """The same value in types JSON knows."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if hasattr(value, "tolist"):  # NumPy scalars and arrays, tensors
-        return _plain(value.tolist())
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value
 
 
 def compare_slices(
@@ -262,23 +230,4 @@ def _scale_bar(ax: Axes, part: _Part, unit: str) -> None:
 
 
 def _save(figure: Figure, path: str | os.PathLike) -> None:
-    _write_whole(path, lambda temporary: figure.savefig(temporary, format="png"))
-
-
-def _write_whole(path: str | os.PathLike, write: Any) -> None:
-    """Let `write` fill a temporary file beside `path` and put it in place when it is complete."""
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); choose a folder you may write to") from error
-    os.close(handle)
-    try:
-        write(temporary)
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner reads
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); choose a folder you may write to") from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    write_whole(path, lambda partial: figure.savefig(partial, format="png"))

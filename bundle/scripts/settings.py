@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 import monai
 import torch
 
-from scripts.errors import InputError
+from scripts.io.whole_file import write_json
 
 
 def bundle_root() -> str:
@@ -38,19 +36,3 @@ def write_settings(folder: str | Path, settings: Mapping[str, Any]) -> None:
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "monai": monai.__version__},
     }
     write_json(Path(folder) / "settings.json", document)
-
-
-def write_json(path: str | Path, document: Mapping[str, Any]) -> None:
-    """Write ``document`` in one step; nothing half-written is left under ``path``.
-
-    Raises:
-        InputError: if the folder cannot be written.
-    """
-    path = Path(path)
-    temporary = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(document, indent=2) + "\n")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error

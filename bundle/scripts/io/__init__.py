@@ -16,6 +16,7 @@ from monai.data import MetaTensor
 from scripts.command_line import true_or_false
 from scripts.errors import InputError, one_line
 from scripts.io import nifti, slice_folder, tiff
+from scripts.io.whole_file import write_whole
 
 # a longer suffix comes before the one that it ends in
 _WRITE_SUFFIXES = (".ome.tiff", ".ome.tif", *tiff.SUFFIXES, ".nii.gz", ".nii")
@@ -100,17 +101,7 @@ def write_volume(volume: MetaTensor, path: str | os.PathLike) -> None:
     affine = np.asarray(volume.affine, dtype=float)
     unit = str(volume.meta.get("unit", "pixel"))
     writer: Any = nifti.write if suffix in nifti.SUFFIXES else tiff.write
-    name = file.name[: -len(suffix)]
-    # in the same folder, so that the move is atomic; with the suffix, which decides on the format
-    partial = file.with_name(f".{name}.{os.getpid()}.partial{suffix}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        writer(array, affine, unit, partial)
-        os.replace(partial, file)
-    except OSError as error:
-        raise InputError(f"{file}: cannot be written ({error.strerror or one_line(error)})") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(file, lambda partial: writer(array, affine, unit, partial))
 
 
 def check_output(path: str | os.PathLike, overwrite: bool | str = False) -> None:

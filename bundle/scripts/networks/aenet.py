@@ -159,9 +159,7 @@ class AENet(nn.Module):
         self.head = nn.Conv2d(w0, 1, 7, padding=3, padding_mode="reflect")
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        self.register_buffer(
-            "frequencies", math.pi * 2.0 ** torch.arange(_DEPTH_FREQUENCIES), persistent=False
-        )
+        self.register_buffer("frequencies", math.pi * 2.0 ** torch.arange(_DEPTH_FREQUENCIES), persistent=False)
         self.settings = Settings(settings or {})
 
     def encode(self, slab: torch.Tensor) -> list[torch.Tensor]:

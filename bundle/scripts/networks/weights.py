@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from scripts.errors import InputError
+from scripts.io.whole_file import write_whole
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -25,14 +25,7 @@ def save_weights(network: nn.Module, path: str | Path, half: bool = False) -> No
     for name, value in network.state_dict().items():
         value = value.detach().cpu()
         state[name] = value.half() if half and not name.startswith("settings.") else value
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    try:
-        torch.save(state, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, lambda partial: torch.save(state, partial))
 
 
 def load_weights(network: Network, path: str | Path, option: str = "--weights") -> Network:
@@ -47,7 +40,9 @@ def load_weights(network: Network, path: str | Path, option: str = "--weights") 
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen types for files that are not its own
-        raise InputError(f"{option} {path}: not a weights file of tensors (or truncated); give one saved by this bundle") from error
+        raise InputError(
+            f"{option} {path}: not a weights file of tensors (or truncated); give one saved by this bundle"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise InputError(f"{option} {path}: not a plain state dict of tensors; give a file saved by this bundle")
     try:

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scores a reconstruction against a truth volume, beside the best aligned interpolation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+
+from scripts import lattice
+from scripts.errors import InputError
+from scripts.io import read_volume
+from scripts.io.whole_file import write_json
+from scripts.metrics import best_baseline, gains, plane_scores
+from scripts.report import compare_slices, score_table
+from scripts.settings import machine
+from scripts.transforms.axial_decimate import axial_decimate
+from scripts.transforms.axial_interpolate import axial_interpolate
+
+
+def evaluate(
+    reconstruction: str | os.PathLike, truth: str | os.PathLike, factor: float, output_dir: str | os.PathLike
+) -> dict[str, Any]:
+    """Score a reconstruction and both interpolations of the slices it was made from; print and write the result.
+
+    Writes ``scores.json``, ``scores.md`` (the table) and ``comparison.png`` to ``output_dir``, replacing older ones.
+
+    Args:
+        reconstruction: volume made from every ``factor``-th slice of the truth.
+        truth: isotropic volume. Slices after the last lattice position are left out.
+        factor: whole number; for others no slice of the truth lies on the lattice.
+
+    Returns:
+        What ``scores.json`` holds.
+
+    Raises:
+        InputError: if a file cannot be used, the volumes do not fit or the factor is not a whole number above 1.
+    """
+    factor = lattice.check_factor(factor)
+    if not factor.is_integer():
+        raise InputError(f"--factor {factor:g}: scores need a whole factor, for the truth has no slices in between")
+    result, reference = read_volume(reconstruction), read_volume(truth)
+    slices = len(lattice.decimated_indices(reference.shape[-1], factor))
+    reference = reference[..., : lattice.output_size(slices, factor)]
+    lowres = axial_decimate(reference, factor)
+    dtype = str(reference.meta["dtype"])
+    volumes = {
+        "linear": _as_stored(axial_interpolate(lowres, factor, "linear"), lowres, dtype),
+        "cubic": _as_stored(axial_interpolate(lowres, factor, "cubic"), lowres, dtype),
+        "result": _array(result),
+    }
+    true = _array(reference)
+    data_range = 255.0 if dtype == "uint8" else float(true.max() - true.min())
+    scores = {name: plane_scores(volume, true, factor, data_range) for name, volume in volumes.items()}
+    baseline = best_baseline({name: scores[name] for name in ("linear", "cubic")})
+    gain = gains(scores["result"], baseline)
+    document = {
+        "reconstruction": Path(reconstruction).name,
+        "truth": Path(truth).name,
+        "factor": factor,
+        "shape_xyz": list(true.shape),
+        "data_range": data_range,
+        "machine": machine(),
+        "scores": scores,
+        "gain over the better interpolation": gain,
+    }
+    folder = Path(output_dir)
+    write_json(folder / "scores.json", document)
+    table = score_table(_titled(scores), gain)
+    print(f"\n{Path(reconstruction).name} against {Path(truth).name}, x{factor:g}\n\n{table}\n")
+    (folder / "scores.md").write_text(table + "\n", encoding="utf-8")
+    _draw(folder / "comparison.png", reference, _array(lowres), volumes, factor, scores)
+    print(f"wrote scores.json, scores.md and comparison.png to {folder}")
+    return document
+
+
+def _array(volume: torch.Tensor) -> np.ndarray:
+    return torch.Tensor.as_subclass(volume, torch.Tensor)[0].numpy()
+
+
+def _as_stored(volume: torch.Tensor, lowres: torch.Tensor, dtype: str) -> np.ndarray:
+    """Rounded and clipped to the input's range, as a reconstruction is."""
+    array = np.clip(_array(volume), float(lowres.min()), float(lowres.max()))
+    return np.rint(array) if np.issubdtype(np.dtype(dtype), np.integer) else array
+
+
+def _titled(scores: Mapping[str, Mapping]) -> dict[str, Mapping]:
+    titles = {"linear": "aligned linear", "cubic": "aligned cubic", "result": "reconstruction"}
+    return {titles[name]: row for name, row in scores.items()}
+
+
+def _draw(
+    path: Path,
+    reference: MetaTensor,
+    lowres: np.ndarray,
+    volumes: Mapping[str, np.ndarray],
+    factor: float,
+    scores: Mapping[str, Mapping],
+) -> None:
+    interpolation = max(("linear", "cubic"), key=lambda name: scores[name]["psnr"]["xz"])
+    shown = {
+        "input": lowres,
+        f"{interpolation} interpolation": volumes[interpolation],
+        "reconstruction": volumes["result"],
+        "truth": _array(reference),
+    }
+    captions = {
+        f"{interpolation} interpolation": f"{scores[interpolation]['psnr']['xz']:.2f} dB",
+        "reconstruction": f"{scores['result']['psnr']['xz']:.2f} dB",
+    }
+    spacing = lattice.voxel_size(reference.affine.numpy())
+    compare_slices(path, shown, spacing, str(reference.meta["unit"]), factor, captions=captions)
