@@ -127,9 +127,10 @@ class RunProgress:
         """Count one step."""
         state = engine.state
         if self.bar is None:  # made late: a resumed run knows its place only after it has started
-            total = state.max_epochs * state.epoch_length
+            total = (state.max_epochs or 0) * (state.epoch_length or 0)
             self.bar = tqdm(total=total, initial=state.iteration - 1, desc=self.description, unit="step")
-        self.bar.set_postfix(loss=f"{state.output[0]['loss']:.4f}", refresh=False)
+        (output,) = state.output  # type: ignore[misc]
+        self.bar.set_postfix(loss=f"{output['loss']:.4f}", refresh=False)
         self.bar.update()
 
     def close(self, engine: Engine) -> None:

@@ -46,15 +46,11 @@ def evaluate(
         raise InputError(f"--factor {factor:g}: scores need a whole factor, for the truth has no slices in between")
     result, reference = read_volume(reconstruction), read_volume(truth)
     slices = len(lattice.decimated_indices(reference.shape[-1], factor))
-    reference = reference[..., : lattice.output_size(slices, factor)]
-    lowres = axial_decimate(reference, factor)
+    true = _array(reference)[..., : lattice.output_size(slices, factor)]
+    lowres = axial_decimate(torch.from_numpy(true), factor)
     dtype = str(reference.meta["dtype"])
-    volumes = {
-        "linear": _as_stored(axial_interpolate(lowres, factor, "linear"), lowres, dtype),
-        "cubic": _as_stored(axial_interpolate(lowres, factor, "cubic"), lowres, dtype),
-        "result": _array(result),
-    }
-    true = _array(reference)
+    volumes = {mode: _as_stored(axial_interpolate(lowres, factor, mode), lowres, dtype) for mode in ("linear", "cubic")}
+    volumes["result"] = _array(result)
     data_range = 255.0 if dtype == "uint8" else float(true.max() - true.min())
     scores = {name: plane_scores(volume, true, factor, data_range) for name, volume in volumes.items()}
     baseline = best_baseline({name: scores[name] for name in ("linear", "cubic")})
@@ -74,7 +70,7 @@ def evaluate(
     table = score_table(_titled(scores), gain)
     print(f"\n{Path(reconstruction).name} against {Path(truth).name}, x{factor:g}\n\n{table}\n")
     (folder / "scores.md").write_text(table + "\n", encoding="utf-8")
-    _draw(folder / "comparison.png", reference, _array(lowres), volumes, factor, scores)
+    _draw(folder / "comparison.png", reference, {"input": lowres.numpy(), **volumes, "truth": true}, factor, scores)
     print(f"wrote scores.json, scores.md and comparison.png to {folder}")
     return document
 
@@ -85,7 +81,7 @@ def _array(volume: torch.Tensor) -> np.ndarray:
 
 def _as_stored(volume: torch.Tensor, lowres: torch.Tensor, dtype: str) -> np.ndarray:
     """Rounded and clipped to the input's range, as a reconstruction is."""
-    array = np.clip(_array(volume), float(lowres.min()), float(lowres.max()))
+    array = volume.clamp(lowres.min(), lowres.max()).numpy()
     return np.rint(array) if np.issubdtype(np.dtype(dtype), np.integer) else array
 
 
@@ -95,22 +91,17 @@ def _titled(scores: Mapping[str, Mapping]) -> dict[str, Mapping]:
 
 
 def _draw(
-    path: Path,
-    reference: MetaTensor,
-    lowres: np.ndarray,
-    volumes: Mapping[str, np.ndarray],
-    factor: float,
-    scores: Mapping[str, Mapping],
+    path: Path, reference: MetaTensor, volumes: Mapping[str, np.ndarray], factor: float, scores: Mapping[str, Mapping]
 ) -> None:
-    interpolation = max(("linear", "cubic"), key=lambda name: scores[name]["psnr"]["xz"])
+    mode = max(("linear", "cubic"), key=lambda name: scores[name]["psnr"]["xz"])
     shown = {
-        "input": lowres,
-        f"{interpolation} interpolation": volumes[interpolation],
+        "input": volumes["input"],
+        f"{mode} interpolation": volumes[mode],
         "reconstruction": volumes["result"],
-        "truth": _array(reference),
+        "truth": volumes["truth"],
     }
     captions = {
-        f"{interpolation} interpolation": f"{scores[interpolation]['psnr']['xz']:.2f} dB",
+        f"{mode} interpolation": f"{scores[mode]['psnr']['xz']:.2f} dB",
         "reconstruction": f"{scores['result']['psnr']['xz']:.2f} dB",
     }
     spacing = lattice.voxel_size(reference.affine.numpy())

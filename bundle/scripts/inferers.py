@@ -286,6 +286,7 @@ class AxialInferer(Inferer):
         slices = sliding_window_inference(
             planes, roi, 1, decode_all, overlap=self._aligned_overlap(roi), mode="gaussian"
         )
+        assert isinstance(slices, torch.Tensor)  # one network output, one tensor
         return slices[0, :, :x, :y]
 
     def _aligned_overlap(self, roi: Sequence[int]) -> list[float]:

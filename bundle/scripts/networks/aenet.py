@@ -69,26 +69,21 @@ def _upsample(channels_in: int, channels: int, stride: int, bias: bool) -> nn.Mo
 class DecoderStage(nn.Module):
     """One decoder step: convolution of [features from below, encoder skip], gate, FiLM by the condition, LeakyReLU.
 
-    A convolution of a concatenation is the sum of two convolutions. The skip's half does not depend on depth: ``prepare`` computes it
-    once a window, ``forward`` the rest once a slice.
+    A convolution of a concatenation is the sum of two convolutions. The skip's half does not depend on depth and is computed by
+    AENet once a window; here is the half that is computed once a slice.
     """
 
-    def __init__(self, channels_below: int, channels_skip: int, channels: int, stride: int, cell: int) -> None:
+    def __init__(self, channels_below: int, channels: int, stride: int, cell: int) -> None:
         super().__init__()
         self.from_below = _upsample(channels_below, channels, stride, bias=True)
-        self.from_skip = _upsample(channels_skip, channels, stride, bias=False)
         self.gate = ChannelGate(channels, cell)
         self.film = nn.Linear(_CONDITION_WIDTH, 2 * channels)
 
-    def prepare(self, skip: torch.Tensor) -> torch.Tensor:
-        """Skip (B, C_skip, 4, h, w) -> its share of the output (B, C, 4, H, W)."""
-        return self.from_skip(skip)
-
-    def forward(self, below: torch.Tensor, prepared: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        """``below`` (N, C_below, 4, h, w), ``prepared`` (B, C, 4, H, W) with B dividing N -> (N, C, 4, H, W)."""
+    def forward(self, below: torch.Tensor, from_skip: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """``below`` (N, C_below, 4, h, w), ``from_skip`` (B, C, 4, H, W) with B dividing N -> (N, C, 4, H, W)."""
         x = self.from_below(below)
-        windows = prepared.shape[0]
-        x = (x.unflatten(0, [windows, -1]) + prepared.unsqueeze(1)).flatten(0, 1)
+        windows = from_skip.shape[0]
+        x = (x.unflatten(0, [windows, -1]) + from_skip.unsqueeze(1)).flatten(0, 1)
         return modulate(self.gate(x), self.film(condition))
 
 
@@ -120,6 +115,8 @@ class AENet(nn.Module):
         three = net.decode(features, torch.tensor([0.25, 0.5, 0.75]), torch.tensor([4.0, 4.0, 4.0]))  # (3, 1, X, Y)
     """
 
+    frequencies: torch.Tensor
+
     def __init__(
         self,
         widths: Sequence[int] = (32, 64, 128, 256),
@@ -142,14 +139,15 @@ class AENet(nn.Module):
         )
         self.bottom = nn.Sequential(_upsample(w3, w2, strides[4], bias=True), ChannelGate(w2, cells[3]))
         self.bottom_film = nn.Linear(_CONDITION_WIDTH, 2 * w2)
-        self.decoder = nn.ModuleList(
-            [
-                DecoderStage(w2, w2, w1, strides[3], cells[2]),
-                DecoderStage(w1, w1, w0, strides[2], cells[1]),
-                DecoderStage(w0, w0, w0, strides[1], cells[0]),
-                DecoderStage(w0, w0, w0, strides[0], WINDOW),
-            ]
-        )
+        # (channels from below, of the skip, out), stride undone, pooling cell of the output
+        steps = [
+            ((w2, w2, w1), strides[3], cells[2]),
+            ((w1, w1, w0), strides[2], cells[1]),
+            ((w0, w0, w0), strides[1], cells[0]),
+            ((w0, w0, w0), strides[0], WINDOW),
+        ]
+        self.decoder = nn.ModuleList(DecoderStage(below, out, s, cell) for (below, _, out), s, cell in steps)
+        self.from_skip = nn.ModuleList(_upsample(skip, out, s, bias=False) for (_, skip, out), s, _ in steps)
         self.condition = nn.Sequential(
             nn.Linear(2 * _DEPTH_FREQUENCIES + 1, _CONDITION_WIDTH),
             nn.ReLU(),
@@ -157,8 +155,8 @@ class AENet(nn.Module):
         )
         self.fuse = nn.Conv2d(4 * w0, w0, 1)
         self.head = nn.Conv2d(w0, 1, 7, padding=3, padding_mode="reflect")
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
         self.register_buffer("frequencies", math.pi * 2.0 ** torch.arange(_DEPTH_FREQUENCIES), persistent=False)
         self.settings = Settings(settings or {})
 
@@ -173,8 +171,8 @@ class AENet(nn.Module):
             x = stage(x)
             skips.append(x)
         features = [middle, self.bottom(x)]
-        for i, stage in enumerate(self.decoder):
-            features.append(stage.prepare(skips[3 - i]))
+        for i, from_skip in enumerate(self.from_skip):
+            features.append(from_skip(skips[3 - i]))
         return features
 
     def decode(self, features: list[torch.Tensor], depth: torch.Tensor, gap: torch.Tensor) -> torch.Tensor:

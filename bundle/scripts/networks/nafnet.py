@@ -83,6 +83,16 @@ class NAFBlock(nn.Module):
         return x + self.project2(y) * self.gamma[:, None, None]
 
 
+class NAFStage(nn.ModuleList):
+    """NAF blocks one after the other."""
+
+    def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        """x (B, C, H, W), time (B, time_channels) -> (B, C, H, W)."""
+        for block in self:
+            x = block(x, time)
+        return x
+
+
 class ConditionalNAFNet(nn.Module):
     """Predicts the noise of x_t from [x_t - mu, mu] and t.
 
@@ -100,6 +110,8 @@ class ConditionalNAFNet(nn.Module):
         net = ConditionalNAFNet(width=32, encoder_blocks=(2, 2, 4), middle_blocks=4, decoder_blocks=(2, 2, 2))
         noise = net(torch.rand(2, 2, 121, 128), torch.tensor([1, 100]))    # (2, 1, 121, 128); any size
     """
+
+    frequencies: torch.Tensor
 
     def __init__(
         self,
@@ -123,14 +135,14 @@ class ConditionalNAFNet(nn.Module):
 
         channels, cell = width, WINDOW
         for blocks in encoder_blocks:
-            self.encoder.append(nn.ModuleList(NAFBlock(channels, time_channels, cell) for _ in range(blocks)))
+            self.encoder.append(NAFStage(NAFBlock(channels, time_channels, cell) for _ in range(blocks)))
             self.down.append(nn.Conv2d(channels, 2 * channels, 2, 2))
             channels, cell = 2 * channels, cell // 2
-        self.middle = nn.ModuleList(NAFBlock(channels, time_channels, cell) for _ in range(middle_blocks))
+        self.middle = NAFStage(NAFBlock(channels, time_channels, cell) for _ in range(middle_blocks))
         for blocks in decoder_blocks:
             self.up.append(nn.Sequential(nn.Conv2d(channels, 2 * channels, 1, bias=False), nn.PixelShuffle(2)))
             channels, cell = channels // 2, cell * 2
-            self.decoder.append(nn.ModuleList(NAFBlock(channels, time_channels, cell) for _ in range(blocks)))
+            self.decoder.append(NAFStage(NAFBlock(channels, time_channels, cell) for _ in range(blocks)))
         self.ending = nn.Conv2d(width, 1, 3, padding=1)
         half = width // 2
         self.register_buffer(
@@ -151,15 +163,11 @@ class ConditionalNAFNet(nn.Module):
         x = self.intro(x)
         x = x + self.refine(x)
         skips = []
-        for blocks, down in zip(self.encoder, self.down):
-            for block in blocks:
-                x = block(x, time)
+        for stage, down in zip(self.encoder, self.down):
+            x = stage(x, time)
             skips.append(x)
             x = down(x)
-        for block in self.middle:
-            x = block(x, time)
-        for blocks, up in zip(self.decoder, self.up):
-            x = up(x) + skips.pop()
-            for block in blocks:
-                x = block(x, time)
+        x = self.middle(x, time)
+        for stage, up in zip(self.decoder, self.up):
+            x = stage(up(x) + skips.pop(), time)
         return self.ending(x)[..., :height, :width]

@@ -58,9 +58,8 @@ class RandSequences(Randomizable):
         self.dims = [_DIMS[axis] for axis in axes]
         self.edge_probability = edge_probability
 
-    def randomize(self, data: Any = None) -> _Draw:
-        """Draw one sequence from a volume of shape ``data`` (1, X, Y, Z)."""
-        shape = data
+    def draw(self, shape: Sequence[int]) -> _Draw:
+        """Draw one sequence from a volume of ``shape`` (1, X, Y, Z)."""
         dim = self.dims[self.R.randint(len(self.dims))]
         smallest, largest = self.gap_range
         largest = min(largest, (shape[dim] - 1) // (WINDOW - 1))
@@ -73,7 +72,8 @@ class RandSequences(Randomizable):
         start = self.R.randint(shape[dim] - (WINDOW - 1) * gap)
         offsets = self.R.choice(gap - 1, self.depths, replace=gap - 1 < self.depths) + 1
         sides = [shape[d] for d in (1, 2, 3) if d != dim]
-        corner = tuple(self.R.randint(side - size + 1) for side, size in zip(sides, self._size(shape)))
+        height, width = self._size(shape)
+        corner = (self.R.randint(sides[0] - height + 1), self.R.randint(sides[1] - width + 1))
         edge = [0, WINDOW - 1][self.R.randint(2)] if self.R.random_sample() < self.edge_probability else None
         reverse, turn, flip_h, flip_w = (bool(self.R.randint(2)) for _ in range(4))
         flips = [d for d, flip in ((0, flip_h), (1, flip_w)) if flip]
@@ -93,7 +93,7 @@ class RandSequences(Randomizable):
         height, width = self._size(volume.shape)
         items = []
         for _ in range(self.num_samples):
-            draw = self.randomize(volume.shape)
+            draw = self.draw(volume.shape)
             planes = volume[0].movedim(draw.dim - 1, -1)
             top, left = draw.corner
             planes = planes[top : top + height, left : left + width]

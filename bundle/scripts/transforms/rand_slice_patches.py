@@ -48,9 +48,9 @@ class RandSlicePatches(Randomizable):
         self.num_samples = num_samples
         self.degradation = degradation
 
-    def randomize(self, data: Any = None) -> tuple[int, int, int, bool, bool, bool, int]:
-        """Draw slice, corner, transposition, two flips and an integer factor for a volume of shape ``data``."""
-        x, y, z = data
+    def draw(self, shape: Sequence[int]) -> tuple[int, int, int, bool, bool, bool, int]:
+        """Draw slice, corner, transposition, two flips and an integer factor for a volume of ``shape`` (X, Y, Z)."""
+        x, y, z = shape
         turn, flip_h, flip_w = (bool(self.R.randint(2)) for _ in range(3))
         height, width = self._size(x, y) if not turn else self._size(y, x)
         rows, columns = (x, y) if not turn else (y, x)
@@ -71,7 +71,7 @@ class RandSlicePatches(Randomizable):
         volume = torch.Tensor.as_subclass(volume, torch.Tensor)
         items = []
         for _ in range(self.num_samples):
-            z, top, left, turn, flip_h, flip_w, factor = self.randomize(volume.shape[1:])
+            z, top, left, turn, flip_h, flip_w, factor = self.draw(volume.shape[1:])
             plane = volume[:, :, :, z]
             plane = plane.transpose(1, 2) if turn else plane
             height, width = self._size(*plane.shape[1:])

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 
 import numpy as np
-import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
@@ -36,7 +35,7 @@ class ScalePercentiles(Transform):
         low, high = (float(value) for value in np.percentile(sample, (self.lower, self.upper)))
         if high <= low:  # nearly all voxels share one value
             low, high = float(values.min()), float(values.max())
-        result: MetaTensor = (volume - low) / (high - low)
+        result = MetaTensor((volume.as_tensor() - low) / (high - low)).copy_meta_from(volume)
         result.meta.update(
             intensity_low=low,
             intensity_high=high,
@@ -73,13 +72,15 @@ class RestoreIntensity(Transform):
     def __call__(self, volume: MetaTensor) -> MetaTensor:
         """(1, X, Y, Z) -> the same shape, float32 with the values of ``meta["dtype"]``."""
         meta = volume.meta
-        scale = meta["intensity_high"] - meta["intensity_low"]
+        values = volume.as_tensor() * (meta["intensity_high"] - meta["intensity_low"])
+        if not self.difference:
+            values = (values + meta["intensity_low"]).clamp(meta["value_min"], meta["value_max"])
+            if np.issubdtype(np.dtype(meta["dtype"]), np.integer):
+                values = values.round()
+        result = MetaTensor(values).copy_meta_from(volume)
         if self.difference:
-            result: MetaTensor = volume * scale
             result.meta["dtype"] = "float32"
-            return result
-        result = (volume * scale + meta["intensity_low"]).clamp(meta["value_min"], meta["value_max"])
-        return result.round() if np.issubdtype(np.dtype(meta["dtype"]), np.integer) else result
+        return result
 
 
 class RestoreIntensityd(MapTransform):

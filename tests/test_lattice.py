@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lattice: where output slices lie among the input slices, on integer and real factors."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from scripts import lattice
+from scripts.errors import InputError
+
+FACTORS = [2, 8, 6.5, 2.4, 10 / 3, 7.0175, 1.0001]
+
+
+@pytest.mark.parametrize(
+    "slices, factor, expected",
+    [
+        (21, 6.5, 131),
+        (17, 8, 129),
+        (2, 8, 9),
+        (7, 10 / 3, 21),
+        (4, 10 / 3, 11),
+        (11, 2.4, 25),
+        (101, 1.1, 111),  # 100 * 1.1 is 110.00000000000001
+        (31, 2.3, 70),  # 30 * 2.3 is 69 but 68.99999999999999 in floating point
+        (1, 8, 1),
+    ],
+)
+def test_output_size(slices, factor, expected):
+    assert lattice.output_size(slices, factor) == expected
+    assert len(lattice.positions(slices, factor)) == expected
+
+
+@pytest.mark.parametrize("factor", [2, 5, 8])
+def test_integer_factor_finds_every_original_again(factor):
+    places = lattice.positions(9, factor)
+    for i in range(9):
+        assert places[i * factor] == (i, 0.0)
+    assert lattice.kept_indices(9, factor) == list(range(0, 8 * factor + 1, factor))
+    assert places[factor + 1] == (1, pytest.approx(1 / factor))
+
+
+def test_fractional_factor_is_not_rounded():
+    places = lattice.positions(21, 6.5)
+    assert places[6] == (0, pytest.approx(6 / 6.5))
+    assert places[7] == (1, pytest.approx(0.5 / 6.5))
+    assert lattice.kept_indices(21, 6.5) == list(range(0, 131, 13))
+
+
+@pytest.mark.parametrize("factor", [10 / 3, 2.3, 1.1])
+def test_rounding_of_the_machine_does_not_lose_originals(factor):
+    """Where i * r is whole the slice is kept, whichever side of it floating point falls on."""
+    slices = 61
+    whole = [round(i * factor) for i in range(slices) if abs(i * factor - round(i * factor)) < 1e-9]
+    assert len(whole) > 5
+    assert lattice.kept_indices(slices, factor) == whole
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+def test_positions_walk_the_whole_axis_once(factor):
+    slices = 12
+    places = lattice.positions(slices, factor)
+    along = [place.interval + place.depth for place in places]
+    assert along == pytest.approx([j / factor for j in range(len(places))], abs=1e-5)
+    assert along[0] == 0
+    assert slices - 1 - 1 / factor < along[-1] <= slices - 1
+    assert all(0 <= place.depth < 1 for place in places)
+    assert {place.interval for place in places} >= set(range(slices - 1)) - {slices - 1}
+    # Depth above 0 always has a slice on either side.
+    assert all(place.interval <= slices - 2 for place in places if place.depth > 0)
+
+
+@pytest.mark.parametrize("nearly", [8 - 1e-9, 8 + 1e-9])
+def test_factor_a_rounding_error_from_an_integer_acts_as_the_integer(nearly):
+    assert lattice.positions(20, nearly) == [(i, pytest.approx(d, abs=1e-6)) for i, d in lattice.positions(20, 8)]
+    assert lattice.kept_indices(20, nearly) == lattice.kept_indices(20, 8)
+
+
+def test_factor_close_to_an_integer_is_still_itself():
+    assert lattice.output_size(20, 7.99) == 152
+    assert lattice.kept_indices(20, 7.99) == [0]
+
+
+def test_windows_repeat_the_edge_slice():
+    assert [lattice.window(i, 5) for i in range(4)] == [[0, 0, 1, 2], [0, 1, 2, 3], [1, 2, 3, 4], [2, 3, 4, 4]]
+    assert lattice.window(0, 2) == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "size, factor, expected",
+    [(17, 8, [0, 8, 16]), (24, 8, [0, 8, 16]), (20, 6.5, [0, 6, 13]), (11, 10 / 3, [0, 3, 7, 10]), (8, 8, [0])],
+)
+def test_decimated_indices(size, factor, expected):
+    assert lattice.decimated_indices(size, factor) == expected
+
+
+@pytest.mark.parametrize("factor", FACTORS[:-1])
+def test_decimating_the_output_counts_the_input(factor):
+    for slices in (2, 9, 40):
+        size = lattice.output_size(slices, factor)
+        indices = lattice.decimated_indices(size, factor)
+        assert indices[-1] < size
+        # A fractional factor may end between two input slices: then the last one lies beyond the output.
+        whole = abs((slices - 1) * factor - (size - 1)) < 1e-6
+        assert len(indices) == (slices if whole else slices - 1)
+
+
+@pytest.mark.parametrize("factor", [1, 0, -3, 0.5, math.nan, math.inf, None, "eight", [8]])
+def test_check_factor_refuses(factor):
+    with pytest.raises(InputError, match="--factor .* above 1") as caught:
+        lattice.check_factor(factor)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("factor, expected", [(8, 8.0), ("6.5", 6.5), (1.01, 1.01)])
+def test_check_factor_keeps_real_numbers(factor, expected):
+    assert lattice.check_factor(factor) == expected
+
+
+@pytest.mark.parametrize("spacing, expected", [((8, 8, 64), 8), ((0.01, 0.01, 0.065), 6.5), ((4, 9, 30), 5)])
+def test_isotropic_factor(spacing, expected):
+    assert lattice.isotropic_factor(spacing) == pytest.approx(expected)
+
+
+def test_isotropic_factor_forgives_single_precision():
+    """NIfTI stores voxel sizes in single precision; 0.04 / 0.005 must still be 8 after a thousand slices."""
+    spacing = [float(np.float32(s)) for s in (0.005, 0.005, 0.04)]
+    assert lattice.output_size(1001, lattice.isotropic_factor(spacing)) == 8001
+
+
+@pytest.mark.parametrize("lateral, axial", [(3, 10), (3, 20), (6, 40)])
+def test_isotropic_factor_of_thirds_keeps_the_last_slice(lateral, axial):
+    factor = lattice.isotropic_factor((lateral, lateral, axial))
+    assert lattice.output_size(61, factor) == 60 * axial // lateral + 1
+    assert len(lattice.kept_indices(61, factor)) == 21
+
+
+@pytest.mark.parametrize("spacing", [(1, 1, 1), (2, 2, 1), (1, 1, 1 + 1e-9)])
+def test_isotropic_volume_is_refused(spacing):
+    with pytest.raises(InputError, match="--factor.*--spacing"):
+        lattice.isotropic_factor(spacing)
+
+
+def test_affine_keeps_the_origin_and_divides_z():
+    affine = np.array([[2, 0, 0, 5], [0, -3, 0, 6], [0, 0, 32, 7], [0, 0, 0, 1]], float)
+    refined = lattice.refined_affine(affine, 6.4)
+    assert refined[:3, 3].tolist() == [5, 6, 7]
+    assert lattice.voxel_size(refined) == pytest.approx((2, 3, 5))
+    # Output slice j stands where j / r input slices stand.
+    point = np.array([3, 4, 2, 1.0])
+    assert refined @ (point * [1, 1, 6.4, 1]) == pytest.approx(affine @ point)
+    assert lattice.coarsened_affine(refined, 6.4) == pytest.approx(affine)
+    assert lattice.refined_affine(affine[None], 6.4)[0] == pytest.approx(refined)
+    assert affine[2, 2] == 32
+
+
+@pytest.mark.parametrize("size, tile, expected", [(37, 128, 64), (128, 128, 128), (300, 128, 128), (300, 100, 128)])
+def test_tile_size(size, tile, expected):
+    assert lattice.tile_size(size, tile, 32) == expected

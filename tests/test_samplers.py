@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The samplers with a network that knows the answer, and the states they walk through."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from scripts.samplers import all_states, posterior, reverse_sde, skipped_states
+from scripts.sde import MeanRevertingSDE
+
+SDE = MeanRevertingSDE()
+GREY_LEVEL = 1 / 255
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def images() -> tuple[torch.Tensor, torch.Tensor]:
+    """A sharp image and a blurred one."""
+    x0 = torch.rand(2, 1, 24, 24, generator=seeded(5))
+    return x0, torch.nn.functional.avg_pool2d(x0, 5, 1, 2)
+
+
+def oracle(x0):
+    """Predicts exactly the noise that leads from ``x0`` to the state it is shown."""
+
+    def network(x, t):
+        difference, mu = x.chunk(2, 1)
+        return (difference - SDE.decay(t) * (x0 - mu)) / SDE.std(t)
+
+    return network
+
+
+def blind(x, t):
+    """Sees nothing but the noise: restores mu where there is no clipping."""
+    return x[:, :1] / SDE.std(t)
+
+
+def worst_gain(states):
+    """Largest factor by which one step carries an error of the predicted noise into the next state."""
+    gains = []
+    for t, s in pairwise(states):
+        t, s = torch.tensor([t]), torch.tensor([s])
+        gains.append((SDE.bridge(t, s).from_clean * SDE.std(t) / SDE.decay(t)).item())
+    return max(gains)
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+@pytest.mark.parametrize("evaluations", [1, 5, 20, 100])
+def test_posterior_recovers_the_image(images, evaluations, stochastic):
+    x0, mu = images
+    found = posterior(SDE, oracle(x0), mu, skipped_states(SDE, evaluations), seeded(), stochastic)
+    assert torch.allclose(found, x0, atol=1e-4)
+
+
+def test_reverse_sde_recovers_the_image_but_for_a_grey_level(images):
+    x0, mu = images
+    error = reverse_sde(SDE, oracle(x0), mu, all_states(SDE), seeded()) - x0
+    assert abs(error.mean().item()) < 0.2 * GREY_LEVEL
+    # The last step adds noise that nothing takes away again.
+    assert 0.5 * GREY_LEVEL < error.std().item() < 1.5 * GREY_LEVEL
+
+
+def test_reverse_sde_without_noise_ends_on_the_image(images):
+    x0, mu = images
+    error = reverse_sde(SDE, oracle(x0), mu, all_states(SDE), seeded(), stochastic=False) - x0
+    assert error.abs().max().item() < 0.5 * GREY_LEVEL
+
+
+@pytest.mark.parametrize("sampler, states", [(posterior, skipped_states(SDE, 6)), (reverse_sde, all_states(SDE))])
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_the_seed_decides(images, sampler, states, stochastic):
+    x0, mu = images
+    # Pulls halfway to the truth, so that the start noise and what is added on the way leave their mark.
+    halfway = lambda x, t: 0.5 * oracle(x0)(x, t) + 0.4 * blind(x, t)  # noqa: E731
+    first, again, other = (sampler(SDE, halfway, mu, states, seeded(seed), stochastic=stochastic) for seed in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert (first - other).abs().mean() > 1e-3
+
+
+@pytest.mark.parametrize("sampler, states", [(posterior, skipped_states(SDE, 6)), (reverse_sde, all_states(SDE))])
+def test_without_noise_only_the_start_is_drawn(images, sampler, states):
+    """Two generators that agree on the first draw and differ afterwards."""
+    _, mu = images
+    for stochastic, same in ((False, True), (True, False)):
+        results = []
+        for seed in (8, 9):
+            generator = seeded(7)
+
+            def network(x, t, generator=generator, seed=seed):
+                generator.manual_seed(seed)  # whatever is drawn after the start differs
+                return 0.9 * blind(x, t)
+
+            results.append(sampler(SDE, network, mu, states, generator, stochastic=stochastic))
+        assert torch.equal(*results) == same
+
+
+def test_an_outrageous_prediction_is_clipped(images):
+    _, mu = images
+    found = posterior(SDE, lambda x, t: -100 * torch.ones_like(mu), mu, skipped_states(SDE, 4), seeded())
+    assert found.min() >= -0.1 and found.max() <= 1.1
+
+
+def test_network_sees_difference_mean_and_state(images):
+    _, mu = images
+    seen = []
+
+    def network(x, t):
+        assert x.shape == (2, 2, 24, 24) and torch.equal(x[:, 1:], mu)
+        seen.append(t.tolist())
+        return blind(x, t)
+
+    states = skipped_states(SDE, 4)
+    posterior(SDE, network, mu, states, seeded())
+    assert seen == [[state, state] for state in states[:-1]]
+
+
+def test_start_is_the_last_state(images):
+    """x_T is mu plus noise of standard deviation delta."""
+    mu = torch.zeros(1, 1, 200, 200)
+    starts = []
+
+    def network(x, t):
+        starts.append(x[:, :1])
+        return blind(x, t)
+
+    posterior(SDE, network, mu, [100, 0], seeded())
+    assert starts[0].std().item() == pytest.approx(50 / 255, rel=0.02)
+
+
+def test_all_states():
+    assert all_states(SDE) == list(range(100, -1, -1))
+
+
+@pytest.mark.parametrize("evaluations", [1, 2, 5, 8, 20, 50])
+def test_skipped_states_are_even_in_cumulative_theta(evaluations):
+    states = skipped_states(SDE, evaluations)
+    assert states[0] == 100 and states[-1] == 0
+    assert len(states) == evaluations + 1
+    assert all(t > s for t, s in pairwise(states))
+    targets = torch.linspace(float(SDE.cumulative[-1]), 0, evaluations + 1)
+    found = SDE.cumulative[states].float()
+    coarsest = float(SDE.cumulative.diff().max())
+    assert (found - targets).abs().max() <= coarsest / 2 + 1e-6
+
+
+def test_skipped_states_amplify_errors_less_than_even_steps():
+    even = [100, 80, 60, 40, 20, 0]
+    assert worst_gain(even) == pytest.approx(1.44, abs=0.01)
+    assert worst_gain(skipped_states(SDE, 5)) == pytest.approx(0.54, abs=0.01)
+    for n in (8, 10, 20):
+        assert worst_gain(skipped_states(SDE, n)) < worst_gain([round(100 * i / n) for i in range(n, -1, -1)])
+
+
+@pytest.mark.parametrize("evaluations", [0, -1, 101])
+def test_impossible_number_of_evaluations(evaluations):
+    with pytest.raises(ValueError, match="give 1 to 100"):
+        skipped_states(SDE, evaluations)
