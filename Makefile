@@ -1,6 +1,7 @@
 # Everything runs in .venv, which each target makes and fills by itself; nothing needs to be activated.
 #   another Python:   make demo PYTHON=python3.12
-#   no GPU:           make demo PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu   (saves a download of several GB)
+#   no GPU:           PyTorch's own package index has CPU builds, which saves a download of several GB; name it in
+#                     PIP_EXTRA_INDEX_URL
 
 PYTHON ?= python3
 VENV := .venv
@@ -34,10 +35,11 @@ check: $(VENV)/installed-dev ## run black, isort, flake8 and mypy
 	$(VENV)/bin/python -m mypy
 
 weights: data-given $(VENV)/installed ## repeat the training of the shipped weights: make weights DATA=volume or folder of slices
-	volume=$$(realpath "$(DATA)") && $(BUNDLE_RUN) --config_file configs/decimate.yaml --volume "$$volume" --factor 8 \
-		--output ../runs/weights/lowres.tif --overwrite true
+	volume=$$(realpath "$(DATA)") && $(BUNDLE_RUN) --config_file configs/decimate.yaml --volume "$$volume" --spacing "[10,10,10]" \
+		--factor 8 --output ../runs/weights/lowres.tif --overwrite true
 	$(BUNDLE_RUN) --config_file configs/d2r.yaml --volume ../runs/weights/lowres.tif --factor 8 \
-		--output ../runs/weights/reconstruction.tif --workdir ../runs/weights --preset thorough
+		--output ../runs/weights/reconstruction.tif --overwrite true --workdir ../runs/weights --preset standard --amp true
+	@echo "the weights are runs/weights/prior/model_diffusion.pt and runs/weights/aenet/model.pt"
 
 .PHONY: data-given
 data-given:

@@ -168,7 +168,7 @@ class PseudoVolumeInferer(Inferer):
             if start >= first:
                 low = planes[start : start + self.batch_size].to(device)
                 mu = axial_interpolate(low, self.upsampling)[:, None]
-                draw = start + (0 if name == "xz" else 1 << 32)
+                draw = 2 * start + (name == "yz")  # the two orientations never share their noise
                 restored = self.restore(mu, network, draw)[:, 0]
                 store[start : start + self.batch_size] = restored.cpu().half().numpy()
                 store.flush()

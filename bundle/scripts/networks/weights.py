@@ -15,16 +15,13 @@ from scripts.io.whole_file import write_whole
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def save_weights(network: nn.Module, path: str | Path, half: bool = False) -> None:
+def save_weights(network: nn.Module, path: str | Path) -> None:
     """Write the state dict of ``network``; nothing half-written is left under ``path``.
 
-    Args:
-        half: store parameters in half precision (settings stay in single precision).
+    Raises:
+        InputError: if the file cannot be written.
     """
-    state = {}
-    for name, value in network.state_dict().items():
-        value = value.detach().cpu()
-        state[name] = value.half() if half and not name.startswith("settings.") else value
+    state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
     write_whole(path, lambda partial: torch.save(state, partial))
 
 

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The networks: sizes, shapes, scripting, and what conditions them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from scripts.networks.aenet import AENet
+from scripts.networks.local_average import cell_average, spread
+from scripts.networks.nafnet import ConditionalNAFNet
+from scripts.networks.settings import Settings
+
+SMALL = {"widths": (4, 6, 8, 10)}
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def on_meta(build):
+    """Build without memory: counting needs none."""
+    with torch.device("meta"):
+        return build()
+
+
+def trained(network: nn.Module, seed: int = 0) -> nn.Module:
+    """A network as if it had been trained a while: what starts at zero is not zero any more."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if not parameter.any():
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return network
+
+
+def slab(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def aenet() -> AENet:
+    torch.manual_seed(0)
+    return trained(AENet(**SMALL)).eval()
+
+
+# ---- sizes -----------------------------------------------------------------------------------------------------------
+
+
+def test_nafnet_has_the_papers_size():
+    network = on_meta(lambda: ConditionalNAFNet(64, (14, 1, 1, 1), 1, (1, 1, 1, 1)))
+    assert parameters(network) == 20_400_261
+
+
+@pytest.mark.parametrize(
+    "widths, expected",
+    [((64, 128, 256, 512), 42_121_537), ((32, 64, 128, 256), 10_558_209), ((16, 32, 64, 128), 2_655_457)],
+)
+def test_aenet_sizes(widths, expected):
+    assert parameters(on_meta(lambda: AENet(widths))) == expected
+
+
+# ---- ConditionalNAFNet -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nafnet() -> ConditionalNAFNet:
+    torch.manual_seed(0)
+    return trained(ConditionalNAFNet(8, (1, 1), 1, (1, 1))).eval()
+
+
+@pytest.mark.parametrize("height, width", [(37, 50), (121, 128), (32, 64), (5, 4)])
+def test_nafnet_takes_any_size(nafnet, height, width):
+    out = nafnet(torch.rand(2, 2, height, width), torch.tensor([1, 100]))
+    assert out.shape == (2, 1, height, width)
+    assert torch.isfinite(out).all()
+
+
+def test_nafnet_knows_the_state(nafnet):
+    x = slab(1, 2, 32, 32).repeat(2, 1, 1, 1)
+    early, late = nafnet(x, torch.tensor([3, 90]))
+    assert (early - late).abs().mean() > 1e-4
+    assert torch.allclose(early, nafnet(x[:1], torch.tensor([3]))[0], atol=1e-5)
+
+
+def test_nafnet_reads_both_channels(nafnet):
+    x, t = slab(1, 2, 32, 32), torch.tensor([50])
+    for channel in (0, 1):
+        other = x.clone()
+        other[:, channel] += 0.1 * slab(1, 32, 32, seed=1)
+        assert (nafnet(other, t) - nafnet(x, t)).abs().mean() > 1e-4
+
+
+def test_nafnet_learns_in_every_parameter(nafnet):
+    x, t = slab(2, 2, 64, 64), torch.tensor([20, 80])
+    nafnet(x, t).square().mean().backward()
+    for name, parameter in nafnet.named_parameters():
+        assert parameter.grad is not None and parameter.grad.any(), name
+
+
+def test_nafnet_refuses_unequal_halves():
+    with pytest.raises(ValueError, match="same length"):
+        ConditionalNAFNet(8, (1, 1), 1, (1,))
+
+
+# ---- AENet -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("x, y", [(37, 50), (121, 128), (64, 32), (7, 5)])
+@pytest.mark.parametrize("strides", [(2, 1, 2, 2, 1), (1, 1, 2, 2, 2)])
+def test_aenet_takes_any_size(x, y, strides):
+    network = trained(AENet(**SMALL, strides=strides))
+    with torch.no_grad():
+        out = network(torch.rand(2, 1, x, y, 4))
+    assert out.shape == (2, 1, x, y)
+    assert torch.isfinite(out).all()
+
+
+def test_untrained_aenet_is_linear_interpolation():
+    network = AENet(**SMALL)
+    planes = slab(2, 1, 37, 50, 4)
+    for depth in (0.0, 0.125, 0.7):
+        expected = planes[..., 1] * (1 - depth) + planes[..., 2] * depth
+        assert torch.allclose(network(planes, torch.tensor(depth), torch.tensor(6.5)), expected, atol=1e-6)
+
+
+def test_untrained_aenet_begins_to_learn():
+    """The zero head must not be a dead end."""
+    network = AENet(**SMALL)
+    network(slab(1, 1, 32, 32, 4)).square().mean().backward()
+    assert network.head.weight.grad.any()
+
+
+def test_aenet_scripts_to_the_same_network(aenet):
+    scripted = torch.jit.script(aenet)
+    planes, depth, gap = slab(2, 1, 37, 50, 4), torch.tensor([0.25, 0.6]), torch.tensor([4.0, 8.0])
+    with torch.no_grad():
+        assert torch.allclose(scripted(planes, depth, gap), aenet(planes, depth, gap), atol=1e-6)
+        assert torch.allclose(scripted(planes), aenet(planes), atol=1e-6)
+        features = scripted.encode(planes)
+        found = scripted.decode(features, depth, gap)
+    assert torch.allclose(found, aenet(planes, depth, gap), atol=1e-6)
+
+
+def test_defaults_are_the_middle_at_the_papers_gap(aenet):
+    planes = slab(1, 1, 32, 32, 4)
+    assert torch.equal(aenet(planes), aenet(planes, torch.tensor([0.5]), torch.tensor([8.0])))
+
+
+def test_one_encoding_serves_many_depths(aenet):
+    """Two windows of three depths each, against six networks runs of one."""
+    planes = slab(2, 1, 40, 33, 4)
+    depth = torch.tensor([0.2, 0.4, 0.9, 0.1, 0.5, 0.8])
+    gap = torch.tensor([5.0, 5.0, 5.0, 10.0, 10.0, 10.0])
+    with torch.no_grad():
+        many = aenet.decode(aenet.encode(planes), depth, gap)
+        for i in range(6):
+            window = planes[i // 3 : i // 3 + 1]
+            assert torch.allclose(many[i], aenet(window, depth[i], gap[i])[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("what", ["depth", "gap"])
+def test_condition_reaches_the_residual(aenet, what):
+    planes = slab(1, 1, 32, 32, 4)
+    planes[..., 2] = planes[..., 1]  # linear interpolation is the same at each depth: what differs is the network's
+    one = {"depth": torch.tensor(0.3), "gap": torch.tensor(4.0)}
+    other = one | {what: one[what] * 2}
+    assert (aenet(planes, **one) - aenet(planes, **other)).abs().mean() > 1e-4
+
+
+def test_every_plane_of_the_window_counts(aenet):
+    planes = slab(1, 1, 32, 32, 4)
+    for i in range(4):
+        other = planes.clone()
+        other[..., i] += 0.1 * slab(1, 1, 32, 32, seed=9)
+        weight = {1: 0.75, 2: 0.25}.get(i, 0)
+        change = aenet(other, torch.tensor(0.25)) - aenet(planes, torch.tensor(0.25)) - weight * (other - planes)[..., i]
+        assert change.abs().mean() > 1e-5
+
+
+def test_aenet_learns_in_every_parameter(aenet):
+    # Larger than a cell, so that the gates' averages differ from place to place.
+    out = aenet.decode(aenet.encode(slab(1, 1, 64, 64, 4)), torch.tensor([0.2, 0.7]), torch.tensor([3.0, 3.0]))
+    out.square().mean().backward()
+    for name, parameter in aenet.named_parameters():
+        assert parameter.grad is not None and parameter.grad.any(), name
+
+
+# ---- what both share -------------------------------------------------------------------------------------------------
+
+
+def test_cell_averages_do_not_depend_on_the_tile():
+    image = slab(1, 3, 128, 64)
+    whole = cell_average(image, 32)
+    assert whole.shape == (1, 3, 4, 2)
+    assert torch.allclose(cell_average(image[:, :, 32:96], 32), whole[:, :, 1:3])
+    smooth = spread(whole, image)
+    assert smooth.shape == image.shape
+    # Between the centres of the outermost cells a tile reads the same values as the whole.
+    tile = spread(whole[:, :, 1:3], image[:, :, 32:96])
+    assert torch.allclose(tile[:, :, 16:48], smooth[:, :, 48:80], atol=1e-6)
+    assert torch.allclose(smooth[:, :, 15:17, 15:17].mean((-2, -1)), whole[:, :, 0, 0], atol=0.1)
+
+
+def test_a_single_cell_is_broadcast():
+    image = slab(1, 3, 32, 32)
+    assert torch.allclose((image * spread(cell_average(image, 32), image)), image * image.mean((-2, -1), keepdim=True))
+
+
+def test_settings_travel_in_the_state_dict():
+    network = AENet(**SMALL, settings={"percentiles": [0.1, 99.9], "delta": 0.2})
+    state = network.state_dict()
+    assert state["settings.percentiles"].tolist() == pytest.approx([0.1, 99.9])
+    same = AENet(**SMALL, settings={"percentiles": (0.1, 99.9), "delta": 0.2})
+    same.load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    "own, message",
+    [
+        ({"delta": 0.3, "gap_range": [2, 12]}, r"delta = 0\.2, the configuration says 0\.3"),
+        ({"delta": 0.2, "gap_range": [2, 9]}, r"gap_range = \[2\.0, 12\.0\], the configuration says \[2\.0, 9\.0\]"),
+        ({"delta": 0.2, "gap_range": 2}, "gap_range"),
+        ({"delta": 0.2, "gap_range": [2, 12], "steps": 100}, "Missing.*steps"),
+        ({"delta": 0.2}, "Unexpected.*gap_range"),
+    ],
+)
+def test_other_settings_are_an_error(own, message):
+    stored = Settings({"delta": 0.2, "gap_range": [2, 12]}).state_dict()
+    with pytest.raises(RuntimeError, match=message):
+        Settings(own).load_state_dict(stored)
