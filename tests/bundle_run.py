@@ -13,6 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import tifffile
+
 BUNDLE = Path(__file__).resolve().parent.parent / "bundle"
 PATIENCE = 300  # seconds after which a command hangs
 AT_ONCE = 2  # commands, of one thread each
@@ -50,6 +53,17 @@ class Finished(NamedTuple):
         return self.stderr.rstrip("\n").splitlines()[-1] if self.stderr.strip() else ""
 
 
+class Place(NamedTuple):
+    """A working directory and where files named on a command line go: by absolute or by relative paths."""
+
+    cwd: Path
+    folder: Path
+
+    def path(self, name: str) -> str:
+        """How a file of ``folder`` is named on the command line."""
+        return str(self.folder / name) if self.cwd == BUNDLE else os.path.relpath(self.folder / name, self.cwd)
+
+
 def command(config: str, options: dict[str, Any], cwd: Path = BUNDLE) -> list[str]:
     """The words of a command line: configs by a relative path inside ``bundle/``, by an absolute one elsewhere."""
     file = Path("configs") / config if cwd == BUNDLE else BUNDLE / "configs" / config
@@ -68,7 +82,12 @@ def environment(threads: int = 1) -> dict[str, str]:
 def run_bundle(config: str, options: dict[str, Any], cwd: Path = BUNDLE, threads: int = 1) -> Finished:
     """Run a config to its end."""
     result = subprocess.run(
-        command(config, options, cwd), cwd=cwd, env=environment(threads), capture_output=True, text=True, timeout=PATIENCE
+        command(config, options, cwd),
+        cwd=cwd,
+        env=environment(threads),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     return Finished(result.returncode, result.stdout, result.stderr)
 
@@ -103,6 +122,14 @@ def side_by_side(jobs: Iterable[Callable[[], Any]]) -> list[Any]:
     """Call functions a few at a time; the results come in the order of the functions."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return [future.result() for future in [pool.submit(job) for job in jobs]]
+
+
+def tiff_stack(path: Path) -> tuple[np.ndarray, tuple[float, float, float], str]:
+    """Voxels (x, y, z), voxel size (x, y, z) and unit of an ImageJ stack, read without the bundle."""
+    with tifffile.TiffFile(path) as file:
+        metadata, tags = file.imagej_metadata or {}, file.pages.first.tags
+        x, y = (tags[name].value[1] / tags[name].value[0] for name in ("XResolution", "YResolution"))
+        return file.asarray().transpose(2, 1, 0), (x, y, float(metadata.get("spacing", 1))), metadata["unit"]
 
 
 def left_behind(folders: Sequence[Path]) -> list[Path]:

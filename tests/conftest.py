@@ -12,4 +12,4 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # also for the commands that test
 import torch  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bundle"))
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # two busy test processes on two cores would wait for each other

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 import pytest
 import torch
 from torch import nn
@@ -12,7 +14,10 @@ from scripts.networks.local_average import cell_average, spread
 from scripts.networks.nafnet import ConditionalNAFNet
 from scripts.networks.settings import Settings
 
-SMALL = {"widths": (4, 6, 8, 10)}
+SMALL: dict[str, Any] = {"widths": (4, 6, 8, 10)}
+
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def parameters(network: nn.Module) -> int:
@@ -25,11 +30,13 @@ def on_meta(build):
         return build()
 
 
-def trained(network: nn.Module, seed: int = 0) -> nn.Module:
+def trained(network: Network, seed: int = 0) -> Network:
     """A network as if it had been trained a while: what starts at zero is not zero any more."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(1.5)  # so that what is deepest in the network still shows in the output
             if not parameter.any():
                 parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
     return network
@@ -175,7 +182,9 @@ def test_every_plane_of_the_window_counts(aenet):
         other = planes.clone()
         other[..., i] += 0.1 * slab(1, 1, 32, 32, seed=9)
         weight = {1: 0.75, 2: 0.25}.get(i, 0)
-        change = aenet(other, torch.tensor(0.25)) - aenet(planes, torch.tensor(0.25)) - weight * (other - planes)[..., i]
+        change = (
+            aenet(other, torch.tensor(0.25)) - aenet(planes, torch.tensor(0.25)) - weight * (other - planes)[..., i]
+        )
         assert change.abs().mean() > 1e-5
 
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from scripts.errors import InputError
 from scripts.samplers import all_states, posterior, reverse_sde, skipped_states
 from scripts.sde import MeanRevertingSDE
 
@@ -22,7 +23,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 @pytest.fixture(scope="module")
 def images() -> tuple[torch.Tensor, torch.Tensor]:
     """A sharp image and a blurred one."""
-    x0 = torch.rand(2, 1, 24, 24, generator=seeded(5))
+    x0 = torch.rand(2, 1, 16, 16, generator=seeded(5))
     return x0, torch.nn.functional.avg_pool2d(x0, 5, 1, 2)
 
 
@@ -51,7 +52,7 @@ def worst_gain(states):
 
 
 @pytest.mark.parametrize("stochastic", [False, True])
-@pytest.mark.parametrize("evaluations", [1, 5, 20, 100])
+@pytest.mark.parametrize("evaluations", [1, 5, 40])
 def test_posterior_recovers_the_image(images, evaluations, stochastic):
     x0, mu = images
     found = posterior(SDE, oracle(x0), mu, skipped_states(SDE, evaluations), seeded(), stochastic)
@@ -75,10 +76,12 @@ def test_reverse_sde_without_noise_ends_on_the_image(images):
 @pytest.mark.parametrize("sampler, states", [(posterior, skipped_states(SDE, 6)), (reverse_sde, all_states(SDE))])
 @pytest.mark.parametrize("stochastic", [False, True])
 def test_the_seed_decides(images, sampler, states, stochastic):
-    x0, mu = images
-    # Pulls halfway to the truth, so that the start noise and what is added on the way leave their mark.
-    halfway = lambda x, t: 0.5 * oracle(x0)(x, t) + 0.4 * blind(x, t)  # noqa: E731
-    first, again, other = (sampler(SDE, halfway, mu, states, seeded(seed), stochastic=stochastic) for seed in (3, 3, 4))
+    _, mu = images
+
+    def keep(x, t):  # the score of the stationary state: a reverse step leaves x - mu as it is
+        return 0.5 * x[:, :1] * SDE.std(t) / SDE.delta**2
+
+    first, again, other = (sampler(SDE, keep, mu, states, seeded(seed), stochastic=stochastic) for seed in (3, 3, 4))
     assert torch.equal(first, again)
     assert (first - other).abs().mean() > 1e-3
 
@@ -111,7 +114,7 @@ def test_network_sees_difference_mean_and_state(images):
     seen = []
 
     def network(x, t):
-        assert x.shape == (2, 2, 24, 24) and torch.equal(x[:, 1:], mu)
+        assert x.shape == (2, 2, 16, 16) and torch.equal(x[:, 1:], mu)
         seen.append(t.tolist())
         return blind(x, t)
 
@@ -159,5 +162,5 @@ def test_skipped_states_amplify_errors_less_than_even_steps():
 
 @pytest.mark.parametrize("evaluations", [0, -1, 101])
 def test_impossible_number_of_evaluations(evaluations):
-    with pytest.raises(ValueError, match="give 1 to 100"):
+    with pytest.raises(InputError, match="give 1 to 100"):
         skipped_states(SDE, evaluations)

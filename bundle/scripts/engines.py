@@ -129,7 +129,8 @@ class RunProgress:
         if self.bar is None:  # made late: a resumed run knows its place only after it has started
             total = (state.max_epochs or 0) * (state.epoch_length or 0)
             self.bar = tqdm(total=total, initial=state.iteration - 1, desc=self.description, unit="step")
-        (output,) = state.output  # type: ignore[misc]
+        output: Any = state.output  # a list where the trainer decollates
+        output = output[0] if isinstance(output, list) else output
         self.bar.set_postfix(loss=f"{output['loss']:.4f}", refresh=False)
         self.bar.update()
 

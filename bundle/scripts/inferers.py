@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -20,6 +21,8 @@ from monai.inferers import Inferer, sliding_window_inference
 from tqdm import tqdm
 
 from scripts import lattice
+from scripts.errors import InputError
+from scripts.io.whole_file import write_json
 from scripts.networks.local_average import WINDOW as GRID
 from scripts.samplers import SAMPLERS, all_states, skipped_states
 from scripts.sde import MeanRevertingSDE
@@ -72,9 +75,11 @@ class RestorationInferer(Inferer):
     ) -> None:
         super().__init__()
         if sampler not in SAMPLERS:
-            raise ValueError(f"sampler is {sampler}: give one of {', '.join(SAMPLERS)}")
+            raise InputError(f"--sampler {sampler}: there is none of that name; choose {' or '.join(SAMPLERS)}")
         if sampler == "reverse_sde" and evaluations != sde.steps:
-            raise ValueError(f"reverse_sde cannot skip states: evaluations must be {sde.steps}, not {evaluations}")
+            raise InputError(
+                f"--evaluations {evaluations}: reverse_sde cannot skip states, give {sde.steps} or leave it out"
+            )
         self.sde = sde
         self.sampler = SAMPLERS[sampler]
         self.states = all_states(sde) if sampler == "reverse_sde" else skipped_states(sde, evaluations)
@@ -130,6 +135,7 @@ class PseudoVolumeInferer(Inferer):
             return _with_grid_of(result, inputs, 1.0)
         x, y, slices = volume.shape
         size = (x, y, lattice.output_size(slices, self.upsampling))
+        _check_memory(2 * x * y * size[2], self.upsampling)
         self.progress_dir.mkdir(parents=True, exist_ok=True)
         device = inputs.device
         # Plain tensors from here on: one batch of slices at a time is on the device.
@@ -162,6 +168,8 @@ class PseudoVolumeInferer(Inferer):
         done_file, data_file = self.progress_dir / f"{name}.json", self.progress_dir / f"{name}.npy"
         done = json.loads(done_file.read_text()) if done_file.exists() and data_file.exists() else {}
         first = done["planes"] if done.get("run") == self.run_id else 0
+        if first == 0:  # nothing may say that the emptied file holds slices
+            done_file.unlink(missing_ok=True)
         mode = "r+" if first else "w+"
         store = np.lib.format.open_memmap(data_file, mode=mode, dtype=np.float16, shape=size)
         for start in range(0, size[0], self.batch_size):
@@ -172,7 +180,7 @@ class PseudoVolumeInferer(Inferer):
                 restored = self.restore(mu, network, draw)[:, 0]
                 store[start : start + self.batch_size] = restored.cpu().half().numpy()
                 store.flush()
-                done_file.write_text(json.dumps({"run": self.run_id, "planes": start + len(low)}))
+                write_json(done_file, {"run": self.run_id, "planes": start + len(low)})
             progress.update()
         return store
 
@@ -239,9 +247,9 @@ class AxialInferer(Inferer):
             )
         volume = torch.Tensor.as_subclass(inputs, torch.Tensor)[0, 0]
         x, y, slices = volume.shape
+        _check_memory(x * y * lattice.output_size(slices, factor), factor)
         places = lattice.positions(slices, factor)
         output = torch.empty((1, 1, x, y, len(places)))
-        inserted = 0
         bar = tqdm(total=len(places), desc="reconstructing", unit="slice", disable=not self.progress)
         with bar, torch.no_grad():
             for interval in range(slices):
@@ -255,7 +263,6 @@ class AxialInferer(Inferer):
                     depths = torch.tensor([places[j].depth for j in new], device=inputs.device)
                     predicted = self._between(slab, depths, factor, network)
                     output[0, 0, :, :, new] = predicted.movedim(0, -1).cpu()
-                inserted += len(new)
                 bar.update(len(indices))
         return _with_grid_of(output, inputs, factor)
 
@@ -292,7 +299,19 @@ class AxialInferer(Inferer):
     def _aligned_overlap(self, roi: Sequence[int]) -> list[float]:
         """Overlaps whose tile steps are multiples of the pooling grid."""
         steps = [max(GRID, int(side * (1 - self.overlap)) // GRID * GRID) for side in roi]
-        return [1 - step / side for step, side in zip(steps, roi)]
+        # MONAI truncates side * (1 - overlap): half a voxel keeps the step whole whatever the rounding.
+        return [max(0.0, 1 - (step + 0.5) / side) for step, side in zip(steps, roi)]
+
+
+def _check_memory(voxels: int, factor: float) -> None:
+    """Raise InputError where a volume of single-precision ``voxels`` and its copy for the file exceed the machine's memory."""
+    needed = 2 * 4 * voxels
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        raise InputError(
+            f"--factor {factor:g}: the output would need {needed / 2**30:.3g} GiB and this machine has {memory / 2**30:.3g}: "
+            "give a lower --factor, or cut the volume"
+        )
 
 
 def _with_grid_of(result: torch.Tensor, inputs: torch.Tensor, factor: float) -> torch.Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -61,7 +62,9 @@ def isotropic_factor(spacing: Sequence[float]) -> float:
             f"the voxel size is {z:g} in Z and {x:g} x {y:g} in XY, so nothing is coarse in Z: "
             "give --factor, or correct the voxel size with --spacing [z,y,x]"
         )
-    return round(factor, 6)
+    # Voxel sizes are often stored in single precision: 80.000001 / 10 is meant to be 8, 3.3333332 to be 10 / 3.
+    fraction = float(Fraction(factor).limit_denominator(1000))
+    return fraction if abs(fraction - factor) < _TOLERANCE * factor else factor
 
 
 def output_size(slices: int, factor: float) -> int:

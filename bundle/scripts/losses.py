@@ -40,7 +40,7 @@ class FocalFrequencyLoss(nn.Module):
 
     def forward(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) twice, any scale -> scalar. Computed in single precision whatever the input's."""
-        difference = torch.fft.fft2((prediction - target).float(), norm="ortho")
+        difference = torch.fft.fft2(prediction.float() - target.float(), norm="ortho")
         power = difference.real**2 + difference.imag**2
         with torch.no_grad():
             weight = power.sqrt() ** self.alpha

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from scripts.errors import InputError
 from scripts.sde import MeanRevertingSDE
 
 Network = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -27,11 +28,14 @@ def skipped_states(sde: MeanRevertingSDE, evaluations: int) -> list[int]:
     Even spacing in t wastes steps where nothing is left to decide and amplifies the network's errors more.
     """
     if not 1 <= evaluations <= sde.steps:
-        raise ValueError(f"evaluations is {evaluations}: give 1 to {sde.steps}")
+        raise InputError(f"--evaluations {evaluations}: give 1 to {sde.steps}")
     targets = torch.linspace(float(sde.cumulative[-1]), 0, evaluations + 1, dtype=torch.float64)[:-1]
-    nearest = [int((sde.cumulative - target).abs().argmin()) for target in targets]
-    # Two targets may share a nearest state where Theta is steep: each state is walked through once.
-    states = sorted({max(1, state) for state in nearest}, reverse=True)
+    states: list[int] = []
+    for i, target in enumerate(targets):
+        nearest = int((sde.cumulative - target).abs().argmin())
+        # Where Theta is steep two targets may share a state: each is walked through once, and enough are left for the rest.
+        below = states[-1] - 1 if states else sde.steps
+        states.append(max(min(nearest, below), evaluations - i))
     return [*states, 0]
 
 

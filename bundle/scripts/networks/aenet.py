@@ -115,8 +115,6 @@ class AENet(nn.Module):
         three = net.decode(features, torch.tensor([0.25, 0.5, 0.75]), torch.tensor([4.0, 4.0, 4.0]))  # (3, 1, X, Y)
     """
 
-    frequencies: torch.Tensor
-
     def __init__(
         self,
         widths: Sequence[int] = (32, 64, 128, 256),
@@ -126,6 +124,7 @@ class AENet(nn.Module):
         super().__init__()
         w0, w1, w2, w3 = widths
         self.window = WINDOW
+        self.depth_frequencies = _DEPTH_FREQUENCIES
         totals = [math.prod(strides[: i + 1]) for i in range(len(strides))]
         cells = [WINDOW // total for total in totals]
         self.stem = nn.Conv3d(1, w0, (3, 7, 7), (1, strides[0], strides[0]), (1, 3, 3))
@@ -157,7 +156,6 @@ class AENet(nn.Module):
         self.head = nn.Conv2d(w0, 1, 7, padding=3, padding_mode="reflect")
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
-        self.register_buffer("frequencies", math.pi * 2.0 ** torch.arange(_DEPTH_FREQUENCIES), persistent=False)
         self.settings = Settings(settings or {})
 
     def encode(self, slab: torch.Tensor) -> list[torch.Tensor]:
@@ -186,7 +184,8 @@ class AENet(nn.Module):
         Returns:
             (N, 1, X, Y), intensities in the scale of the slab.
         """
-        angles = depth.float()[:, None] * self.frequencies
+        octaves = torch.arange(self.depth_frequencies, device=depth.device)
+        angles = depth.float()[:, None] * math.pi * 2.0**octaves
         gap_feature = torch.log2(gap.float())[:, None] - 3  # 0 at the paper's factor of 8
         condition = self.condition(torch.cat([torch.sin(angles), torch.cos(angles), gap_feature], 1))
 

@@ -13,6 +13,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 
 from scripts import lattice
+from scripts.errors import InputError
 
 DEGRADATIONS = ("sampling", "average", "gaussian")
 """How a coarse slice comes about: one fine slice, the mean of ``factor`` fine slices, or a Gaussian axial PSF."""
@@ -39,7 +40,7 @@ def _axial_psf(factor: float, degradation: str) -> torch.Tensor:
     elif degradation == "gaussian":
         weights = torch.exp(-4 * math.log(2) * (distance / factor) ** 2)
     else:
-        raise ValueError(f"degradation is {degradation}: give one of {', '.join(DEGRADATIONS)}")
+        raise InputError(f"--degradation {degradation}: there is none of that name; choose {', '.join(DEGRADATIONS)}")
     return weights / weights.sum()
 
 

@@ -53,6 +53,8 @@ class RandSequences(Randomizable):
     ) -> None:
         self.patch_size = tuple(patch_size)
         self.gap_range = tuple(int(gap) for gap in gap_range)
+        if self.gap_range[0] < 2:
+            raise InputError(f"--gap_range {list(gap_range)}: the smallest gap is 2, with one plane in between")
         self.depths = depths
         self.num_samples = num_samples
         self.dims = [_DIMS[axis] for axis in axes]

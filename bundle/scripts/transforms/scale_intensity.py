@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 
 import numpy as np
@@ -31,7 +32,10 @@ class ScalePercentiles(Transform):
     def __call__(self, volume: MetaTensor) -> MetaTensor:
         """(1, X, Y, Z) -> the same shape."""
         values = volume.as_tensor().flatten()
-        sample = values[:: -(-values.numel() // _ENOUGH_VOXELS)].cpu().numpy()
+        step = -(-values.numel() // _ENOUGH_VOXELS)
+        while math.gcd(step, volume.shape[-1]) > 1:  # a step in time with Z would see some slices only
+            step += 1
+        sample = values[::step].cpu().numpy()
         low, high = (float(value) for value in np.percentile(sample, (self.lower, self.upper)))
         if high <= low:  # nearly all voxels share one value
             low, high = float(values.min()), float(values.max())

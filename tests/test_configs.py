@@ -1,0 +1,506 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every config as a user runs it, at toy size, from inside the bundle and from another folder."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import tifffile
+import torch
+from bundle_run import (
+    AENET,
+    AENET_TRAINING,
+    BUNDLE,
+    PRIOR_NETWORK,
+    PRIOR_TRAINING,
+    Finished,
+    Place,
+    left_behind,
+    side_by_side,
+    succeed,
+    tiff_stack,
+)
+from PIL import Image
+from skimage.metrics import structural_similarity
+
+SIZE = (64, 64, 41)
+FACTOR = 4
+GAPS = "[2,6]"
+WEIGHTS = BUNDLE / "models" / "model.pt"
+Both = dict[str, Finished]
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory) -> dict[str, Place]:
+    """Started from ``bundle/`` with absolute paths, and from another folder with relative ones."""
+    inside, outside = (tmp_path_factory.mktemp(name) for name in ("inside", "outside"))
+    return {"inside": Place(BUNDLE, inside), "outside": Place(outside, outside)}
+
+
+def in_both(places: dict[str, Place], config: str, options: Callable[[str, Place], dict[str, Any]]) -> Both:
+    """Run a config from both places, with the options for each."""
+    jobs = [partial(succeed, config, options(name, place), place.cwd) for name, place in places.items()]
+    return dict(zip(places, side_by_side(jobs)))
+
+
+# --------------------------------------------------------------------------------- the commands, each in both places
+
+
+@pytest.fixture(scope="module")
+def sample(places) -> Both:
+    def options(name, place):
+        return {"size": str(list(SIZE)), "factor": FACTOR, "output_dir": place.path("sample")}
+
+    return in_both(places, "sample.yaml", options)
+
+
+@pytest.fixture(scope="module")
+def decimated(places, sample) -> Both:
+    def options(name, place):
+        file = {"inside": {"output": place.path("decimated.tif"), "factor": FACTOR}}
+        file["outside"] = {"output": place.path("new/folder/mean.nii.gz"), "factor": 3, "degradation": "average"}
+        return {"volume": place.path("sample/sample_truth.tif"), **file[name]}
+
+    return in_both(places, "decimate.yaml", options)
+
+
+@pytest.fixture(scope="module")
+def prior(places, sample) -> Both:
+    def options(name, place):
+        files = {"volume": place.path("sample/sample_lowres.tif"), "output_dir": place.path("prior")}
+        return {**files, **PRIOR_NETWORK, **PRIOR_TRAINING}
+
+    return in_both(places, "train_diffusion.yaml", options)
+
+
+@pytest.fixture(scope="module")
+def pseudo(places, prior) -> Both:
+    def options(name, place):
+        files = {"volume": place.path("sample/sample_lowres.tif"), "output_dir": place.path("pseudo")}
+        files["weights"] = place.path("prior/model_diffusion.pt")
+        sampler = {"inside": {"evaluations": 3}, "outside": {"sampler": "reverse_sde", "evaluations": 100}}
+        return {**files, **PRIOR_NETWORK, "batch_size": 32, **sampler[name]}
+
+    return in_both(places, "generate.yaml", options)
+
+
+@pytest.fixture(scope="module")
+def aenet(places, pseudo) -> Both:
+    def options(name, place):
+        files = {"volume": place.path("pseudo/pseudo_hr.tif"), "output_dir": place.path("aenet")}
+        truth = {"truth": place.path("sample/sample_truth.tif")} if name == "outside" else {}
+        return {**files, **truth, **AENET, **AENET_TRAINING, "gap_range": GAPS}
+
+    return in_both(places, "train.yaml", options)
+
+
+@pytest.fixture(scope="module")
+def reconstructed(places, aenet) -> Both:
+    def options(name, place):
+        files = {"volume": place.path("sample/sample_lowres.tif"), "output": place.path("x4.tif")}
+        return {**files, "weights": place.path("aenet/model.pt"), **AENET, "gap_range": GAPS, "factor": FACTOR}
+
+    return in_both(places, "inference.yaml", options)
+
+
+@pytest.fixture(scope="module")
+def scored(places, reconstructed) -> Both:
+    def options(name, place):
+        files = {"reconstruction": place.path("x4.tif"), "truth": place.path("sample/sample_truth.tif")}
+        output = {"output_dir": place.path("scores")} if name == "inside" else {}  # else beside the reconstruction
+        return {**files, "factor": FACTOR, **output}
+
+    return in_both(places, "evaluate.yaml", options)
+
+
+@pytest.fixture(scope="module")
+def whole(places, sample) -> Both:
+    """All of D2R; without diffusion when started elsewhere. The factor comes from the voxel size."""
+    sizes = {
+        "prior": PRIOR_TRAINING,
+        "prior_network": PRIOR_NETWORK,
+        "generate": {"evaluations": 2, "batch_size": 32},
+        "aenet": {**AENET_TRAINING, "depths": 1},
+        "aenet_network": AENET,
+    }
+
+    def options(name, place):
+        files = {"volume": place.path("sample/sample_lowres.tif"), "output": place.path("d2r/out.tif")}
+        preset = {"workdir": place.path("work"), "preset": "quick", "presets#quick": sizes}
+        return {**files, **preset, **({"upsampling": 1} if name == "outside" else {})}
+
+    return in_both(places, "d2r.yaml", options)
+
+
+@pytest.fixture(scope="module")
+def formats(places, aenet) -> Path:
+    """Reconstructions of other kinds of input, by the network that was trained inside; returns their folder."""
+    place = places["inside"]
+    folder = place.folder / "formats"
+    stack, _, _ = tiff_stack(place.folder / "sample" / "sample_lowres.tif")
+    (folder / "slices").mkdir(parents=True)
+    for index, plane in enumerate(stack[:, :40].transpose(2, 1, 0)):
+        Image.fromarray(np.ascontiguousarray(plane)).save(folder / "slices" / f"s{index}.png")  # s10 after s9
+    (folder / "slices" / "notes.txt").write_text("not a slice")
+    affine = np.diag([0.5, 0.5, 3.25, 1])
+    affine[:3, 3] = (7, -8, 9)
+    image = nib.Nifti1Image(stack.astype(np.uint16) * 200, affine)
+    image.header.set_xyzt_units("micron")
+    nib.save(image, folder / "in.nii.gz")
+    tifffile.imwrite(folder / "plain.tif", stack.transpose(2, 1, 0).astype(np.float32) / 100)
+
+    common = {"weights": place.folder / "aenet" / "model.pt", **AENET, "gap_range": GAPS}
+    network = {name: str(value) for name, value in common.items()}
+    jobs: list[dict[str, Any]] = [
+        {"volume": "slices", "spacing": "[40,10,10]", "output": "slices.ome.tif", "tile": 32},
+        {"volume": "in.nii.gz", "output": "out.nii.gz"},  # 6.5, from the voxel size
+        {"volume": "plain.tif", "factor": 2.5, "output": "plain_out.tif", "amp": "true"},
+    ]
+    side_by_side(partial(succeed, "inference.yaml", {**job, **network}, folder) for job in jobs)
+    return folder
+
+
+# --------------------------------------------------------------------------------------------------------- helpers
+
+
+def curves(folder: Path):
+    """What TensorBoard shows of a folder."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    accumulator = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def check_training(folder: Path, weights: str, steps: int, epochs: int) -> dict[str, torch.Tensor]:
+    """Files, curves and weights that a training leaves; returns the weights."""
+    shown = curves(folder)
+    losses = [event.value for event in shown.Scalars("loss")]
+    assert len(losses) == steps and np.isfinite(losses).all() and len(set(losses)) > 1
+    for measure in ("psnr", "ssim"):
+        assert [event.step for event in shown.Scalars(measure)] == list(range(1, epochs + 1))
+    assert shown.Tags()["images"]
+    assert (folder / "checkpoint.pt").is_file()
+    state = torch.load(folder / weights, weights_only=True)
+    assert all(type(value) is torch.Tensor and value.isfinite().all() for value in state.values())
+    return state
+
+
+def settings(folder: Path) -> dict[str, Any]:
+    document = json.loads((folder / "settings.json").read_text())
+    assert document["versions"]["torch"] == torch.__version__
+    assert document["machine"]
+    return document["settings"]
+
+
+def check_copies(volume: np.ndarray, result: np.ndarray, factor: float) -> None:
+    """The lattice: floor((K - 1) * factor) + 1 slices, the originals where they were, and nothing else a copy."""
+    slices = volume.shape[2]
+    assert result.shape == (*volume.shape[:2], int((slices - 1) * factor) + 1)
+    for j in range(result.shape[2]):
+        if (j / factor).is_integer():
+            np.testing.assert_array_equal(result[:, :, j], volume[:, :, int(j / factor)])
+        else:
+            assert all((result[:, :, j] != volume[:, :, i]).any() for i in range(slices)), f"slice {j} is a copy"
+
+
+def bars(printed: str) -> list[str]:
+    """The states of progress bars, one a line."""
+    return [line for line in printed.replace("\r", "\n").split("\n") if re.search(r"\d+%\|", line)]
+
+
+# --------------------------------------------------------------------------------------------------------- the tests
+
+
+@pytest.mark.usefixtures("sample")
+def test_sample(places):
+    volumes = []
+    for place in places.values():
+        truth, spacing, unit = tiff_stack(place.folder / "sample" / "sample_truth.tif")
+        assert truth.shape == SIZE and truth.dtype == np.uint8 and unit == "nm"
+        assert spacing == pytest.approx((10, 10, 10))
+        lowres, spacing, unit = tiff_stack(place.folder / "sample" / "sample_lowres.tif")
+        np.testing.assert_array_equal(lowres, truth[:, :, ::FACTOR])
+        assert spacing == pytest.approx((10, 10, 40)) and unit == "nm"
+        volumes.append(truth)
+    np.testing.assert_array_equal(*volumes)
+
+
+def test_decimate(places, decimated):
+    truth, _, _ = tiff_stack(places["inside"].folder / "sample" / "sample_truth.tif")
+    result, spacing, _ = tiff_stack(places["inside"].folder / "decimated.tif")
+    np.testing.assert_array_equal(result, truth[:, :, ::FACTOR])
+    assert result.dtype == np.uint8 and spacing == pytest.approx((10, 10, 40))
+    assert "64 x 64 x 11 voxels (x, y, z) of 10 x 10 x 40 nanometer" in decimated["inside"].stdout
+
+    image = nib.load(places["outside"].folder / "new" / "folder" / "mean.nii.gz")
+    assert image.get_data_dtype() == np.uint8 and image.shape == (64, 64, 14)
+    assert image.header.get_zooms() == pytest.approx((0.01, 0.01, 0.03))
+    assert image.header.get_xyzt_units()[0] == "micron"
+    padded = np.pad(truth.astype(float), ((0, 0), (0, 0), (1, 1)), mode="edge")
+    mean = (padded[..., :-2] + padded[..., 1:-1] + padded[..., 2:])[..., ::3] / 3
+    assert np.abs(np.asarray(image.dataobj) - mean).max() < 0.51  # rounded
+
+
+def test_train_diffusion(places, prior):
+    states = []
+    for name, place in places.items():
+        states.append(check_training(place.folder / "prior", "model_diffusion.pt", steps=4, epochs=2))
+        found = settings(place.folder / "prior")
+        assert found["factor"] == found["upsampling"] == FACTOR  # from the voxel size
+        assert found["volume"] == "sample_lowres.tif" and found["patch_size"] == [32, 32]
+        last = bars(prior[name].stderr)[-1]
+        assert "stage I" in last and "4/4" in last and re.search(r"loss=0\.\d+", last)
+        assert re.search(r"\d\d:\d\d<\d\d:\d\d", last)  # time passed and time left
+        assert "psnr" in prior[name].output
+    for key, value in states[0].items():
+        torch.testing.assert_close(value, states[1][key], rtol=0, atol=0)
+
+
+def test_generate(places, pseudo):
+    lowres, _, _ = tiff_stack(places["inside"].folder / "sample" / "sample_lowres.tif")
+    for name, place in places.items():
+        folder = place.folder / "pseudo"
+        volume, spacing, unit = tiff_stack(folder / "pseudo_hr.tif")
+        assert volume.shape == SIZE and volume.dtype == np.uint8 and unit == "nm"
+        assert spacing == pytest.approx((10, 10, 10))
+        assert lowres.min() <= volume.min() and volume.max() <= lowres.max()
+        difference, spacing, _ = tiff_stack(folder / "disagreement.tif")
+        assert difference.shape == SIZE and difference.dtype == np.float32 and spacing == pytest.approx((10, 10, 10))
+        assert difference.min() >= 0 and difference.max() > 1
+        with Image.open(folder / "disagreement.png") as picture:
+            assert min(picture.size) > 100 and len(set(picture.convert("L").getdata())) > 20
+        assert not (folder / "unfinished").exists()
+        assert "restoring XZ and YZ slices: 100%" in pseudo[name].stderr
+        found = settings(folder)
+        assert (found["factor"], found["upsampling"]) == (FACTOR, FACTOR)
+        assert found["sampler"] == {"inside": "posterior", "outside": "reverse_sde"}[name]
+        assert found["stochastic"] is (name == "outside")
+
+
+def test_generate_without_diffusion(places, sample):
+    place = places["outside"]
+    options = {"volume": place.path("sample/sample_lowres.tif"), "output_dir": place.path("k1"), "upsampling": 1}
+    succeed("generate.yaml", options, place.cwd)  # needs no weights
+    lowres, lowres_spacing, _ = tiff_stack(place.folder / "sample" / "sample_lowres.tif")
+    volume, spacing, _ = tiff_stack(place.folder / "k1" / "pseudo_hr.tif")
+    np.testing.assert_array_equal(volume, lowres)
+    assert spacing == pytest.approx(lowres_spacing)
+    assert not tiff_stack(place.folder / "k1" / "disagreement.tif")[0].any()
+
+
+def test_train(places, aenet):
+    for name, place in places.items():
+        folder = place.folder / "aenet"
+        state = check_training(folder, "model.pt", steps=4, epochs=2)
+        assert state["settings.gap_range"].tolist() == [2, 6]
+        assert settings(folder)["gap_range"] == [2, 6]
+        last = bars(aenet[name].stderr)[-1]
+        assert "stage III" in last and "4/4" in last and re.search(r"loss=\d+\.\d+", last)
+
+
+def test_train_validates_on_the_truth(places, aenet, tmp_path):
+    """An untrained network interpolates linearly, so its score on the truth is known."""
+    options = {"volume": places["outside"].path("pseudo/pseudo_hr.tif"), "output_dir": str(tmp_path)}
+    options = {**options, "truth": places["outside"].path("sample/sample_truth.tif"), "gap_range": GAPS}
+    still = {**AENET, **AENET_TRAINING, "max_epochs": 1, "epoch_length": 1, "learning_rate": 0.0}
+    succeed("train.yaml", {**options, **still}, places["outside"].cwd)
+    found = curves(tmp_path).Scalars("psnr")[0].value
+
+    truth, _, _ = tiff_stack(places["outside"].folder / "sample" / "sample_truth.tif")
+    low, high = np.percentile(truth, (0.1, 99.9))
+    scaled = (truth - low) / (high - low)
+    # all planes that can lie between two of a gap of val_gap, along Z
+    errors = []
+    for start in range(SIZE[2] - 3 * AENET_TRAINING["val_gap"]):
+        before, after = (scaled[:, :, start + n * AENET_TRAINING["val_gap"]] for n in (1, 2))
+        for offset in range(1, AENET_TRAINING["val_gap"]):
+            depth = offset / AENET_TRAINING["val_gap"]
+            target = scaled[:, :, start + AENET_TRAINING["val_gap"] + offset]
+            errors.append(((before * (1 - depth) + after * depth - target) ** 2).mean())
+    expected = -10 * np.log10(np.mean(errors))
+    assert found == pytest.approx(expected, abs=0.5)
+    pseudo, _, _ = tiff_stack(places["outside"].folder / "pseudo" / "pseudo_hr.tif")
+    assert (pseudo != truth).any()
+
+
+def test_inference(places, reconstructed):
+    results = []
+    for name, place in places.items():
+        volume, _, _ = tiff_stack(place.folder / "sample" / "sample_lowres.tif")
+        result, spacing, unit = tiff_stack(place.folder / "x4.tif")
+        check_copies(volume, result, FACTOR)
+        assert result.dtype == np.uint8 and unit == "nm" and spacing == pytest.approx((10, 10, 10))
+        assert volume.min() <= result.min() and result.max() <= volume.max()
+        assert "64 x 64 x 41 voxels (x, y, z) of 10 x 10 x 10 nanometer" in reconstructed[name].stdout
+        assert "41/41" in bars(reconstructed[name].stderr)[-1]
+        results.append(result)
+
+
+def test_inference_on_png_slices(formats):
+    volume = np.stack([np.asarray(Image.open(formats / "slices" / f"s{i}.png")).T for i in range(11)], -1)
+    with tifffile.TiffFile(formats / "slices.ome.tif") as file:
+        assert file.is_ome
+        result, header = file.asarray().transpose(2, 1, 0), file.ome_metadata or ""
+    check_copies(volume, result, FACTOR)
+    assert result.dtype == np.uint8
+    for axis in "XYZ":
+        found = re.search(f'PhysicalSize{axis}="([^"]+)" PhysicalSize{axis}Unit="([^"]+)"', header)
+        assert found and float(found[1]) == pytest.approx(10) and found[2] == "µm"
+
+
+def test_inference_at_a_real_factor_from_the_voxel_size(formats):
+    volume, image = np.asarray(nib.load(formats / "in.nii.gz").dataobj), nib.load(formats / "out.nii.gz")
+    result = np.asarray(image.dataobj)
+    assert result.shape == (64, 64, 66)  # floor(10 * 6.5) + 1
+    check_copies(volume, result, 6.5)
+    assert image.get_data_dtype() == np.uint16 and image.header.get_xyzt_units()[0] == "micron"
+    expected = np.diag([0.5, 0.5, 0.5, 1])
+    expected[:3, 3] = (7, -8, 9)
+    np.testing.assert_allclose(image.affine, expected, rtol=1e-6)
+
+
+def test_inference_of_floats_without_a_voxel_size(formats):
+    volume = tifffile.imread(formats / "plain.tif").transpose(2, 1, 0)
+    result = tifffile.imread(formats / "plain_out.tif").transpose(2, 1, 0)
+    assert result.dtype == np.float32
+    assert result.shape == (64, 64, 26)
+    # floats go through the intensity scale and back
+    np.testing.assert_allclose(result[:, :, ::5], volume[:, :, ::2], atol=1e-5)
+
+
+@pytest.mark.skipif(not WEIGHTS.is_file(), reason="bundle/models/model.pt is not there yet")
+@pytest.mark.usefixtures("sample")
+def test_inference_with_the_shipped_weights(places):
+    place = places["outside"]
+    succeed("inference.yaml", {"volume": "sample/sample_lowres.tif", "output": "shipped.nii"}, place.cwd)
+    volume, _, _ = tiff_stack(place.folder / "sample" / "sample_lowres.tif")
+    check_copies(volume, np.asarray(nib.load(place.folder / "shipped.nii").dataobj), FACTOR)
+
+
+def test_properties_of_inference(places, aenet):
+    from monai.bundle import ConfigWorkflow
+
+    place = places["inside"]
+    workflow = ConfigWorkflow(
+        str(BUNDLE / "configs" / "inference.yaml"),
+        meta_file=str(BUNDLE / "configs" / "metadata.json"),
+        logging_file=False,
+        workflow_type="infer",
+        volume=str(place.folder / "sample" / "sample_lowres.tif"),
+        output=str(place.folder / "unused.tif"),
+        weights=str(place.folder / "aenet" / "model.pt"),
+        gap_range=[2, 6],
+        **AENET,
+    )
+    workflow.initialize()
+    assert workflow.check_properties() == []
+
+
+# --------------------------------------------------------------------------------------------------------- scores
+
+
+def keys_cubic(distance: np.ndarray) -> np.ndarray:
+    """Keys' kernel with a = -0.5, written as its polynomials."""
+    x = np.abs(distance)
+    near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    return np.where(x <= 1, near, np.where(x < 2, far, 0))
+
+
+def interpolated(lowres: np.ndarray, factor: int, kernel: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Interpolation of a volume whose edge slices are repeated outwards, rounded and clipped to its range."""
+    padded = np.pad(lowres.astype(float), ((0, 0), (0, 0), (2, 2)), mode="edge")
+    at = np.arange((lowres.shape[2] - 1) * factor + 1) / factor
+    weights = kernel(at[None] - (np.arange(padded.shape[2])[:, None] - 2))
+    return np.rint(np.clip(padded @ weights, lowres.min(), lowres.max()))
+
+
+def expected_scores(volume: np.ndarray, truth: np.ndarray) -> dict[str, dict[str, float]]:
+    """Means over slices; XY without every fourth one, which is a copy."""
+    found: dict[str, dict[str, float]] = {"psnr": {}, "ssim": {}}
+    for plane, axis in {"xy": 2, "xz": 1, "yz": 0}.items():
+        chosen = [i for i in range(truth.shape[axis]) if plane != "xy" or i % FACTOR]
+        pairs = [(truth.take(i, axis).astype(float), volume.take(i, axis).astype(float)) for i in chosen]
+        found["psnr"][plane] = np.mean([10 * np.log10(255**2 / ((a - b) ** 2).mean()) for a, b in pairs])
+        how = {"data_range": 255, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+        found["ssim"][plane] = np.mean([structural_similarity(a, b, **how) for a, b in pairs])
+    return found
+
+
+def test_evaluate(places, scored):
+    for name, place in places.items():
+        folder = place.folder / ("scores" if name == "inside" else ".")
+        truth, _, _ = tiff_stack(place.folder / "sample" / "sample_truth.tif")
+        result, _, _ = tiff_stack(place.folder / "x4.tif")
+        lowres = truth[:, :, ::FACTOR]
+        expected = {
+            "linear": expected_scores(interpolated(lowres, FACTOR, lambda x: np.maximum(0, 1 - np.abs(x))), truth),
+            "cubic": expected_scores(interpolated(lowres, FACTOR, keys_cubic), truth),
+            "result": expected_scores(result, truth),
+        }
+        document = json.loads((folder / "scores.json").read_text())
+        assert (document["factor"], document["shape_xyz"], document["data_range"]) == (FACTOR, list(SIZE), 255)
+        assert document["reconstruction"] == "x4.tif" and document["truth"] == "sample_truth.tif"
+        for volume, measures in expected.items():
+            for measure, planes in measures.items():
+                tolerance = {"psnr": 0.005, "ssim": 0.0005}[measure]
+                assert document["scores"][volume][measure] == pytest.approx(planes, abs=tolerance), (volume, measure)
+        for measure in ("psnr", "ssim"):
+            for plane in ("xy", "xz", "yz"):
+                scores = {volume: document["scores"][volume][measure][plane] for volume in expected}
+                gain = document["gain over the better interpolation"][measure][plane]
+                assert gain == pytest.approx(scores["result"] - max(scores["linear"], scores["cubic"]))
+
+        table = (folder / "scores.md").read_text()
+        assert table.strip() in scored[name].stdout
+        for title, volume in {"aligned linear": "linear", "aligned cubic": "cubic", "reconstruction": "result"}.items():
+            (row,) = (line for line in table.splitlines() if line.startswith(f"| {title} "))
+            shown = [float(cell) for cell in row.split("|")[2:-1]]
+            scores = document["scores"][volume]
+            stored = [scores[measure][plane] for measure in ("psnr", "ssim") for plane in ("xy", "xz", "yz")]
+            assert shown == pytest.approx(stored, abs=0.006)
+        assert "| gain " in table
+        with Image.open(folder / "comparison.png") as picture:
+            assert min(picture.size) > 300 and len(set(picture.convert("L").getdata())) > 50
+
+
+# ------------------------------------------------------------------------------------------------------------ D2R
+
+
+def test_d2r(places, whole):
+    for name, place in places.items():
+        volume, _, _ = tiff_stack(place.folder / "sample" / "sample_lowres.tif")
+        result, spacing, unit = tiff_stack(place.folder / "d2r" / "out.tif")
+        check_copies(volume, result, FACTOR)
+        assert result.dtype == np.uint8 and unit == "nm" and spacing == pytest.approx((10, 10, 10))
+        work = place.folder / "work"
+        assert json.loads((work / "run.json").read_text())["factor"] == FACTOR
+        check_training(work / "aenet", "model.pt", steps=4, epochs=2)
+        found = settings(work / "aenet")
+        assert found["widths"] == AENET["widths"]
+        stages = re.findall(r"(\d) of (\d): ", whole[name].output)
+        if name == "inside":
+            check_training(work / "prior", "model_diffusion.pt", steps=4, epochs=2)
+            assert settings(work / "pseudo")["evaluations"] == 2
+            assert tiff_stack(work / "pseudo" / "pseudo_hr.tif")[0].shape == SIZE
+            assert found["volume"] == "pseudo_hr.tif"
+            assert stages == [("1", "4"), ("2", "4"), ("3", "4"), ("4", "4")]
+        else:  # no diffusion: trained on the input itself
+            assert sorted(path.name for path in work.iterdir()) == ["aenet", "run.json"]
+            assert found["volume"] == "sample_lowres.tif"
+            assert stages == [("1", "2"), ("2", "2")]
+
+
+@pytest.mark.usefixtures(
+    "sample", "decimated", "prior", "pseudo", "aenet", "reconstructed", "scored", "whole", "formats"
+)
+def test_nothing_half_written_is_left(places):
+    assert left_behind([place.folder for place in places.values()]) == []

@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What MONAI's trainers are given: batches, seeds, the schedule, and runs that go on where they stopped."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import EMAHandler
+from monai.data import CacheDataset, DataLoader, MetaTensor
+from monai.engines import SupervisedTrainer
+from monai.transforms import Compose
+from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from scripts.engines import (
+    NoisePrepareBatch,
+    PlateauSchedule,
+    RestorationPrepareBatch,
+    Resume,
+    RunProgress,
+    SeedEachEpoch,
+    SequencePrepareBatch,
+)
+from scripts.errors import InputError
+from scripts.inferers import SequenceInferer
+from scripts.losses import ReconstructionLoss
+from scripts.networks.aenet import AENet
+from scripts.sde import MeanRevertingSDE
+from scripts.transforms.rand_sequences import RandSequencesd
+
+SETTINGS = {"gap_range": [2, 3], "widths": [2, 2, 2, 2], "seed": 0, "factor": 6.5, "volume": "a.tif", "truth": None}
+
+
+# ---- batches ---------------------------------------------------------------------------------------------------------
+
+
+def test_noise_batch_belongs_together():
+    torch.manual_seed(0)
+    sde = MeanRevertingSDE()
+    x0, mu = torch.rand(2, 300, 1, 6, 6)
+    inputs, target, (t,), options = NoisePrepareBatch(sde)({"image": MetaTensor(x0), "mu": MetaTensor(mu)}, "cpu")
+    assert options == {} and not isinstance(inputs, MetaTensor)
+    assert inputs.shape == (300, 2, 6, 6)
+    assert torch.equal(inputs[:, 1:], mu)
+    assert t.min() >= 1 and t.max() <= 100 and len(t.unique()) > 85
+
+    x = inputs[:, :1] + mu
+    noise = (x - mu - sde.decay(t) * (x0 - mu)) / sde.std(t)
+    assert noise.mean().item() == pytest.approx(0, abs=0.05) and noise.std().item() == pytest.approx(1, abs=0.05)
+    for i in (0, 100, 200):
+        one = slice(i, i + 1)
+        of_state, gain = sde.reverse_drift(t[one])
+        assert torch.allclose(target["mean"][one], x[one] + of_state * (x - mu)[one])
+        assert torch.equal(target["gain"][one], gain)
+        bridge = sde.bridge(t[one], t[one] - 1)
+        optimum = mu[one] + bridge.from_state * (x - mu)[one] + bridge.from_clean * (x0 - mu)[one]
+        assert torch.allclose(target["optimum"][one], optimum)
+
+
+def test_optimum_of_the_first_state_is_the_image():
+    sde = MeanRevertingSDE(steps=1)
+    x0, mu = torch.rand(2, 4, 1, 6, 6)
+    _, target, (t,), _ = NoisePrepareBatch(sde)({"image": x0, "mu": mu})
+    assert t.tolist() == [1] * 4
+    assert torch.allclose(target["optimum"], x0, atol=1e-5)
+
+
+def test_restoration_batch():
+    inputs, target = RestorationPrepareBatch()({"image": torch.ones(1, 1, 2, 2), "mu": torch.zeros(1, 1, 2, 2)})
+    assert not inputs.any() and target.all()
+
+
+def test_sequence_batch():
+    item = RandSequencesd("image", (8, 8), (2, 3), depths=2)({"image": torch.rand(1, 12, 12, 12)})[0]
+    batch = {name: value[None] for name, value in item.items()}
+    slab, label, (depth, gap), _ = SequencePrepareBatch()(batch, "cpu")
+    assert (slab.shape, label.shape, depth.shape, gap.shape) == ((1, 1, 8, 8, 4), (1, 2, 8, 8), (1, 2), (1,))
+
+
+# ---- seeds -----------------------------------------------------------------------------------------------------------
+
+
+def random_dataset() -> CacheDataset:
+    transform = Compose([RandSequencesd("image", (6, 6), (2, 3), num_samples=2)])
+    volume = torch.rand(1, 12, 12, 12, generator=torch.Generator().manual_seed(0))
+    return CacheDataset([{"image": volume}], transform, progress=False)
+
+
+def draws(vary: bool, epochs: int, first: int = 1, seed: int = 0) -> list[tuple[float, float]]:
+    """A number from torch and one from the data for each epoch of a run that begins at epoch ``first``."""
+    found = []
+    dataset = random_dataset()
+    engine = Engine(lambda engine, batch: None)
+    SeedEachEpoch(seed, dataset, vary).attach(engine)
+    engine.add_event_handler(Events.STARTED, lambda: setattr(engine.state, "epoch", first - 1))
+    engine.add_event_handler(
+        Events.EPOCH_COMPLETED, lambda: found.append((torch.rand(()).item(), dataset[0][0]["image"].sum().item()))
+    )
+    torch.manual_seed(1234 + first)
+    engine.run([0], max_epochs=epochs)
+    return found
+
+
+def test_an_epoch_draws_the_same_in_a_resumed_run():
+    whole = draws(True, 4)
+    assert len(set(whole)) == 4 and len({data for _, data in whole}) == 4
+    assert draws(True, 4, first=3) == whole[2:]
+    assert draws(True, 4, seed=1) != whole
+
+
+def test_validation_draws_the_same_each_time():
+    assert len(set(draws(False, 3))) == 1
+
+
+# ---- schedule --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("interval, expected", [(1, [1, 1, 0.5, 0.25, 0.25, 0.25]), (2, [1, 1, 1, 1, 1, 0.5])])
+def test_plateau_counts_validations(interval, expected):
+    """The rate is halved once a validation is no better than the best; epochs without validation do not count."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = ReduceLROnPlateau(optimizer, mode="max", factor=0.5, patience=0)
+    scores = iter([1.0, 2.0, 2.0, 1.5, 3.0, 4.0] if interval == 1 else [1.0, 2.0, 2.0])
+    evaluator: Any = SimpleNamespace(state=SimpleNamespace(metrics={}, key_metric_name="psnr"))
+    trainer = Engine(lambda engine, batch: None)
+
+    def validate():
+        evaluator.state.metrics = {"psnr": next(scores), "other": 0.0}
+
+    trainer.add_event_handler(Events.EPOCH_COMPLETED(every=interval), validate)
+    PlateauSchedule(scheduler, evaluator, interval).attach(trainer)
+    rates = []
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: rates.append(optimizer.param_groups[0]["lr"]))
+    trainer.run([0], max_epochs=6)
+    assert rates == expected
+
+
+# ---- resume ----------------------------------------------------------------------------------------------------------
+
+
+class Run:
+    """A toy stage III with the handlers of configs/train.yaml."""
+
+    def __init__(self, path, epochs: int, settings: dict = SETTINGS) -> None:
+        torch.manual_seed(99)
+        self.network = AENet(widths=(2, 2, 2, 2))
+        self.optimizer = torch.optim.Adam(self.network.parameters(), 1e-2)
+        self.scheduler = ReduceLROnPlateau(self.optimizer, mode="max", factor=0.5, patience=0)
+        self.losses: list[float] = []
+        ema = EMAHandler(self.network, momentum=0.1)
+        self.ema = ema.ema_model
+        objects = {"network": self.network, "ema": self.ema, "optimizer": self.optimizer, "schedule": self.scheduler}
+        dataset = CacheDataset(
+            [{"image": torch.rand(1, 14, 14, 14, generator=torch.Generator().manual_seed(0))}],
+            RandSequencesd("image", (14, 14), (2, 3), num_samples=2),
+            progress=False,
+            copy_cache=False,
+        )
+        self.progress = RunProgress("toy")
+        evaluator: Any = SimpleNamespace(state=SimpleNamespace(metrics={"psnr": 1.0}, key_metric_name="psnr"))
+        self.trainer = SupervisedTrainer(
+            device="cpu",
+            max_epochs=epochs,
+            train_data_loader=DataLoader(
+                dataset, batch_size=1, sampler=torch.utils.data.RandomSampler(dataset, replacement=True, num_samples=2)
+            ),
+            network=self.network,
+            optimizer=self.optimizer,
+            loss_function=ReconstructionLoss(),
+            prepare_batch=SequencePrepareBatch(),
+            inferer=SequenceInferer(),
+            train_handlers=[
+                ema,
+                PlateauSchedule(self.scheduler, evaluator, 2),
+                Resume(path, objects, settings),
+                SeedEachEpoch(0, dataset),
+                self.progress,
+            ],
+        )
+        self.trainer.add_event_handler(
+            Events.ITERATION_COMPLETED, lambda engine: self.losses.append(engine.state.output[0]["loss"])
+        )
+
+
+def test_resumed_run_is_the_run_it_continues(tmp_path):
+    whole = Run(tmp_path / "whole" / "checkpoint.pt", 4)
+    whole.trainer.run()
+    path = tmp_path / "parts" / "checkpoint.pt"
+    first = Run(path, 2)
+    first.trainer.run()
+    second = Run(path, 4)
+    second.trainer.run()
+
+    assert (second.trainer.state.epoch, second.trainer.state.iteration) == (4, 8)
+    assert first.losses + second.losses == pytest.approx(whole.losses, rel=1e-5)
+    for mine, theirs in ((second.network, whole.network), (second.ema, whole.ema)):
+        for name, value in theirs.state_dict().items():
+            assert torch.allclose(mine.state_dict()[name], value, atol=1e-6), name
+    assert second.optimizer.param_groups[0]["lr"] == whole.optimizer.param_groups[0]["lr"] < 1e-2
+    assert (second.progress.bar.n, second.progress.bar.total) == (8, 8)
+    assert [file.name for file in path.parent.iterdir()] == ["checkpoint.pt"]
+
+
+def test_finished_run_does_nothing(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    done = Run(path, 1)
+    done.trainer.run()
+    again = Run(path, 1)
+    again.trainer.run()
+    assert again.losses == []
+    for name, value in done.ema.state_dict().items():
+        assert torch.equal(again.ema.state_dict()[name], value)
+
+
+def test_killed_epoch_is_begun_anew(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    whole = Run(tmp_path / "whole.pt", 2)
+    whole.trainer.run()
+    killed = Run(path, 2)
+
+    def kill(engine):
+        if engine.state.iteration == 3:
+            raise KeyboardInterrupt
+
+    killed.trainer.add_event_handler(Events.ITERATION_COMPLETED, kill)
+    with pytest.raises(KeyboardInterrupt):
+        killed.trainer.run()
+    resumed = Run(path, 2)
+    resumed.trainer.run()
+    assert resumed.losses == pytest.approx(whole.losses[2:], rel=1e-5)
+
+
+def attempt(path, settings) -> str:
+    """Message of the error that a run with ``settings`` ends in."""
+    layer = nn.Linear(1, 1)
+    engine = Engine(lambda engine, batch: None)
+    Resume(path, {"network": layer}, settings).attach(engine)
+    with pytest.raises(InputError) as caught:
+        engine.run([0], max_epochs=1)
+    message = str(caught.value)
+    assert "\n" not in message and str(path) in message
+    return message
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    engine = Engine(lambda engine, batch: None)
+    Resume(path, {"network": nn.Linear(1, 1)}, SETTINGS).attach(engine)
+    engine.run([0], max_epochs=1)
+    return path
+
+
+@pytest.mark.parametrize(
+    "change", [{"gap_range": [2, 12]}, {"factor": 8.0}, {"volume": "b.tif"}, {"truth": "t.tif"}, {"new": 1}]
+)
+def test_other_settings_are_refused(checkpoint, change):
+    before = checkpoint.read_bytes()
+    message = attempt(checkpoint, SETTINGS | change)
+    assert next(iter(change)) in message and str(next(iter(change.values()))) in message
+    assert "another output folder" in message
+    assert checkpoint.read_bytes() == before
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.98])
+def test_damaged_checkpoint(checkpoint, share):
+    data = checkpoint.read_bytes()
+    checkpoint.write_bytes(data[: int(share * len(data))])
+    assert "damaged checkpoint; delete it" in attempt(checkpoint, SETTINGS)
+
+
+def test_weights_in_place_of_a_checkpoint(checkpoint):
+    torch.save({"weight": torch.zeros(1)}, checkpoint)
+    assert "damaged checkpoint" in attempt(checkpoint, SETTINGS)
+
+
+def test_kill_while_writing_leaves_the_last_checkpoint(checkpoint, monkeypatch):
+    before = checkpoint.read_bytes()
+
+    def killed(state, path):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", killed)
+    resume = Resume(checkpoint, {"network": nn.Linear(1, 1)}, SETTINGS)
+    engine = Engine(lambda engine, batch: None)
+    with pytest.raises(KeyboardInterrupt):
+        resume.save(engine)
+    assert checkpoint.read_bytes() == before
+
+
+def test_progress_shows_the_loss(tmp_path, capsys):
+    run = Run(tmp_path / "checkpoint.pt", 1)
+    run.trainer.run()
+    shown = capsys.readouterr().err
+    assert "toy" in shown and "2/2" in shown and "loss=" in shown
+    assert np.isfinite(run.losses).all()
