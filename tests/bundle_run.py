@@ -17,7 +17,7 @@ import numpy as np
 import tifffile
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundle"
-PATIENCE = 300  # seconds after which a command hangs
+PATIENCE = 1200  # seconds; a command that takes longer hangs, even on a busy machine
 AT_ONCE = 2  # commands, of one thread each
 
 # The smallest networks that the configs can build, and runs of a few steps.

@@ -63,15 +63,13 @@ CASES = {
     "NaN": inference(("nan.tif: has 1 voxels that are NaN", "replace"), volume="nan.tif"),
     "infinite": inference(("inf.tif: has 1 voxels", "infinite", "replace"), volume="inf.tif"),
     "constant": inference(("constant.tif: all voxels have the same value 7", "right file"), volume="constant.tif"),
-    "empty folder": inference(("empty: is a folder without slices", ".png"), volume="empty"),
-    "slices of two sizes": inference(("b.png: is 9 x 8", "a.png", "make all alike"), volume="uneven"),
     "no volume": inference("--volume is missing: add --volume", volume=LEAVE_OUT),
     # the factor and the voxel size
     "factor 1": inference("--factor 1 is not a number above 1: give", factor=1),
     "factor 0.5": inference("--factor 0.5 is not a number above 1: give", factor=0.5),
     "factor in words": inference("--factor eight is not a number above 1: give", factor="eight"),
+    "factor beyond memory": inference(("--factor 1e+09: the output would need", "lower --factor"), factor="1e9"),
     "no factor, isotropic": inference(("--factor", "--spacing", "nothing is coarse"), factor=LEAVE_OUT),
-    "two sizes": inference(("--spacing", "three positive numbers", "'[0.5,0.1,0.1]'"), spacing="[4,1]"),
     # the weights
     "no weights": inference(("--weights none.pt: no such file", "point --weights"), weights="none.pt"),
     "weights of a wider AENet": inference(("--weights wide.pt: weights of another network", "use"), weights="wide.pt"),
@@ -87,36 +85,32 @@ CASES = {
     "output exists": inference(("old.tif: exists already", "--overwrite true"), output="old.tif"),
     "overwrite false": inference(("old.tif: exists already", "--overwrite true"), output="old.tif", overwrite="false"),
     "overwrite perhaps": inference("--overwrite perhaps: must be true or false", output="old.tif", overwrite="perhaps"),
-    "no output": inference("--output is missing: add --output", output=LEAVE_OUT),
     # the options
     "mistyped volume": inference("unknown option --voulme: did you mean --volume?", voulme="good.tif"),
     "mistyped factor": inference("unknown option --factr: did you mean --factor?", factr=8),
-    "amp perhaps": inference("--amp perhaps: must be true or false", amp="perhaps"),
     # the other configs
     "stage I, no file": Case("train_diffusion", {"volume": "none.tif"}, ("none.tif: no such file",)),
-    "stage I, constant": Case("train_diffusion", {"volume": "constant.tif"}, ("constant.tif: all voxels", "right file")),
-    "stage I, mistyped": Case("train_diffusion", {"max_epoch": 3}, ("--max_epoch: did you mean --max_epochs?",)),
     "stage I, factor 1": Case("train_diffusion", {"factor": 1}, ("--factor 1 is not a number above 1",)),
-    "stage I, folder is a file": Case("train_diffusion", {"output_dir": "notes.txt/x"}, ("notes.txt", "cannot be written")),
+    "stage I, folder is a file": Case(
+        "train_diffusion", {"output_dir": "notes.txt/x", "factor": 2}, ("notes.txt/x", "cannot be written")
+    ),
     "stage II, no prior": Case("generate", {"weights": "none.pt", "factor": 2}, ("--weights none.pt: no such file",)),
-    "stage II, AENet": Case("generate", {"weights": "aenet.pt", "factor": 2}, ("--weights aenet.pt: weights of another",)),
-    "stage II, other k": Case("generate", {"factor": 3}, ("trained with upsampling = 2.0, the configuration says 3.0",)),
-    "stage II, mistyped": Case("generate", {"evaluation": 3}, ("--evaluation: did you mean --evaluations?",)),
+    "stage II, other k": Case(
+        "generate", {"factor": 3}, ("trained with upsampling = 2.0, the configuration says 3.0",)
+    ),
     "stage III, NaN": Case("train", {"volume": "nan.tif"}, ("nan.tif: has 1 voxels that are NaN", "replace")),
     "stage III, too small": Case("train", {"volume": "narrow.tif", "gap_range": "[4,6]"}, ("too few for four planes",)),
-    "stage III, mistyped": Case("train", {"learning_rat": 1}, ("--learning_rat: did you mean --learning_rate?",)),
-    "truth of another size": Case("evaluate", {"reconstruction": "narrow.tif"}, ("the truth has", "same grid")),
+    "stage III, few slices": Case("train", {"volume": "thin.tif"}, ("at least 11",)),  # the window of SSIM
+    "truth of another size": Case(
+        "evaluate", {"reconstruction": "narrow.tif"}, ("the reconstruction has 11 x 24 x 13 voxels", "same grid")
+    ),
     "evaluate, factor 2.5": Case("evaluate", {"factor": 2.5}, ("--factor 2.5: scores need a whole factor",)),
-    "evaluate, no truth": Case("evaluate", {"truth": LEAVE_OUT}, ("--truth is missing: add --truth",)),
-    "decimate, no factor": Case("decimate", {"factor": LEAVE_OUT}, ("--factor is missing: add --factor",)),
     "decimate, output exists": Case("decimate", {"output": "old.tif"}, ("old.tif: exists already", "--overwrite")),
-    "sample of a text size": Case("sample", {"size": "[0,8,9]"}, ("size", "three positive whole numbers")),
-    "d2r, no file": Case("d2r", {"volume": "none.tif", "factor": LEAVE_OUT}, ("none.tif: no such file",)),
-    "d2r, factor 1": Case("d2r", {"factor": 1}, ("--factor 1 is not a number above 1",)),
+    "sample of no size": Case("sample", {"size": "[0,8,9]"}, ("size", "three positive whole numbers")),
+    "d2r, no file": Case("d2r", {"volume": "none.tif"}, ("none.tif: no such file",)),
     "d2r, no workdir": Case("d2r", {"workdir": LEAVE_OUT}, ("--workdir is missing: add --workdir",)),
     "d2r, preset": Case("d2r", {"preset": "fast"}, ("--preset fast: there is none", "quick, standard, thorough")),
     "d2r, output exists": Case("d2r", {"output": "old.tif"}, ("old.tif: exists already", "--overwrite true")),
-    "d2r, mistyped": Case("d2r", {"pressed": "quick"}, ("--pressed: did you mean --preset?",)),
     "d2r, workdir is a file": Case("d2r", {"workdir": "notes.txt/x"}, ("notes.txt/x", "cannot be written")),
     "d2r, k no divisor": Case(
         "d2r", {"factor": 8, "upsampling": 3, "preset": "quick"}, ("--upsampling 3 does not divide the factor 8",)
@@ -132,6 +126,7 @@ def folder(tmp_path_factory) -> Path:
     volume = random.integers(20, 200, (13, 24, 24)).astype(np.uint8)
     tifffile.imwrite(path / "good.tif", volume)
     tifffile.imwrite(path / "narrow.tif", volume[:, :, :11])
+    tifffile.imwrite(path / "thin.tif", volume[:8])
     tifffile.imwrite(path / "flat.tif", volume[0])
     tifffile.imwrite(path / "rgb.tif", np.stack([volume[:5]] * 3, -1), photometric="rgb")
     tifffile.imwrite(path / "one.tif", volume[:1], metadata={"axes": "ZYX"})
@@ -147,12 +142,6 @@ def folder(tmp_path_factory) -> Path:
     (path / "garbage.tif").write_bytes(random.bytes(4000))
     (path / "notes.txt").write_text("no volume and no weights")
     (path / "old.tif").write_bytes(OLD)
-    (path / "empty").mkdir()
-    (path / "uneven").mkdir()
-    from PIL import Image
-
-    Image.fromarray(volume[0]).save(path / "uneven" / "a.png")
-    Image.fromarray(volume[0, :8, :9]).save(path / "uneven" / "b.png")
 
     widths, strides = AENET["widths"], AENET["strides"]
     numbers = {"percentiles": [0.1, 99.9], "gap_range": [2, 12]}
@@ -169,7 +158,7 @@ def options_of(number: int, case: Case) -> dict[str, Any]:
     """The good command with the mistake; files to be written get a name of their own."""
     options = {**GOOD[case.config], **case.options}
     names = {"OUT": f"out{number}" if "output_dir" in options else f"out{number}.tif", "WORK": f"work{number}"}
-    return {name: names.get(value, value) for name, value in options.items() if value != LEAVE_OUT}
+    return {name: names.get(str(value), value) for name, value in options.items() if value != LEAVE_OUT}
 
 
 def files_in(folder: Path) -> set[str]:
@@ -195,7 +184,7 @@ def answers(folder, before) -> Iterator[dict[str, Finished]]:
 @pytest.mark.parametrize("name", CASES)
 def test_mistake_ends_in_one_line(answers, name):
     answer = answers[name]
-    assert answer.status not in (0, None) and answer.status > 0, answer.output
+    assert answer.status > 0, answer.output
     assert "Traceback" not in answer.output, answer.output
     assert answer.last_line.startswith("error: "), answer.output
     for words in CASES[name].says:

@@ -56,7 +56,7 @@ def plane_scores(
             f"scores need a volume of at least {SMALLEST_SIDE} voxels a side, this one has {_shape(truth)}"
         )
     factor = lattice.check_factor(factor)
-    kept = {j for j in range(truth.shape[2]) if lattice.position(j, factor).depth == 0.0}
+    kept = lattice.kept_indices(len(lattice.decimated_indices(truth.shape[2], factor)), factor)
 
     scores: dict[str, dict] = {"psnr": {}, "ssim": {}, "slices_scored": {}}
     for plane, axis in PLANES.items():
