@@ -21,6 +21,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow, run
 from monai.bundle.config_item import ConfigComponent
 from monai.bundle.reference_resolver import ReferenceResolver
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
+from tqdm import tqdm
 
 from scripts.errors import InputError
 
@@ -112,6 +113,8 @@ def show_errors_in_one_line() -> None:
 
 def _print_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """The replacement of ``sys.excepthook``; the exit status is Python's own."""
+    for bar in list(getattr(tqdm, "_instances", [])):
+        bar.close()  # an open bar would redraw itself below the message
     user_error = _input_error(error)
     if user_error is not None:
         print(f"error: {' '.join(str(user_error).split())}", file=sys.stderr)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from tqdm import tqdm
 from scripts.errors import InputError
 from scripts.io.whole_file import write_whole
 from scripts.sde import MeanRevertingSDE
+
+logger = logging.getLogger(__name__)
 
 
 class NoisePrepareBatch(PrepareBatch):
@@ -206,7 +209,7 @@ class Resume:
             target.load_state_dict(checkpoint[name])
         engine.state.epoch = checkpoint["epoch"]
         engine.state.iteration = checkpoint["iteration"]
-        engine.logger.info(f"going on after epoch {engine.state.epoch} of {engine.state.max_epochs} ({self.path})")
+        logger.info(f"going on after epoch {engine.state.epoch} of {engine.state.max_epochs} ({self.path})")
 
     def save(self, engine: Engine) -> None:
         """Write the state to ``path``."""

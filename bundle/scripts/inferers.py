@@ -232,6 +232,10 @@ class AxialInferer(Inferer):
         super().__init__()
         self.factor = None if factor is None else lattice.check_factor(factor)
         self.gap_range = gap_range
+        if not (isinstance(tile, int) and tile > 0):
+            raise InputError(f"--tile {tile}: give a whole number of voxels above 0, such as 256")
+        if not (isinstance(overlap, (int, float)) and 0 <= overlap < 1):
+            raise InputError(f"--overlap {overlap}: give a share of a tile from 0 up to below 1, such as 0.25")
         self.tile = tile
         self.overlap = overlap
         self.depth_batch = depth_batch

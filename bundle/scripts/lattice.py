@@ -67,6 +67,18 @@ def isotropic_factor(spacing: Sequence[float]) -> float:
     return fraction if abs(fraction - factor) < _TOLERANCE * factor else factor
 
 
+def axial_step(factor: float, upsampling: float) -> float:
+    """Lateral voxels that one axial voxel spans once a volume of ``factor`` was upsampled ``upsampling`` times.
+
+    Raises:
+        InputError: unless ``upsampling`` is the factor itself, or a whole number that divides it (1 divides any).
+    """
+    step = factor / upsampling if upsampling > 0 else math.nan
+    if upsampling in (1, factor) or (step >= 1 and step.is_integer() and float(upsampling).is_integer()):
+        return step
+    raise InputError(f"--upsampling {upsampling:g} does not divide the factor {factor:g}: give a divisor of it, or 1")
+
+
 def output_size(slices: int, factor: float) -> int:
     """Number of output slices for ``slices`` input slices at ``factor``."""
     return math.floor((slices - 1) * factor + _TOLERANCE) + 1

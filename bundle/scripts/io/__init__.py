@@ -116,10 +116,11 @@ def check_output(path: str | os.PathLike, overwrite: bool | str = False) -> None
         InputError: the format is not supported, the file exists, or its folder cannot be made or written to.
     """
     file = _as_path(path)
+    replace = true_or_false(overwrite, "overwrite")
     if file.is_dir():
         raise InputError(f"{file}: is a folder, but the output is one file; the formats are {_FORMATS}")
     _write_suffix(file)
-    if file.exists() and not true_or_false(overwrite, "overwrite"):
+    if file.exists() and not replace:
         raise InputError(f"{file}: exists already; give another name, or --overwrite true to replace it")
     folder = file.absolute().parent
     while not folder.exists() and folder != folder.parent:

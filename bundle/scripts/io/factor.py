@@ -21,6 +21,7 @@ def axial_factor(path: str | os.PathLike, spacing: Sequence[float] | None = None
     Raises:
         InputError: if the factor is not above 1, or the file cannot be used.
     """
+    volume = read_volume(path, spacing)  # also with a factor: a file that cannot be used is found before any work
     if factor is not None:
         return lattice.check_factor(factor)
-    return lattice.isotropic_factor(lattice.voxel_size(read_volume(path, spacing).affine.numpy()))
+    return lattice.isotropic_factor(lattice.voxel_size(volume.affine.numpy()))

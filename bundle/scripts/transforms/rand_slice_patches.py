@@ -11,6 +11,7 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 
+from scripts import lattice
 from scripts.errors import InputError
 from scripts.transforms.axial_decimate import axial_decimate
 from scripts.transforms.axial_interpolate import axial_interpolate
@@ -39,12 +40,11 @@ class RandSlicePatches(Randomizable):
     ) -> None:
         self.patch_size = tuple(patch_size)
         upsampling = factor if upsampling is None else upsampling
-        if upsampling == factor:
-            self.step, self.factor = 1, factor
-        elif float(factor / upsampling).is_integer() and float(upsampling).is_integer():
-            self.step, self.factor = int(factor / upsampling), upsampling
-        else:
-            raise InputError(f"--upsampling {upsampling:g} does not divide the factor {factor:g}: give a divisor of it")
+        if upsampling == 1:
+            raise InputError(
+                "--upsampling 1: nothing is restored then, so there is no prior to learn; train AENet directly"
+            )
+        self.step, self.factor = int(lattice.axial_step(factor, upsampling)), upsampling
         self.num_samples = num_samples
         self.degradation = degradation
 

@@ -11,6 +11,8 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 
+from scripts.errors import InputError
+
 # Percentiles of more voxels than this are taken from an even subsample: their error is far below a grey level.
 _ENOUGH_VOXELS = 10_000_000
 
@@ -26,6 +28,8 @@ class ScalePercentiles(Transform):
     """
 
     def __init__(self, lower: float, upper: float) -> None:
+        if not (isinstance(lower, (int, float)) and isinstance(upper, (int, float)) and 0 <= lower < upper <= 100):
+            raise InputError(f"--percentiles [{lower},{upper}]: give two rising numbers from 0 to 100")
         self.lower = lower
         self.upper = upper
 
