@@ -36,3 +36,10 @@ def test_named_files_exist(page):
 
 def test_readme_shows_the_two_commands():
     assert "make demo" in README and "make test" in README
+
+
+def test_metadata_has_the_scores_of_the_run():
+    metadata = json.loads((REPOSITORY / "bundle" / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    result = SCORES["scores"]["result"]
+    expected = {f"{measure}_{plane}": score for measure in ("psnr", "ssim") for plane, score in result[measure].items()}
+    assert metadata["eval_metrics"] == expected
