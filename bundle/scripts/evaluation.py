@@ -17,7 +17,7 @@ from scripts.errors import InputError
 from scripts.io import read_volume
 from scripts.io.whole_file import write_json
 from scripts.metrics import best_baseline, gains, plane_scores
-from scripts.report import compare_slices, score_table
+from scripts.report import compare_slices, rounded_down, score_table
 from scripts.settings import machine
 from scripts.transforms.axial_decimate import axial_decimate
 from scripts.transforms.axial_interpolate import axial_interpolate
@@ -101,8 +101,8 @@ def _draw(
         "truth": volumes["truth"],
     }
     captions = {
-        f"{mode} interpolation": f"{scores[mode]['psnr']['xz']:.2f} dB",
-        "reconstruction": f"{scores['result']['psnr']['xz']:.2f} dB",
+        title: f"{rounded_down(scores[name]['psnr']['xz'], 2):.2f} dB"
+        for title, name in ((f"{mode} interpolation", mode), ("reconstruction", "result"))
     }
     spacing = lattice.voxel_size(reference.affine.numpy())
     compare_slices(path, shown, spacing, str(reference.meta["unit"]), factor, captions=captions)

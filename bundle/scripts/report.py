@@ -48,13 +48,25 @@ def score_table(rows: Mapping[str, Mapping[str, Mapping[str, float]]], gain: Map
         return "| " + " | ".join(padded) + " |"
 
     rule = "|" + "|".join(["-" * (widths[0] + 2)] + ["-" * (w + 1) + ":" for w in widths[1:]]) + "|"
-    note = "PSNR in dB. XY leaves out the slices that coincide with an input slice, XZ and YZ include them."
+    note = (
+        "PSNR in dB, rounded down. XY leaves out the slices that coincide with an input slice, XZ and YZ include them."
+    )
     return "\n".join([line(header), rule, *map(line, body), "", note])
 
 
 def _numbers(scores: Mapping[str, Mapping[str, float]], sign: str) -> list[str]:
     digits = {"psnr": 2, "ssim": 3}
-    return [f"{float(scores[measure][plane]):{sign}.{digits[measure]}f}" for measure in MEASURES for plane in PLANES]
+    return [
+        f"{rounded_down(float(scores[measure][plane]), digits[measure]):{sign}.{digits[measure]}f}"
+        for measure in MEASURES
+        for plane in PLANES
+    ]
+
+
+def rounded_down(value: float, digits: int) -> float:
+    """``value`` cut to ``digits`` decimals: what is shown must not promise more than was measured."""
+    # The small number absorbs how 25.5 is stored.
+    return math.floor(value * 10**digits + 1e-6) / 10 ** digits if math.isfinite(value) else value
 
 
 def compare_slices(
