@@ -35,7 +35,7 @@ check: $(VENV)/installed-dev ## run black, isort, flake8 and mypy
 	$(VENV)/bin/python -m mypy
 
 weights: data-given $(VENV)/installed ## repeat the training of the shipped weights: make weights DATA=volume or folder of slices
-	volume=$$(realpath "$(DATA)") && $(BUNDLE_RUN) --config_file configs/decimate.yaml --volume "$$volume" --spacing "[10,10,10]" \
+	volume=$$(realpath "$(DATA)") && $(BUNDLE_RUN) --config_file configs/decimate.yaml --volume "$$volume" \
 		--factor 8 --output ../runs/weights/lowres.tif --overwrite true
 	$(BUNDLE_RUN) --config_file configs/d2r.yaml --volume ../runs/weights/lowres.tif --factor 8 \
 		--output ../runs/weights/reconstruction.tif --overwrite true --workdir ../runs/weights --preset standard --amp true
