@@ -472,7 +472,11 @@ def test_evaluate(places, scored):
             shown = [float(cell) for cell in row.split("|")[2:-1]]
             scores = document["scores"][volume]
             stored = [scores[measure][plane] for measure in ("psnr", "ssim") for plane in ("xy", "xz", "yz")]
-            assert shown == pytest.approx(stored, abs=0.006)
+            assert all(0 <= value - cell < 0.0101 for cell, value in zip(shown, stored)), (
+                title,
+                shown,
+                stored,
+            )  # rounded down
         assert "| gain " in table
         with Image.open(folder / "comparison.png") as picture:
             assert min(picture.size) > 300 and len(np.unique(picture.convert("L"))) > 50
