@@ -10,6 +10,10 @@ import torch.nn.functional as F
 from monai.losses import SSIMLoss
 from torch import nn
 
+from scripts.errors import InputError
+
+_SMALLEST_SIDE = 11  # the window of SSIM
+
 
 class ReverseStepLoss(nn.Module):
     """Eq. 3 with weight 1: L1 between the mean of the reverse Euler step and the optimal state x*_(t-1).
@@ -65,7 +69,16 @@ class ReconstructionLoss(nn.Module):
         self.frequency = FocalFrequencyLoss()
 
     def forward(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """(B, C, H, W) twice, intensities scaled to [0, 1], sides of 11 or more -> scalar."""
+        """(B, C, H, W) twice, intensities scaled to [0, 1], sides of 11 or more -> scalar.
+
+        Raises:
+            InputError: if a side is shorter.
+        """
+        if min(target.shape[-2:]) < _SMALLEST_SIDE:
+            raise InputError(
+                f"the planes are {target.shape[-2]} x {target.shape[-1]} voxels and the loss needs at least {_SMALLEST_SIDE}: "
+                "use a volume with more slices, or a larger --upsampling or --patch_size"
+            )
         prediction, target = prediction.float(), target.float()
         loss = F.l1_loss(prediction, target)
         loss = loss + self.ssim_weight * self.ssim(prediction, target)

@@ -14,7 +14,6 @@ from scripts.errors import InputError
 from scripts.lattice import WINDOW
 
 _DIMS = {"x": 1, "y": 2, "z": 3}
-_SMALLEST_SIDE = 11  # the window of SSIM
 
 
 class _Draw(NamedTuple):
@@ -88,11 +87,6 @@ class RandSequences(Randomizable):
         for dim in self.dims:
             sides = [shape[d] for d in (1, 2, 3) if d != dim]
             first, second = min(first, sides[0]), min(second, sides[1])
-        if min(first, second) < _SMALLEST_SIDE:
-            raise InputError(
-                f"the planes are only {min(first, second)} voxels across and the loss needs at least {_SMALLEST_SIDE}: "
-                "use a volume with more slices, or a larger --upsampling"
-            )
         return first, second
 
     def __call__(self, volume: torch.Tensor) -> list[dict[str, torch.Tensor]]:
