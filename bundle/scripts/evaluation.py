@@ -15,7 +15,7 @@ from monai.data import MetaTensor
 from scripts import lattice
 from scripts.errors import InputError
 from scripts.io import read_volume
-from scripts.io.whole_file import write_json
+from scripts.io.whole_file import write_json, write_whole
 from scripts.metrics import best_baseline, gains, plane_scores
 from scripts.report import compare_slices, rounded_down, score_table
 from scripts.settings import machine
@@ -69,7 +69,7 @@ def evaluate(
     write_json(folder / "scores.json", document)
     table = score_table(_titled(scores), gain)
     print(f"\n{Path(reconstruction).name} against {Path(truth).name}, x{factor:g}\n\n{table}\n")
-    (folder / "scores.md").write_text(table + "\n", encoding="utf-8")
+    write_whole(folder / "scores.md", lambda partial: partial.write_text(table + "\n", encoding="utf-8"))
     _draw(folder / "comparison.png", reference, {"input": lowres.numpy(), **volumes, "truth": true}, factor, scores)
     print(f"wrote scores.json, scores.md and comparison.png to {folder}")
     return document

@@ -131,7 +131,7 @@ class PseudoVolumeInferer(Inferer):
         """(1, 1, X, Y, K) in [0, 1] -> (1, 2, X, Y, Z): the pseudo-HR volume and |XZ - YZ|, on the CPU."""
         volume = inputs[0, 0]
         if self.upsampling == 1:
-            result = torch.stack([volume, torch.zeros_like(volume)])[None]
+            result = torch.stack([volume, torch.zeros_like(volume)])[None].cpu()
             return _with_grid_of(result, inputs, 1.0)
         x, y, slices = volume.shape
         size = (x, y, lattice.output_size(slices, self.upsampling))
