@@ -12,6 +12,7 @@ from torch import nn
 from scripts.networks.aenet import AENet
 from scripts.networks.local_average import cell_average, spread
 from scripts.networks.nafnet import ConditionalNAFNet
+from scripts.networks.plane_conv import PlaneConv, PlaneConvTranspose, PlaneFusion
 from scripts.networks.settings import Settings
 
 SMALL: dict[str, Any] = {"widths": (4, 6, 8, 10)}
@@ -196,6 +197,36 @@ def test_aenet_learns_in_every_parameter(aenet):
         assert parameter.grad is not None and parameter.grad.any(), name
 
 
+# ---- convolutions over folded planes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "folded, reference, options",
+    [
+        (PlaneConv, nn.Conv3d, {"kernel_size": (3, 7, 7), "stride": (1, 2, 2), "padding": (1, 3, 3)}),
+        (PlaneConv, nn.Conv3d, {"kernel_size": 3, "padding": 1, "bias": False}),
+        (PlaneConv, nn.Conv3d, {"kernel_size": 1, "stride": (1, 2, 2)}),
+        (PlaneConvTranspose, nn.ConvTranspose3d, {"kernel_size": (3, 4, 4), "stride": (1, 2, 2), "padding": 1}),
+    ],
+)
+def test_folded_convolution_is_the_3d_one(folded, reference, options):
+    torch.manual_seed(0)
+    ours, theirs = folded(3, 5, **options), reference(3, 5, **options)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.rand(2, 3, 4, 12, 10)
+    expected = theirs(x)  # (B, C, 4, H, W)
+    found = ours(x.transpose(1, 2).flatten(1, 2)).unflatten(1, [4, 5]).transpose(1, 2)
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_fusion_is_a_convolution_of_channels_by_planes():
+    torch.manual_seed(0)
+    ours, theirs = PlaneFusion(3), nn.Conv2d(12, 3, 1)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.rand(2, 3, 4, 6, 5)
+    assert torch.allclose(ours(x.transpose(1, 2).flatten(1, 2)), theirs(x.flatten(1, 2)), atol=1e-6)
+
+
 # ---- what both share -------------------------------------------------------------------------------------------------
 
 
@@ -210,6 +241,15 @@ def test_cell_averages_do_not_depend_on_the_tile():
     tile = spread(whole[:, :, 1:3], image[:, :, 32:96])
     assert torch.allclose(tile[:, :, 16:48], smooth[:, :, 48:80], atol=1e-6)
     assert torch.allclose(smooth[:, :, 15:17, 15:17].mean((-2, -1)), whole[:, :, 0, 0], atol=0.1)
+
+
+@pytest.mark.parametrize("cells, size", [((3, 5), (96, 160)), ((4, 1), (32, 8)), ((2, 7), (32, 112))])
+def test_cells_are_spread_bilinearly(cells, size):
+    values, like = slab(2, 6, *cells), torch.zeros(1, 1, *size)
+    expected = nn.functional.interpolate(values, size=size, mode="bilinear", align_corners=False)
+    assert torch.allclose(spread(values, like), expected, atol=1e-6)
+    half = spread(values.bfloat16(), like)  # the weights are exact there
+    assert half.dtype == torch.bfloat16 and torch.allclose(half.float(), expected, atol=0.01)
 
 
 def test_a_single_cell_is_broadcast():

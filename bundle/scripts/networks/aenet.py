@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from scripts.networks.local_average import WINDOW, cell_average, spread
+from scripts.networks.plane_conv import PlaneConv, PlaneConvTranspose, PlaneFusion
 from scripts.networks.settings import Settings
 
 _DEPTH_FREQUENCIES = 8
@@ -35,9 +36,22 @@ class ChannelGate(nn.Module):
         self.mix = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, C, 4, H, W) -> the same shape."""
-        gate = torch.sigmoid(self.mix(cell_average(x.mean(2), self.cell)))
-        return x * spread(gate, x).unsqueeze(2)
+        """sigmoid(W pool(x) + b) of each cell: (B, 4 C, H, W) -> (B, C, H / cell, W / cell)."""
+        average = cell_average(x, self.cell).unflatten(1, [-1, self.mix.in_channels]).mean(1)
+        return torch.sigmoid(self.mix(average))
+
+
+def film(x: torch.Tensor, gate: torch.Tensor, scale_and_shift: torch.Tensor) -> torch.Tensor:
+    """Gate, FiLM (Perez et al. 2018) and LeakyReLU: x (N, 4 C, H, W), gate of cells (N, C, h, w), scale_and_shift (N, 2 C)."""
+    scale, shift = scale_and_shift[:, :, None, None].chunk(2, 1)
+    gain = spread(gate * (1 + scale), x)  # the scale joins the small map: one pass less over the large one
+    x = torch.addcmul(shift.unsqueeze(1), x.unflatten(1, [-1, gain.shape[1]]), gain.unsqueeze(1))
+    return F.leaky_relu(x.flatten(1, 2), 0.2, inplace=True)
+
+
+def for_each_slice(windows: torch.Tensor, each: int) -> torch.Tensor:
+    """Features of B windows, repeated for each of their slices; a single window is left to broadcasting."""
+    return windows if windows.shape[0] == 1 else windows.repeat_interleave(each, 0)
 
 
 class ResidualBlock(nn.Module):
@@ -45,25 +59,28 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels: int, stride: int, cell: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv3d(channels_in, channels, 3, (1, stride, stride), 1)
-        self.conv2 = nn.Conv3d(channels, channels, 3, 1, 1)
+        self.conv1 = PlaneConv(channels_in, channels, 3, (1, stride, stride), 1)
+        self.conv2 = PlaneConv(channels, channels, 3, 1, 1)
         self.gate = ChannelGate(channels, cell)
         self.skip = (
             nn.Identity()
             if stride == 1 and channels_in == channels
-            else nn.Conv3d(channels_in, channels, 1, (1, stride, stride))
+            else PlaneConv(channels_in, channels, 1, (1, stride, stride))
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, C_in, 4, H, W) -> (B, C, 4, H / stride, W / stride)."""
-        return F.relu(self.gate(self.conv2(F.relu(self.conv1(x)))) + self.skip(x))
+        """(B, 4 C_in, H, W) -> (B, 4 C, H / stride, W / stride)."""
+        y = self.conv2(F.relu(self.conv1(x)))
+        gain = spread(self.gate(y), y)
+        y = y.unflatten(1, [-1, gain.shape[1]]) * gain.unsqueeze(1)
+        return F.relu(y.flatten(1, 2) + self.skip(x))
 
 
 def _upsample(channels_in: int, channels: int, stride: int, bias: bool) -> nn.Module:
     """Convolution that undoes an in-plane stride of 1 or 2."""
     if stride == 1:
-        return nn.Conv3d(channels_in, channels, 3, 1, 1, bias=bias)
-    return nn.ConvTranspose3d(channels_in, channels, (3, 4, 4), (1, 2, 2), 1, bias=bias)
+        return PlaneConv(channels_in, channels, 3, 1, 1, bias=bias)
+    return PlaneConvTranspose(channels_in, channels, (3, 4, 4), (1, 2, 2), 1, bias=bias)
 
 
 class DecoderStage(nn.Module):
@@ -80,17 +97,10 @@ class DecoderStage(nn.Module):
         self.film = nn.Linear(_CONDITION_WIDTH, 2 * channels)
 
     def forward(self, below: torch.Tensor, from_skip: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        """``below`` (N, C_below, 4, h, w), ``from_skip`` (B, C, 4, H, W) with B dividing N -> (N, C, 4, H, W)."""
+        """``below`` (N or 1, 4 C_below, h, w), ``from_skip`` (B, 4 C, H, W) with B dividing N -> (N, 4 C, H, W)."""
         x = self.from_below(below)
-        windows = from_skip.shape[0]
-        x = (x.unflatten(0, [windows, -1]) + from_skip.unsqueeze(1)).flatten(0, 1)
-        return modulate(self.gate(x), self.film(condition))
-
-
-def modulate(x: torch.Tensor, film: torch.Tensor) -> torch.Tensor:
-    """FiLM (Perez et al. 2018) and LeakyReLU: x (N, C, 4, H, W), film (N, 2 C)."""
-    scale, shift = film[:, :, None, None, None].chunk(2, 1)
-    return F.leaky_relu(x * (1 + scale) + shift, 0.2)
+        x = x.add_(for_each_slice(from_skip, x.shape[0] // from_skip.shape[0]))
+        return film(x, self.gate(x), self.film(condition))
 
 
 class AENet(nn.Module):
@@ -127,7 +137,7 @@ class AENet(nn.Module):
         self.depth_frequencies = _DEPTH_FREQUENCIES
         totals = [math.prod(strides[: i + 1]) for i in range(len(strides))]
         cells = [WINDOW // total for total in totals]
-        self.stem = nn.Conv3d(1, w0, (3, 7, 7), (1, strides[0], strides[0]), (1, 3, 3))
+        self.stem = PlaneConv(1, w0, (3, 7, 7), (1, strides[0], strides[0]), (1, 3, 3))
         channels = [w0, w0, w1, w2, w3]
         self.stages = nn.ModuleList(
             nn.Sequential(
@@ -136,7 +146,7 @@ class AENet(nn.Module):
             )
             for i in range(4)
         )
-        self.bottom = nn.Sequential(_upsample(w3, w2, strides[4], bias=True), ChannelGate(w2, cells[3]))
+        self.bottom = nn.ModuleList([_upsample(w3, w2, strides[4], bias=True), ChannelGate(w2, cells[3])])
         self.bottom_film = nn.Linear(_CONDITION_WIDTH, 2 * w2)
         # (channels from below, of the skip, out), stride undone, pooling cell of the output
         steps = [
@@ -152,7 +162,7 @@ class AENet(nn.Module):
             nn.ReLU(),
             nn.Linear(_CONDITION_WIDTH, _CONDITION_WIDTH),
         )
-        self.fuse = nn.Conv2d(4 * w0, w0, 1)
+        self.fuse = PlaneFusion(w0)
         self.head = nn.Conv2d(w0, 1, 7, padding=3, padding_mode="reflect")
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
@@ -161,14 +171,15 @@ class AENet(nn.Module):
     def encode(self, slab: torch.Tensor) -> list[torch.Tensor]:
         """All that does not depend on depth: slab (B, 1, X, Y, 4) in [0, 1] -> features for :meth:`decode`."""
         middle = slab[:, 0, :, :, 1:3].permute(0, 3, 1, 2)
-        slab = slab.permute(0, 1, 4, 2, 3).contiguous()
-        padding = [0, -slab.shape[4] % self.window, 0, -slab.shape[3] % self.window, 0, 0]
-        x = F.relu(self.stem(F.pad(slab, padding, mode="replicate")))
+        padding = [0, -slab.shape[3] % self.window, 0, -slab.shape[2] % self.window]
+        planes = F.pad(slab[:, 0].permute(0, 3, 1, 2), padding, mode="replicate")
+        x = F.relu(self.stem(planes.contiguous(memory_format=torch.channels_last)))
         skips = [x]
         for stage in self.stages:
             x = stage(x)
             skips.append(x)
-        features = [middle, self.bottom(x)]
+        x = self.bottom[0](x)
+        features = [middle, x, self.bottom[1](x)]
         for i, from_skip in enumerate(self.from_skip):
             features.append(from_skip(skips[3 - i]))
         return features
@@ -189,15 +200,14 @@ class AENet(nn.Module):
         gap_feature = torch.log2(gap.float())[:, None] - 3  # 0 at the paper's factor of 8
         condition = self.condition(torch.cat([torch.sin(angles), torch.cos(angles), gap_feature], 1))
 
-        middle, bottom = features[0], features[1]
-        each = depth.shape[0] // middle.shape[0]
-        x = modulate(bottom.repeat_interleave(each, 0), self.bottom_film(condition))
+        each = depth.shape[0] // features[0].shape[0]
+        middle, bottom, gate = [for_each_slice(features[i], each) for i in range(3)]
+        x = film(bottom, gate, self.bottom_film(condition))
         for i, stage in enumerate(self.decoder):
-            x = stage(x, features[i + 2], condition)
-        residual = self.head(F.leaky_relu(self.fuse(x.flatten(1, 2)), 0.2))
+            x = stage(x, features[i + 3], condition)
+        residual = self.head(F.leaky_relu(self.fuse(x), 0.2))
         residual = residual[:, :, : middle.shape[2], : middle.shape[3]]
 
-        middle = middle.repeat_interleave(each, 0)
         weight = depth.to(middle.dtype)[:, None, None, None]
         return middle[:, :1] * (1 - weight) + middle[:, 1:] * weight + residual
 
