@@ -5,6 +5,7 @@
 
 PYTHON ?= python3
 VENV := .venv
+LABEL_VENV := .venv-monailabel
 
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 # Configs name the bundle's own code as scripts.<module>, so the commands run from bundle/.
@@ -12,11 +13,11 @@ BUNDLE_RUN = cd bundle && ../$(VENV)/bin/python -m monai.bundle run
 PINNED = setup.cfg pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check weights clean
+.PHONY: help demo test check docs weights bundle monailabel clean
 
 help: ## list the targets
 	@echo "usage: make TARGET"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-9s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-10s %s\n' "$$name" "$$text"; done
 
 demo: $(VENV)/installed ## make a sample volume, reconstruct it x8 with the shipped weights, score it (in demo/)
 	$(BUNDLE_RUN) --config_file configs/sample.yaml --output_dir ../demo
@@ -29,10 +30,13 @@ test: $(VENV)/installed-test ## run the test suite; PYTEST_ARGS="-k lattice" run
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(VENV)/bin/python -m pytest tests $(PYTEST_ARGS)
 
 check: $(VENV)/installed-dev ## run black, isort, flake8 and mypy
-	$(VENV)/bin/python -m black --check --line-length 120 bundle tests
-	$(VENV)/bin/python -m isort --check-only bundle tests
-	$(VENV)/bin/python -m flake8 bundle tests
+	$(VENV)/bin/python -m black --check --line-length 120 bundle tests release
+	$(VENV)/bin/python -m isort --check-only bundle tests release
+	$(VENV)/bin/python -m flake8 bundle tests release
 	$(VENV)/bin/python -m mypy
+
+docs: $(VENV)/installed-test ## build the documentation site into site/
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 
 weights: data-given $(VENV)/installed ## repeat the training of the shipped weights: make weights DATA=volume or folder of slices
 	volume=$$(realpath "$(DATA)") && $(BUNDLE_RUN) --config_file configs/decimate.yaml --volume "$$volume" \
@@ -46,9 +50,15 @@ data-given:
 	@test -n "$(DATA)" || { echo "error: no data: run make weights DATA=path, an isotropic volume or a folder of its slices" >&2; exit 2; }
 	@test -e "$(DATA)" || { echo "error: $(DATA): no such file or folder (option DATA)" >&2; exit 2; }
 
+bundle: ## write the zip that would be published, in dist/, and bring the hashes in bundle/large_files.yml up to date
+	$(PYTHON) release/make_bundle.py
+
+monailabel: $(LABEL_VENV)/installed ## try the bundle in a MONAI Label server on this machine, which is stopped again
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(LABEL_VENV)/bin/python monailabel/check_server.py
+
 clean: ## delete demo/, runs/, caches and the environment
-	rm -rf demo runs build d2r_bundle.egg-info .pytest_cache .mypy_cache "$(VENV)"
-	find bundle tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf demo runs site build dist d2r_bundle.egg-info .pytest_cache .mypy_cache "$(VENV)" "$(LABEL_VENV)"
+	find bundle tests release -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp a set of packages: pip runs again only when what it reads has changed.
 $(VENV)/installed: $(PINNED) | $(VENV)/bin/pip
@@ -59,8 +69,13 @@ $(VENV)/installed-%: $(PINNED) | $(VENV)/bin/pip
 	$(PIP) install -c constraints.txt -e '.[$*]'
 	@touch $@
 
-$(VENV)/bin/pip:
+# MONAI Label cannot share the environment: it needs numpy 1.26.
+$(LABEL_VENV)/installed: monailabel/requirements.txt | $(LABEL_VENV)/bin/pip
+	$(LABEL_VENV)/bin/python -m pip --disable-pip-version-check install -r monailabel/requirements.txt
+	@touch $@
+
+$(VENV)/bin/pip $(LABEL_VENV)/bin/pip:
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found: install Python 3.10 to 3.12 or name one, e.g. make demo PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 12) else "error: $(PYTHON) is Python %d.%d and 3.10 to 3.12 is needed: name one, e.g. make demo PYTHON=python3.12" % v)'
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) has no venv: install it (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(patsubst %/bin/,%,$(dir $@))

@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the MONAI model zoo checks of a bundle, what exports it, and what happens to a copy that is shared; all without network."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import monai.bundle.scripts as monai_scripts
+import numpy as np
+import onnxruntime
+import pytest
+import tifffile
+import torch
+import yaml
+from bundle_run import BUNDLE, environment, tiff_stack
+from monai.bundle import (
+    ConfigParser,
+    ckpt_export,
+    download,
+    download_large_files,
+    load,
+    onnx_export,
+    push_to_hf_hub,
+    verify_metadata,
+    verify_net_in_out,
+)
+
+sys.path.insert(0, str(BUNDLE.parent / "release"))
+import make_bundle  # noqa: E402
+
+from scripts.networks.aenet import AENet  # noqa: E402
+from scripts.networks.weights import load_weights  # noqa: E402
+
+CONFIGS = BUNDLE / "configs"
+META = str(CONFIGS / "metadata.json")
+METADATA: dict[str, Any] = json.loads(Path(META).read_text(encoding="utf-8"))
+WEIGHTS = BUNDLE / "models" / "model.pt"
+SCHEMA = Path(__file__).parent / "schema" / "meta_schema.json"
+SCHEMA_MD5 = "b296249a9db237f7e5f1f083c10c2f11"
+MAX_BYTES = 25_000_000  # the zoo's limit on one file
+NAME = make_bundle.NAME
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog):
+    caplog.set_level(logging.ERROR)
+
+
+def shipped() -> AENet:
+    """The network of ``inference.yaml`` with the shipped weights."""
+    parser = ConfigParser()
+    parser.read_config(str(CONFIGS / "inference.yaml"))
+    return load_weights(parser.get_parsed_content("network_def"), WEIGHTS)
+
+
+def example(x: int, y: int, depth: float, gap: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(x + y)
+    return torch.rand(1, 1, x, y, 4, generator=generator), torch.tensor([float(depth)]), torch.tensor([float(gap)])
+
+
+# ------------------------------------------------------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "LICENSE",
+        "configs/metadata.json",
+        "configs/inference.yaml",
+        "configs/train.yaml",
+        "configs/logging.conf",
+        "models/model.pt",
+        "docs/README.md",
+        "docs/data_license.txt",
+        "large_files.yml",
+    ],
+)
+def test_file_is_there(name):
+    assert name in make_bundle.bundle_files()
+
+
+def test_no_file_is_too_large():
+    sizes = {name: (BUNDLE / name).stat().st_size for name in make_bundle.bundle_files()}
+    assert {name: size for name, size in sizes.items() if size > MAX_BYTES} == {}
+
+
+def test_hashes_of_large_files():
+    text = (BUNDLE / "large_files.yml").read_text(encoding="utf-8")
+    assert (
+        make_bundle.with_hashes(text) == text
+    ), "the weights have changed: run make bundle, commit bundle/large_files.yml"
+    listed = [entry["path"] for entry in yaml.safe_load(text)["large_files"]]
+    assert listed == [f"models/{path.name}" for path in sorted((BUNDLE / "models").glob("*.pt"))]
+
+
+def test_nothing_is_downloaded():
+    """The zoo downloads large files before anything else; with the shipped ones this works without network."""
+    download_large_files(str(BUNDLE))
+
+
+# ---------------------------------------------------------------------------------------------------------- metadata
+
+
+def test_schema():
+    verify_metadata(meta_file=META, filepath=str(SCHEMA), hash_val=SCHEMA_MD5, hash_type="md5")
+
+
+@pytest.mark.parametrize(
+    "path, value",
+    [
+        (["version"], None),
+        (["version"], 1),
+        (["authors"], None),
+        (["required_packages_version"], None),
+        (["optional_packages_version"], {}),
+        (["network_data_format", "outputs"], None),
+        (["network_data_format", "inputs", "image", "spatial_shape"], ["16*m", 4]),
+        (["diffusion_data_format", "outputs", "pred", "num_channels"], "1"),
+    ],
+)
+def test_schema_refuses(tmp_path, path, value):
+    changed = copy.deepcopy(METADATA)
+    holder = changed
+    for key in path[:-1]:
+        holder = holder[key]
+    if value is None:
+        del holder[path[-1]]
+    else:
+        holder[path[-1]] = value
+    file = tmp_path / "metadata.json"
+    file.write_text(json.dumps(changed))
+    with pytest.raises(ValueError):
+        verify_metadata(meta_file=str(file), filepath=str(SCHEMA), hash_val=SCHEMA_MD5, hash_type="md5")
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("config", ["inference.yaml", "train.yaml"])
+def test_network_takes_and_gives_what_metadata_says(config, n):
+    verify_net_in_out("network_def", META, str(CONFIGS / config), device="cpu", n=n)
+
+
+@pytest.mark.parametrize("config", ["train_diffusion.yaml", "generate.yaml"])
+def test_prior_takes_and_gives_what_metadata_says(config):
+    verify_net_in_out(
+        "network_def",
+        META,
+        str(CONFIGS / config),
+        device="cpu",
+        n=2,
+        extra_forward_args={"t": torch.tensor([50])},
+        axial_factor=8,
+        **{"_meta_#network_data_format": METADATA["diffusion_data_format"]},
+    )
+
+
+def test_wrong_number_of_channels_is_found():
+    with pytest.raises(ValueError, match="channel number"):
+        verify_net_in_out(
+            "network_def",
+            META,
+            str(CONFIGS / "inference.yaml"),
+            device="cpu",
+            **{"_meta_#network_data_format#outputs#pred#num_channels": 2},
+        )
+
+
+# ------------------------------------------------------------------------------------------------------------ export
+
+
+@pytest.fixture(scope="module")
+def torchscript(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("export") / "model.ts"
+    ckpt_export("network_def", str(path), str(WEIGHTS), META, str(CONFIGS / "inference.yaml"))
+    return path
+
+
+def test_torchscript_gives_the_same(torchscript):
+    scripted, network = torch.jit.load(str(torchscript)).eval(), shipped()
+    for inputs in (example(64, 48, 0.25, 8), example(37, 50, 0.7, 3.3)):
+        with torch.no_grad():
+            torch.testing.assert_close(scripted(*inputs), network(*inputs), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(scripted(inputs[0]), network(inputs[0]), rtol=1e-4, atol=1e-5)
+
+
+def onnx_result(path: Path, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    feeds = {port.name: value.numpy() for port, value in zip(session.get_inputs(), inputs)}
+    return torch.from_numpy(session.run(None, feeds)[0])
+
+
+def test_onnx_of_one_size(tmp_path):
+    """MONAI's command: the size is fixed, and so are the defaults of depth and gap."""
+    path = tmp_path / "model.onnx"
+    onnx_export(
+        "network_def", str(path), str(WEIGHTS), META, str(CONFIGS / "inference.yaml"), input_shape=[1, 1, 32, 64, 4]
+    )
+    slab = example(32, 64, 0.5, 8)[0]
+    with torch.no_grad():
+        torch.testing.assert_close(onnx_result(path, (slab,)), shipped()(slab), rtol=1e-3, atol=1e-4)
+
+
+def test_onnx_of_any_size_depth_and_gap(tmp_path):
+    """PyTorch's exporter, which can be told which sizes vary."""
+    path, network, any_size = tmp_path / "model.onnx", shipped(), torch.export.Dim.DYNAMIC
+    inputs = example(48, 64, 0.25, 8)
+    torch.onnx.export(
+        network,
+        inputs,
+        str(path),
+        input_names=["slab", "depth", "gap"],
+        output_names=["pred"],
+        dynamic_shapes=({2: any_size, 3: any_size}, {}, {}),
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    for inputs in (inputs, example(37, 50, 0.7, 3.3)):
+        with torch.no_grad():
+            torch.testing.assert_close(onnx_result(path, inputs), network(*inputs), rtol=1e-3, atol=1e-4)
+
+
+# ----------------------------------------------------------------------------------------------------------- sharing
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("a place with spaces") / f"{NAME}_v{METADATA['version']}.zip"
+    make_bundle.write_zip(path, make_bundle.bundle_files())
+    return path
+
+
+@pytest.fixture(scope="module")
+def copied(archive) -> Path:
+    """The bundle unpacked elsewhere, by MONAI's own download from an address."""
+    folder = archive.parent / "bundles"
+    folder.mkdir()
+    download(name=NAME, url=archive.as_uri(), bundle_dir=str(folder), progress=False)
+    return folder / NAME
+
+
+def test_archive_has_the_bundle_and_nothing_else(archive, tmp_path):
+    names = zipfile.ZipFile(archive).namelist()
+    assert names == [f"{NAME}/{name}" for name in make_bundle.bundle_files()]
+    assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".ts", ".onnx", ".tif"))]
+    again = tmp_path / "again.zip"
+    make_bundle.write_zip(again, make_bundle.bundle_files())
+    assert again.read_bytes() == archive.read_bytes()
+
+
+def test_archive_is_the_same_without_git(monkeypatch):
+    with_git = make_bundle.bundle_files()
+    monkeypatch.setattr(make_bundle.shutil, "which", lambda name: None)
+    assert make_bundle.bundle_files() == with_git
+
+
+def test_copy_reconstructs(copied, tmp_path):
+    volume = np.random.default_rng(0).integers(0, 255, (5, 24, 32), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "in.tif", volume, imagej=True, metadata={"axes": "ZYX"})
+    words = ["--config_file", str(copied / "configs" / "inference.yaml"), "--volume", "in.tif", "--factor", "2.5"]
+    result = subprocess.run(
+        [sys.executable, "-m", "monai.bundle", "run", *words, "--output", "out.tif"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    fine, _, _ = tiff_stack(tmp_path / "out.tif")
+    assert fine.shape == (32, 24, 11)
+    np.testing.assert_array_equal(fine[:, :, ::5], volume.transpose(2, 1, 0)[:, :, ::2])
+
+
+def test_load_gives_the_weights(copied):
+    """MONAI builds a network from JSON configs only, so that without a network the weights come."""
+    with pytest.warns(UserWarning, match="state dict"):
+        weights = load(NAME, bundle_dir=str(copied.parent), device="cpu", source="github")
+    expected = shipped().state_dict()
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], value) for name, value in expected.items())
+
+
+def test_load_fills_a_network(copied):
+    parser = ConfigParser()
+    parser.read_config(str(copied / "configs" / "inference.yaml"))
+    network = load(NAME, model=parser.get_parsed_content("network_def"), bundle_dir=str(copied.parent), device="cpu")
+    inputs = example(48, 32, 0.25, 8)
+    with torch.no_grad():
+        assert torch.equal(network.eval()(*inputs), shipped()(*inputs))
+
+
+def test_load_torchscript(torchscript, tmp_path):
+    folder = tmp_path / NAME / "models"
+    folder.mkdir(parents=True)
+    (folder / "model.ts").write_bytes(torchscript.read_bytes())
+    network, metadata, _ = load(NAME, bundle_dir=str(tmp_path), device="cpu", load_ts_module=True)
+    assert metadata["version"] == METADATA["version"]
+    with torch.no_grad():
+        assert network(example(32, 32, 0.5, 8)[0]).shape == (1, 1, 32, 32)
+
+
+def test_upload_to_hugging_face(archive, tmp_path, monkeypatch):
+    """What would be uploaded is the whole bundle with a model card; the upload itself is a stand-in."""
+    zipfile.ZipFile(archive).extractall(tmp_path)
+    calls: dict[str, Any] = {}
+
+    class Api:
+        def __init__(self, token=None):
+            pass
+
+        def create_repo(self, **options):
+            calls["repository"] = options
+
+        def upload_folder(self, repo_id, folder_path):
+            folder = Path(folder_path)
+            calls["files"] = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+            calls["card"] = (folder / "README.md").read_text(encoding="utf-8")
+            return f"https://huggingface.co/{repo_id}"
+
+        def create_tag(self, **options):
+            calls["tag"] = options["tag"]
+
+    monkeypatch.setattr(monai_scripts.huggingface_hub, "HfApi", Api)
+    address = push_to_hf_hub("someone/d2r", NAME, str(tmp_path), version=METADATA["version"])
+    assert address == "https://huggingface.co/someone/d2r"
+    assert calls["repository"]["repo_id"] == "someone/d2r" and calls["tag"] == METADATA["version"]
+    assert calls["files"] == {*make_bundle.bundle_files(), "README.md"}
+    head, page = calls["card"].split("\n---\n", 1)
+    assert yaml.safe_load(head.removeprefix("---\n"))["license"] == "apache-2.0"
+    assert page == (BUNDLE / "docs" / "README.md").read_text(encoding="utf-8")
