@@ -14,7 +14,15 @@ import pytest
 from monai.bundle import ConfigWorkflow
 
 from scripts import command_line
-from scripts.command_line import prepare, require, show_errors_in_one_line, true_or_false
+from scripts.command_line import (
+    check_command,
+    prepare,
+    require,
+    show_errors_in_one_line,
+    true_or_false,
+    wants_debug,
+)
+from scripts.d2r import main
 from scripts.errors import InputError, one_line
 
 BUNDLE = Path(command_line.__file__).parent.parent
@@ -28,6 +36,8 @@ epochs: 10
 overwrite: false
 normalize: true
 debug: false
+check: []
+help: []
 inferer:
   _target_: monai.inferers.SlidingWindowInferer
   roi_size: [3, 3]
@@ -112,7 +122,9 @@ def refuse(command, *arguments: str, **options) -> str:
         ["--run#2", "$print(1)"],
     ],
 )
-def test_known_options_pass(command, arguments):
+def test_known_options_pass(command, arguments, tmp_path, monkeypatch):
+    (tmp_path / "other.yaml").write_text("inferer: 1\n")
+    monkeypatch.chdir(tmp_path)
     command(*arguments)
 
 
@@ -206,6 +218,76 @@ def test_true_or_false():
     for value in ("yes", 1, None):
         with pytest.raises(InputError, match="^--x .*: must be true or false$"):
             true_or_false(value, "x")
+
+
+def test_what_monai_would_answer_with_a_traceback(config_file, tmp_path):
+    def says(*words: str) -> str:
+        with pytest.raises(InputError) as error:
+            check_command(words)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    good = ("--config_file", str(config_file))
+    check_command(good)
+    assert says("--config_file", "none.yaml") == "--config_file none.yaml: no such file"
+    assert "none.yaml: no such file" in says("--config_file", f"['{config_file}','none.yaml']")
+    assert "none.yaml: no such file" in says(*good, "--inferer", "%none.yaml#inferer")
+    assert says("chek", *good).startswith("nothing to run is called chek: ")
+    assert "--inferer" in says(*good, "--infrer#overlap", "0.5")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("epochs: 1\nvolume: [1, 2\n")
+    assert f"{broken}: cannot be parsed: line 3: " in says("--config_file", f"{config_file},{broken}")
+
+
+def test_run_ids_are_no_options(command):
+    for name in ("check", "help"):
+        assert f"write the word {name} after run" in refuse(command, f"--{name}", also_accepted=[name])
+
+
+def test_debug_is_read_from_the_words():
+    assert wants_debug(["--volume", "a.tif", "--debug", "true"]) and wants_debug(["--debug"])
+    assert not wants_debug(["--volume", "a.tif", "--debug", "false"]) and not wants_debug([])
+
+
+# ------------------------------------------------------------------------------------------------- the d2r command
+
+
+def d2r(*words: str, cwd: Path) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": ""}
+    command = [sys.executable, str(BUNDLE / "scripts" / "d2r.py"), *words]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd)
+
+
+def test_d2r_without_a_job_lists_them(capsys):
+    assert main([]) == 0
+    printed = capsys.readouterr().out
+    for config in (BUNDLE / "configs").glob("*.yaml"):
+        assert f"  {config.stem} " in printed
+    assert main(["infrence"]) == 1
+    assert capsys.readouterr().err == "error: nothing is called infrence: did you mean inference?\n"
+
+
+def test_completion_offers_jobs_and_options(tmp_path):
+    script = d2r("--completion", "bash", cwd=tmp_path).stdout
+
+    def offered(*words: str) -> list[str]:
+        typed = " ".join(f"'{word}'" for word in ("d2r", *words))
+        lines = f"{script}\nCOMP_WORDS=({typed}); COMP_CWORD={len(words)}; _d2r; echo ${{COMPREPLY[@]}}"
+        return subprocess.run(["bash", "-c", lines], capture_output=True, text=True).stdout.split()
+
+    assert offered("inf") == ["inference"]
+    assert offered("inference", "--ov") == ["--overwrite", "--overlap"]
+    assert offered("inference", "ch") == ["check"]
+    assert "--workdir" in offered("d2r", "--volume", "a.tif", "--")
+    assert offered("inference", "--volume", "a") == []  # bash completes files
+
+
+def test_d2r_forwards_from_any_folder(tmp_path):
+    result = d2r("inference", "--volume", "none.tif", "--output", "x.tif", cwd=tmp_path)
+    assert (result.returncode, result.stderr.splitlines()[-1]) == (1, "error: none.tif: no such file or folder")
+    result = d2r("inference", "chek", cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr == "error: nothing to run is called chek: did you mean check\n"
 
 
 # -------------------------------------------------------------------------------------------------------- errors

@@ -17,7 +17,7 @@ from monai.transforms import Compose
 from PIL import Image
 
 from scripts.errors import InputError
-from scripts.io import check_output, nifti, read_volume, tiff, write_volume
+from scripts.io import check_output, nifti, read_header, read_volume, tiff, write_volume
 from scripts.io.slice_folder import natural_key
 from scripts.transforms.load_volume import LoadVolume, LoadVolumed
 from scripts.transforms.save_volume import SaveVolume, SaveVolumed
@@ -557,3 +557,64 @@ def test_transforms(tmp_path, capsys):
     with pytest.raises(InputError, match="--overwrite true"):
         SaveVolume(tmp_path / "out.ome.tif")(loaded)
     SaveVolume(tmp_path / "out.ome.tif", overwrite=True)(loaded)
+
+
+# ------------------------------------------------------------------------------------------------------- headers
+
+
+@pytest.mark.parametrize(
+    "write, name",
+    [
+        (_write_plain, "plain.tif"),
+        (_write_one_by_one, "compressed.tif"),
+        (_write_shaped, "shaped.tif"),
+        (lambda path: write_volume(volume("uint16"), path), "imagej.tif"),
+        (lambda path: write_volume(volume("int32"), path), "v.ome.tif"),
+        (lambda path: write_volume(volume("float32"), path), "v.nii"),
+        (lambda path: write_volume(volume("uint8"), path), "v.nii.gz"),
+        (lambda path: write_volume(volume("int16", unit="pixel", sizes=(1, 1, 1)), path), "none.tif"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.parametrize("spacing", [None, [3, 2, 1]])
+def test_header_is_that_of_the_volume(tmp_path, write, name, spacing):
+    write(tmp_path / name)
+    loaded, header = read_volume(tmp_path / name, spacing), read_header(tmp_path / name, spacing)
+    assert header.shape == tuple(loaded.shape[1:])
+    assert (header.dtype, header.unit) == (loaded.meta["dtype"], loaded.meta["unit"])
+    np.testing.assert_array_equal(header.affine, np.asarray(loaded.affine))
+
+
+def test_header_of_a_scaled_nifti(tmp_path):
+    image = nib.Nifti1Image(stack().transpose(2, 1, 0).astype(np.float32), np.eye(4))
+    image.header.set_data_dtype(np.uint8)
+    image.header.set_slope_inter(0.5, 1)
+    nib.save(image, tmp_path / "v.nii.gz")
+    assert read_header(tmp_path / "v.nii.gz").dtype == read_volume(tmp_path / "v.nii.gz").meta["dtype"] == "float32"
+
+
+def test_header_of_a_folder(tmp_path):
+    for index, plane in enumerate(stack("uint16")):
+        tifffile.imwrite(tmp_path / f"slice{index}.tif", plane)
+    loaded, header = read_volume(tmp_path), read_header(tmp_path)
+    assert (header.shape, header.dtype) == (tuple(loaded.shape[1:]), loaded.meta["dtype"])
+
+
+def test_header_finds_bad_files(tmp_path):
+    def refuse(name: str, *words: str) -> None:
+        with pytest.raises(InputError) as error:
+            read_header(tmp_path / name)
+        assert_in_one_line(error, name, *words)
+
+    refuse("none.tif", "no such file")
+    for name in ("v.tif", "v.nii"):
+        write_volume(volume(), tmp_path / name)
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[: len(content) - 40])
+        refuse(name, "cannot be read", "complete")
+    tifffile.imwrite(tmp_path / "flat.tif", stack()[0])
+    refuse("flat.tif", "2-D")
+    tifffile.imwrite(tmp_path / "complex.tif", stack("float32").astype(np.complex64))
+    refuse("complex.tif", "complex64")
+    with pytest.raises(InputError, match="--spacing"):
+        read_header(tmp_path / "flat.tif", [1, 2])

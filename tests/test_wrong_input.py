@@ -108,6 +108,7 @@ CASES = {
     "decimate, output exists": Case("decimate", {"output": "old.tif"}, ("old.tif: exists already", "--overwrite")),
     "sample of no size": Case("sample", {"size": "[0,8,9]"}, ("size", "three positive whole numbers")),
     "d2r, no file": Case("d2r", {"volume": "none.tif"}, ("none.tif: no such file",)),
+    "d2r, NaN": Case("d2r", {"volume": "nan.tif"}, ("nan.tif: has 1 voxels that are NaN", "replace")),
     "d2r, no workdir": Case("d2r", {"workdir": LEAVE_OUT}, ("--workdir is missing: add --workdir",)),
     "d2r, preset": Case("d2r", {"preset": "fast"}, ("--preset fast: there is none", "quick, standard, thorough")),
     "d2r, output exists": Case("d2r", {"output": "old.tif"}, ("old.tif: exists already", "--overwrite true")),

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import yaml
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser, ConfigWorkflow, run
 from monai.bundle.config_item import ConfigComponent
@@ -23,9 +24,10 @@ from monai.bundle.reference_resolver import ReferenceResolver
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 from tqdm import tqdm
 
-from scripts.errors import InputError
+from scripts.errors import InputError, one_line
 
 _BELOW_ALL_LEVELS = -1  # a log record of this level is shown by no handler
+_RUN_IDS = ("run", "check", "help")  # what a config can be asked for
 _prepared = False  # whether the workflow that the command line asked for has been prepared
 
 
@@ -37,8 +39,9 @@ def prepare(also_accepted: Sequence[str] = (), debug: bool | str = False) -> Non
     silence. It does nothing in workflows that were not started by ``python -m monai.bundle run``: those that
     Python code makes, and those that a config runs inside another config's run, for the command line is not theirs.
 
-    MONAI itself answers, before this is called and with a traceback, when the config file or the run id does not
-    exist, or the section of a nested option does not, as ``infrer`` in ``--infrer#overlap 0.5``.
+    MONAI itself answers, before this is called and with a traceback, when a config file does not exist or is no YAML,
+    the run id does not exist, or the section of a nested option does not, as ``infrer`` in ``--infrer#overlap 0.5``.
+    The ``d2r`` command (:mod:`scripts.d2r`) calls :func:`check_command` before MONAI, so that these are one line too.
 
     Args:
         also_accepted: options that are not in the config file and yet have a meaning.
@@ -53,7 +56,56 @@ def prepare(also_accepted: Sequence[str] = (), debug: bool | str = False) -> Non
     _prepared = True
     if not true_or_false(debug, "debug"):
         show_errors_in_one_line()
-    _check_options(sys.argv[2:], also_accepted)
+    check_command(sys.argv[2:], also_accepted)
+
+
+def check_command(words: Sequence[str], also_accepted: Sequence[str] = ()) -> None:
+    """
+    Check the words of a command against the config files that it names.
+
+    Args:
+        words: what follows ``python -m monai.bundle run``.
+        also_accepted: options that are not in the config files and yet have a meaning.
+
+    Raises:
+        InputError: a config file does not exist or cannot be parsed; the run id is not in it; an option is neither in it
+            nor MONAI's own.
+    """
+    options = _options(words)
+    if isinstance(options.get("args_file"), str):
+        options = {**_load("args_file", options["args_file"]), **options}
+    if options.get("config_file") is None:
+        return  # a workflow class without a config
+    config = _load("config_file", options["config_file"])
+    run_id = str(options.get("run_id") or "run")
+    if run_id not in config:
+        nearest = difflib.get_close_matches(run_id, [name for name in _RUN_IDS if name in config], n=1)
+        advice = f"did you mean {nearest[0]}" if nearest else f"give one of {', '.join(_RUN_IDS)}"
+        raise InputError(f"nothing to run is called {run_id}: {advice}")
+    reserved = {"workflow_name", "_meta_", *_parameters(run), *_parameters(ConfigWorkflow), *also_accepted}
+    if options.get("tracking") in DEFAULT_EXP_MGMT_SETTINGS:
+        tracking: dict[str, Any] = DEFAULT_EXP_MGMT_SETTINGS[options["tracking"]]
+        reserved.update(tracking["configs"])
+    files = options["config_file"]
+    source = files if isinstance(files, str) else " and ".join(map(str, files))
+    for name, value in options.items():
+        section, *rest = ReferenceResolver.split_id(name)
+        if section not in config and section not in reserved:
+            names = [key for key in config if not key.startswith("_") and key != "imports"]
+            if f"no{name}" in config:  # Fire reads a name without a value as a switch, and no... as switching off
+                raise InputError(f"--no{name} has no value: write --no{name} VALUE")
+            raise _unknown(name, section, [*names, *reserved], f"the top-level names in {source}")
+        if name in _RUN_IDS and value is True:  # it would put True in place of that section, and run
+            raise InputError(f"--{name} is no option: write the word {name} after run, without hyphens")
+        if isinstance(value, str) and value.startswith("%"):
+            _load(name, ConfigParser.split_path_id(value[1:])[0])
+        if rest and section in config and section not in options:
+            _check_nested(name, rest, config[section], source)
+
+
+def wants_debug(words: Sequence[str]) -> bool:
+    """Whether the words of a command ask for full tracebacks."""
+    return str(_options(words).get("debug", False)).lower() == "true"
 
 
 def require(**options: Any) -> None:
@@ -145,29 +197,27 @@ def _started_from_command_line() -> bool:
     return Path(sys.argv[0]).parts[-2:] == ("bundle", "__main__.py") and sys.argv[1:2] in (["run"], ["run_workflow"])
 
 
-def _check_options(arguments: Sequence[str], also_accepted: Sequence[str]) -> None:
-    """Raise InputError at the first option that is neither in the config files nor MONAI's own."""
-    options = _options(arguments)
-    if isinstance(options.get("args_file"), str):
-        options = {**ConfigParser.load_config_files(options["args_file"]), **options}
-    if options.get("config_file") is None:
-        return  # a workflow class without a config
-    config = ConfigParser.load_config_files(options["config_file"])
-    reserved = {"workflow_name", "_meta_", *_parameters(run), *_parameters(ConfigWorkflow), *also_accepted}
-    if options.get("tracking") in DEFAULT_EXP_MGMT_SETTINGS:
-        tracking: dict[str, Any] = DEFAULT_EXP_MGMT_SETTINGS[options["tracking"]]
-        reserved.update(tracking["configs"])
-    files = options["config_file"]
-    source = files if isinstance(files, str) else " and ".join(map(str, files))
-    for name in options:
-        section, *rest = ReferenceResolver.split_id(name)
-        if section not in config and section not in reserved:
-            names = [key for key in config if not key.startswith("_") and key != "imports"]
-            if f"no{name}" in config:  # Fire reads a name without a value as a switch, and no... as switching off
-                raise InputError(f"--no{name} has no value: write --no{name} VALUE")
-            raise _unknown(name, section, [*names, *reserved], f"the top-level names in {source}")
-        if rest and section in config and section not in options:
-            _check_nested(name, rest, config[section], source)
+def _load(option: str, files: Any) -> dict[str, Any]:
+    """Return the content of config files, or raise InputError when one does not exist or is no YAML or JSON."""
+    separate = files.split(",") if isinstance(files, str) and not Path(files).is_file() else files
+    for file in [separate] if isinstance(separate, str) else separate:
+        if not Path(file).is_file():
+            raise InputError(f"--{option} {file}: no such file")
+        try:
+            ConfigParser.load_config_file(file)
+        except (yaml.YAMLError, ValueError) as error:  # JSON has ValueErrors
+            raise InputError(f"--{option} {file}: cannot be parsed: {_place_of(error)}") from error
+    try:
+        return ConfigParser.load_config_files(files)
+    except LookupError as error:
+        raise InputError(f"--{option} {files}: one does not fit the other: {one_line(error)}") from error
+
+
+def _place_of(error: Exception) -> str:
+    """Return what is wrong in a file and where, on one line."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"line {error.problem_mark.line + 1}: {error.problem or error.context}"
+    return one_line(error)
 
 
 def _check_nested(name: str, parts: Iterable[str], item: Any, source: str) -> None:

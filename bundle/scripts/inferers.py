@@ -135,7 +135,7 @@ class PseudoVolumeInferer(Inferer):
             return _with_grid_of(result, inputs, 1.0)
         x, y, slices = volume.shape
         size = (x, y, lattice.output_size(slices, self.upsampling))
-        _check_memory(2 * x * y * size[2], self.upsampling)
+        check_memory(2 * x * y * size[2], self.upsampling)
         self.progress_dir.mkdir(parents=True, exist_ok=True)
         device = inputs.device
         # Plain tensors from here on: one batch of slices at a time is on the device.
@@ -251,7 +251,7 @@ class AxialInferer(Inferer):
             )
         volume = torch.Tensor.as_subclass(inputs, torch.Tensor)[0, 0]
         x, y, slices = volume.shape
-        _check_memory(x * y * lattice.output_size(slices, factor), factor)
+        check_memory(x * y * lattice.output_size(slices, factor), factor)
         places = lattice.positions(slices, factor)
         output = torch.empty((1, 1, x, y, len(places)))
         bar = tqdm(total=len(places), desc="reconstructing", unit="slice", disable=not self.progress)
@@ -307,7 +307,7 @@ class AxialInferer(Inferer):
         return [max(0.0, 1 - (step + 0.5) / side) for step, side in zip(steps, roi)]
 
 
-def _check_memory(voxels: int, factor: float) -> None:
+def check_memory(voxels: int, factor: float) -> None:
     """Raise InputError where a volume of single-precision ``voxels`` and its copy for the file exceed the machine's memory."""
     needed = 2 * 4 * voxels
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -27,6 +27,16 @@ def claim_workdir(workdir: str | Path, settings: Mapping[str, Any]) -> None:
     Raises:
         InputError: if the folder holds a run with other settings, or cannot be written.
     """
+    check_workdir(workdir, settings)
+    write_json(Path(workdir) / "run.json", settings)
+
+
+def check_workdir(workdir: str | Path, settings: Mapping[str, Any]) -> None:
+    """Check that a working folder, if it is there, belongs to this run.
+
+    Raises:
+        InputError: if the folder holds a run with other settings.
+    """
     path = Path(workdir) / "run.json"
     if path.is_file():
         stored = json.loads(path.read_text(encoding="utf-8"))
@@ -36,7 +46,6 @@ def claim_workdir(workdir: str | Path, settings: Mapping[str, Any]) -> None:
                     f"--workdir {workdir} holds a run with {name} {stored.get(name)}, not {value}: "
                     "give another --workdir, or the same options to go on"
                 )
-    write_json(path, settings)
 
 
 def run_stages(config_dir: str | Path, stages: Sequence[Mapping[str, Any]]) -> None:

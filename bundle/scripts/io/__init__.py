@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,43 @@ _FORMATS = "TIFF (.tif, .tiff, .ome.tif, .ome.tiff) and NIfTI (.nii, .nii.gz)"
 # dtypes that the formats lack or that only some programs read, and what holds the same values
 _STORED_AS = {"int64": "int32", "uint64": "uint32", "float16": "float32"}
 _LARGEST_EXACT_INTEGER = 2**24  # of float32
+
+
+class Header(NamedTuple):
+    """What is known of a volume without its voxels.
+
+    Attributes:
+        shape: number of voxels (x, y, z).
+        dtype: NumPy's name of the file's type of voxel.
+        affine: 4x4, with the voxel size.
+        unit: of the affine: "nanometer", "micrometer", "millimeter", or "pixel" with voxels of size 1 when nothing is
+            known.
+    """
+
+    shape: tuple[int, int, int]
+    dtype: str
+    affine: np.ndarray
+    unit: str
+
+
+def read_header(path: str | os.PathLike, spacing: Sequence[float] | None = None) -> Header:
+    """
+    Read sizes, type and voxel size of a volume, and nothing else.
+
+    Args:
+        path: file or folder.
+        spacing: as in :func:`read_volume`.
+
+    Raises:
+        InputError: as :func:`read_volume`, but for what only the voxels can show.
+    """
+    file = _as_path(path)
+    new_sizes = None if spacing is None else _check_spacing(spacing)
+    shape, dtype, affine, unit = _read_with("read_header", file)
+    x, y, z = (int(size) for size in shape)
+    _check_layout((x, y, z), dtype, file)
+    affine, unit = _grid(affine, unit, new_sizes, file)
+    return Header((x, y, z), dtype.newbyteorder("=").name, affine, unit)
 
 
 def read_volume(path: str | os.PathLike, spacing: Sequence[float] | None = None) -> MetaTensor:
@@ -46,33 +83,22 @@ def read_volume(path: str | os.PathLike, spacing: Sequence[float] | None = None)
             three positive numbers.
     """
     file = _as_path(path)
-    if not file.exists():
-        raise InputError(f"{file}: no such file or folder")
-    if file.is_dir():
-        read: Any = slice_folder.read
-    elif file.name.lower().endswith(tiff.SUFFIXES):
-        read = tiff.read
-    elif file.name.lower().endswith(nifti.SUFFIXES):
-        read = nifti.read
-    else:
-        raise InputError(f"{file}: cannot be read; the formats are {_FORMATS} and folders of PNG or TIFF slices")
     new_sizes = None if spacing is None else _check_spacing(spacing)
-    try:
-        array, affine, unit = read(file)
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:  # each library has its own exceptions for a damaged file
-        raise InputError(f"{file}: cannot be read; is it complete and of that format? ({one_line(error)})") from error
+    array, affine, unit = _read_with("read", file)
     voxels = _check_voxels(array, file)
-    if affine is None:
-        affine = np.eye(4)
-    if new_sizes is not None:
-        affine = _with_voxel_size(affine, new_sizes)
-        unit = unit or "micrometer"
-    elif not (np.isfinite(affine).all() and (np.linalg.norm(affine[:3, :3], axis=0) > 0).all()):
-        raise InputError(f"{file}: its header has a voxel size that is not positive; give --spacing '[z,y,x]'")
-    meta = {"unit": unit or "pixel", "dtype": array.dtype.name, "filename_or_obj": str(file)}
+    affine, unit = _grid(affine, unit, new_sizes, file)
+    meta = {"unit": unit, "dtype": array.dtype.name, "filename_or_obj": str(file)}
     return MetaTensor(torch.from_numpy(voxels)[None], affine=torch.as_tensor(affine, dtype=torch.float64), meta=meta)
+
+
+def check_volume(path: str | os.PathLike, spacing: Sequence[float] | None = None) -> None:
+    """
+    Read a volume to its last voxel and keep nothing of it, before work that must not begin on a file that is bad.
+
+    Raises:
+        InputError: as :func:`read_volume`.
+    """
+    read_volume(path, spacing)
 
 
 def write_volume(volume: MetaTensor, path: str | os.PathLike) -> None:
@@ -135,6 +161,11 @@ def check_output(path: str | os.PathLike, overwrite: bool | str = False) -> None
         raise InputError(f"{file}: cannot be written to the folder {folder} ({error.strerror})") from error
 
 
+def stored_dtype(dtype: str) -> np.dtype:
+    """Return the type of voxel that a file of a volume of ``dtype`` gets: its own, or what holds the same values."""
+    return np.dtype(_STORED_AS.get(dtype, dtype))
+
+
 def _as_path(path: Any) -> Path:
     """Return the path; the command line turns a name of digits into a number and a missing value into True."""
     if path is None or path == "" or isinstance(path, bool):
@@ -142,6 +173,38 @@ def _as_path(path: Any) -> Path:
     if not isinstance(path, (str, os.PathLike)):
         raise InputError(f"a file name is needed, not {path!r}; write a name of digits as ./{path}")
     return Path(path)
+
+
+def _read_with(function: str, file: Path) -> Any:
+    """Return what ``function`` of the module for the file's format returns."""
+    if not file.exists():
+        raise InputError(f"{file}: no such file or folder")
+    if file.is_dir():
+        reader: Any = slice_folder
+    elif file.name.lower().endswith(tiff.SUFFIXES):
+        reader = tiff
+    elif file.name.lower().endswith(nifti.SUFFIXES):
+        reader = nifti
+    else:
+        raise InputError(f"{file}: cannot be read; the formats are {_FORMATS} and folders of PNG or TIFF slices")
+    try:
+        return getattr(reader, function)(file)
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # each library has its own exceptions for a damaged file
+        raise InputError(f"{file}: cannot be read; is it complete and of that format? ({one_line(error)})") from error
+
+
+def _grid(
+    affine: np.ndarray | None, unit: str | None, new_sizes: tuple[float, float, float] | None, file: Path
+) -> tuple[np.ndarray, str]:
+    """Return the affine and the unit of a volume from those of its file, which may be None, and of --spacing."""
+    affine = np.eye(4) if affine is None else affine
+    if new_sizes is not None:
+        return _with_voxel_size(affine, new_sizes), unit or "micrometer"
+    if not (np.isfinite(affine).all() and (np.linalg.norm(affine[:3, :3], axis=0) > 0).all()):
+        raise InputError(f"{file}: its header has a voxel size that is not positive; give --spacing '[z,y,x]'")
+    return affine, unit or "pixel"
 
 
 def _write_suffix(file: Path) -> str:
@@ -172,12 +235,17 @@ def _with_voxel_size(affine: np.ndarray, sizes: tuple[float, float, float]) -> n
     return result
 
 
+def _check_layout(shape: tuple[int, ...], dtype: np.dtype, file: Path) -> None:
+    """Raise InputError when sizes (x, y, z) and type are not those of a volume to work with."""
+    if dtype.kind not in "uif":
+        raise InputError(f"{file}: has voxels of type {dtype}; save it as greyscale integers or floats")
+    if shape[2] < 2 or 0 in shape:
+        raise InputError(f"{file}: has {shape[2]} slice; at least 2 are needed")
+
+
 def _check_voxels(array: np.ndarray, file: Path) -> np.ndarray:
     """Return the voxels (x, y, z) as float32, or raise InputError when they are no volume to work with."""
-    if array.dtype.kind not in "uif":
-        raise InputError(f"{file}: has voxels of type {array.dtype}; save it as greyscale integers or floats")
-    if array.shape[2] < 2 or 0 in array.shape:
-        raise InputError(f"{file}: has {array.shape[2]} slice; at least 2 are needed")
+    _check_layout(array.shape, array.dtype, file)
     if array.dtype.kind in "ui" and array.dtype.itemsize > 2:
         largest = max(abs(int(array.min())), abs(int(array.max())))
         if largest > _LARGEST_EXACT_INTEGER:
@@ -195,7 +263,7 @@ def _check_voxels(array: np.ndarray, file: Path) -> np.ndarray:
 
 def _to_dtype(array: np.ndarray, dtype: str) -> np.ndarray:
     """Return the array in a dtype that can be stored; integers are rounded and clipped."""
-    target = np.dtype(_STORED_AS.get(dtype, dtype))
+    target = stored_dtype(dtype)
     if array.dtype == target:
         return array
     if target.kind not in "ui":

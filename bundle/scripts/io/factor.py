@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 
 from scripts import lattice
-from scripts.io import read_volume
+from scripts.io import read_header
 
 
 def axial_factor(path: str | os.PathLike, spacing: Sequence[float] | None = None, factor: float | None = None) -> float:
@@ -21,7 +21,7 @@ def axial_factor(path: str | os.PathLike, spacing: Sequence[float] | None = None
     Raises:
         InputError: if the factor is not above 1, or the file cannot be used.
     """
-    volume = read_volume(path, spacing)  # also with a factor: a file that cannot be used is found before any work
+    header = read_header(path, spacing)  # also with a factor: a file that cannot be used is found before any work
     if factor is not None:
         return lattice.check_factor(factor)
-    return lattice.isotropic_factor(lattice.voxel_size(volume.affine.numpy()))
+    return lattice.isotropic_factor(lattice.voxel_size(header.affine))

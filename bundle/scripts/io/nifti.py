@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import gzip
+import math
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -43,6 +45,38 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray, str | None]:
         with gzip.open(path) as file:  # to the end, where the checksum is; nibabel stops before it
             while file.read(2**24):
                 pass
+    image = _open(path)
+    array = np.asanyarray(image.dataobj).reshape(image.shape[:3])
+    if array.dtype != image.get_data_dtype():  # scaled while it was read, to float64
+        array = array.astype(np.float32)
+    return array, *_grid(image)
+
+
+def read_header(path: Path) -> tuple[tuple[int, ...], np.dtype, np.ndarray, str | None]:
+    """
+    Read what :func:`read` returns without the voxels; only an uncompressed file that ends too early is found.
+
+    Args:
+        path: file to read.
+
+    Returns:
+        The sizes (x, y, z), the dtype that :func:`read` gives, the affine and its unit.
+
+    Raises:
+        InputError: as :func:`read`.
+    """
+    image = _open(path)
+    proxy: Any = image.dataobj  # of a file: where its voxels begin and how they are scaled
+    shape, dtype = image.shape[:3], image.get_data_dtype()
+    needed, size = proxy.offset + math.prod(shape) * dtype.itemsize, path.stat().st_size
+    if not path.name.lower().endswith(".gz") and size < needed:
+        raise OSError(f"ends at byte {size}, but its voxels go on to {needed}")
+    scaled = (proxy.slope, proxy.inter) != (1.0, 0.0)
+    return shape, np.dtype(np.float32) if scaled else dtype, *_grid(image)
+
+
+def _open(path: Path) -> nib.Nifti1Image:
+    """Return the image of the file, or raise InputError when it is no single-channel volume."""
     image = nib.load(path)
     if not isinstance(image, nib.Nifti1Image):  # Nifti2Image is one too
         raise InputError(f"{path}: is not a NIfTI file in spite of its name; save it as .nii.gz or .ome.tif")
@@ -54,13 +88,15 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray, str | None]:
         raise InputError(f"{path}: holds {int(np.prod(image.shape[3:]))} volumes or channels; save one of them")
     if len(image.shape) < 3:
         raise InputError(f"{path}: is a single 2-D image, but a volume is needed; give a stack of slices")
-    array = np.asanyarray(image.dataobj).reshape(image.shape[:3])
-    if array.dtype != image.get_data_dtype():  # scaled while it was read, to float64
-        array = array.astype(np.float32)
+    return image
+
+
+def _grid(image: nib.Nifti1Image) -> tuple[np.ndarray, str | None]:
+    """Return the affine in our unit, and that unit."""
     affine = np.array(image.affine, dtype=float)
     unit, scale = _READ_UNITS.get(image.header.get_xyzt_units()[0], (None, 1.0))
     affine[:3] *= scale
-    return array, affine, unit
+    return affine, unit
 
 
 def write(array: np.ndarray, affine: np.ndarray, unit: str, path: Path) -> None:

@@ -29,14 +29,7 @@ def read(path: Path) -> tuple[np.ndarray, None, None]:
     Raises:
         InputError: there are no slices, PNG and TIFF are mixed, or a file is not like the others.
     """
-    files = sorted(
-        (file for file in path.iterdir() if file.name.lower().endswith(SUFFIXES) and not file.name.startswith(".")),
-        key=natural_key,
-    )
-    if not files:
-        raise InputError(f"{path}: is a folder without slices; it must hold 2-D images ending in {', '.join(SUFFIXES)}")
-    if len({file.suffix.lower() == ".png" for file in files}) > 1:
-        raise InputError(f"{path}: holds both PNG and TIFF files; leave the slices of one volume alone in the folder")
+    files = _slices(path)
     first = _read_slice(files[0])
     array = np.empty((len(files), *first.shape), first.dtype)
     array[0] = first
@@ -48,6 +41,37 @@ def read(path: Path) -> tuple[np.ndarray, None, None]:
             )
         array[index] = pixels
     return array.transpose(2, 1, 0), None, None
+
+
+def read_header(path: Path) -> tuple[tuple[int, ...], np.dtype, None, None]:
+    """
+    Read what :func:`read` returns without the pixels: only the first slice is opened.
+
+    Args:
+        path: the folder.
+
+    Returns:
+        The sizes (x, y, z), the dtype of the first slice, and two times None.
+
+    Raises:
+        InputError: there are no slices, PNG and TIFF are mixed, or the first cannot be read.
+    """
+    files = _slices(path)
+    first = _read_slice(files[0])
+    return (*first.shape[::-1], len(files)), first.dtype, None, None
+
+
+def _slices(path: Path) -> list[Path]:
+    """Return the files of the slices in their order."""
+    files = sorted(
+        (file for file in path.iterdir() if file.name.lower().endswith(SUFFIXES) and not file.name.startswith(".")),
+        key=natural_key,
+    )
+    if not files:
+        raise InputError(f"{path}: is a folder without slices; it must hold 2-D images ending in {', '.join(SUFFIXES)}")
+    if len({file.suffix.lower() == ".png" for file in files}) > 1:
+        raise InputError(f"{path}: holds both PNG and TIFF files; leave the slices of one volume alone in the folder")
+    return files
 
 
 def natural_key(file: Path) -> list[str | int]:

@@ -55,17 +55,28 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray | None, str | None]:
         InputError: the file holds something else than one single-channel volume, or it is damaged.
     """
     with _open(path) as tif:
-        array, axes = _read_pages(tif, path)
-        if array.ndim < 3:
-            raise InputError(f"{path}: is a single 2-D image, but a volume is needed; give a stack of slices")
-        if array.ndim > 3:
-            raise InputError(
-                f"{path}: has the axes {axes} of sizes {array.shape}, but a volume has three; save one time point or "
-                "position as a file of its own"
-            )
-        sizes, unit = _voxel_size(tif, path)
-    affine = None if sizes is None else np.diag([*sizes, 1.0])
+        _, affine, unit = _describe_stack(tif, path)
+        array = _read_pages(tif, path)
     return array.transpose(2, 1, 0), affine, unit
+
+
+def read_header(path: Path) -> tuple[tuple[int, ...], np.dtype, np.ndarray | None, str | None]:
+    """
+    Read what :func:`read` returns without the pixels; a file that ends too early is found all the same.
+
+    Args:
+        path: file to read.
+
+    Returns:
+        The sizes (x, y, z), the dtype of the file, the affine and its unit.
+
+    Raises:
+        InputError: as :func:`read`.
+    """
+    with _open(path) as tif:
+        shape, affine, unit = _describe_stack(tif, path)
+        dtype = tif.series[0].dtype
+    return shape[::-1], np.dtype(dtype), affine, unit
 
 
 def read_slice(path: Path) -> np.ndarray:
@@ -82,7 +93,7 @@ def read_slice(path: Path) -> np.ndarray:
         InputError: the file holds something else than one single-channel image, or it is damaged.
     """
     with _open(path) as tif:
-        array, axes = _read_pages(tif, path)
+        array = _read_pages(tif, path)
     if array.ndim != 2:
         raise InputError(f"{path}: holds {array.shape[0]} pages, but each file in a folder must be one 2-D slice")
     return array
@@ -149,8 +160,23 @@ def _open(path: Path) -> Iterator[tifffile.TiffFile]:
         tifffile_logger.propagate = propagate
 
 
-def _read_pages(tif: tifffile.TiffFile, path: Path) -> tuple[np.ndarray, str]:
-    """Return the one image of the file without axes of length 1, and the names of the axes that are left."""
+def _describe_stack(tif: tifffile.TiffFile, path: Path) -> tuple[tuple[int, ...], np.ndarray | None, str | None]:
+    """Return the sizes (z, y, x) of the stack, its affine and unit, or raise InputError when it is none."""
+    shape, axes, _ = _layout(tif, path)
+    if len(shape) < 3:
+        raise InputError(f"{path}: is a single 2-D image, but a volume is needed; give a stack of slices")
+    if len(shape) > 3:
+        raise InputError(
+            f"{path}: has the axes {axes} of sizes {shape}, but a volume has three; save one time point or "
+            "position as a file of its own"
+        )
+    sizes, unit = _voxel_size(tif, path)
+    return shape, None if sizes is None else np.diag([*sizes, 1.0]), unit
+
+
+def _layout(tif: tifffile.TiffFile, path: Path) -> tuple[tuple[int, ...], str, bool]:
+    """Return sizes and names of the axes of the one image of the file, without those of length 1, and whether each
+    page is a series of its own."""
     file_size = tif.filehandle.size
     for page in tif.pages:
         for offset, count in zip(page.dataoffsets, page.databytecounts):
@@ -167,15 +193,19 @@ def _read_pages(tif: tifffile.TiffFile, path: Path) -> tuple[np.ndarray, str]:
     axes, shape = ("IYX", (len(series), *series[0].shape)) if pages_of_a_stack else (series[0].axes, series[0].shape)
     for axis, size in zip(axes, shape):
         if axis in "CS" and size > 1:
-            kind = "colour image" if axis == "S" else "image"
-            raise InputError(f"{path}: is a {kind} of {size} channels; save one channel in greyscale")
+            kind = "a colour image" if axis == "S" else "an image"
+            raise InputError(f"{path}: is {kind} of {size} channels; save one channel in greyscale")
     if None in series[0].pages:
         raise OSError("pages are missing")
-    array = tif.asarray(key=slice(None)) if pages_of_a_stack else series[0].asarray()
-    array = array.reshape(shape)
     kept = [index for index, (axis, size) in enumerate(zip(axes, shape)) if size > 1 or axis in "ZYX"]
-    array = array.reshape([shape[index] for index in kept])
-    return array, "".join(axes[index] for index in kept)
+    return tuple(shape[index] for index in kept), "".join(axes[index] for index in kept), pages_of_a_stack
+
+
+def _read_pages(tif: tifffile.TiffFile, path: Path) -> np.ndarray:
+    """Return the one image of the file without axes of length 1."""
+    shape, _, pages_of_a_stack = _layout(tif, path)
+    array = tif.asarray(key=slice(None)) if pages_of_a_stack else tif.series[0].asarray()
+    return array.reshape(shape)
 
 
 def _voxel_size(tif: tifffile.TiffFile, path: Path) -> tuple[tuple[float, float, float] | None, str | None]:

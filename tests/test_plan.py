@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``run check`` tells what a run would do, does none of it, and ends in the error of the run where that would fail."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from bundle_run import AENET, AENET_TRAINING, BUNDLE, PRIOR_NETWORK, PRIOR_TRAINING, succeed
+from monai.bundle import ConfigWorkflow
+
+from scripts import plan
+from scripts.command_line import _input_error
+from scripts.networks.aenet import AENet
+from scripts.networks.nafnet import ConditionalNAFNet
+from scripts.networks.weights import save_weights
+
+SHAPE = (13, 40, 48)  # (z, y, x)
+NUMBERS = {"percentiles": [0.1, 99.9], "gap_range": [2, 12]}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("plan")
+    voxels = np.random.default_rng(0).integers(20, 200, SHAPE).astype(np.uint16)
+    tifffile.imwrite(
+        path / "in.tif", voxels, imagej=True, resolution=(1, 1), metadata={"axes": "ZYX", "spacing": 2.5, "unit": "nm"}
+    )
+    tifffile.imwrite(path / "nan.tif", np.where(voxels == voxels[0, 0, 0], np.nan, voxels).astype(np.float32))
+    save_weights(AENet(AENET["widths"], AENET["strides"], NUMBERS), path / "aenet.pt")
+    numbers = {"delta": 50 / 255, "steps": 100, "percentiles": [0.1, 99.9], "upsampling": 2.5}
+    save_weights(ConditionalNAFNet(**PRIOR_NETWORK, settings=numbers), path / "prior.pt")
+    return path
+
+
+def check(config: str, options: dict[str, Any]) -> None:
+    workflow = ConfigWorkflow(
+        str(BUNDLE / "configs" / f"{config}.yaml"), workflow_type=None, logging_file=False, run_id="check", **options
+    )
+    workflow.initialize()
+    workflow.run()
+
+
+@pytest.fixture
+def page(folder, monkeypatch, capsys):
+    """Checks a config in the folder, whose files must stay as they are, and returns the page on one line."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(plan, "_ENOUGH_SECONDS", 0)  # the smallest trial will do
+
+    def of(config: str, **options: Any) -> str:
+        before = sorted(str(file) for file in folder.rglob("*"))
+        check(config, {"volume": "in.tif", **options})
+        assert sorted(str(file) for file in folder.rglob("*")) == before
+        return " ".join(capsys.readouterr().out.split())
+
+    return of
+
+
+def refusal(config: str, **options: Any) -> str:
+    with pytest.raises(Exception) as error:  # noqa: B017 (MONAI wraps it)
+        check(config, {"volume": "in.tif", **options})
+    return str(_input_error(error.value))
+
+
+def test_inference(page):
+    told = page("inference", output="out.nii.gz", weights="aenet.pt", tile=32, **AENET)
+    for words in (
+        "in.tif: 48 x 40 x 13 voxels (x, y, z), uint16, values from 20 to 199",
+        "1 x 1 x 2.5 nanometer (x, y, z), from the file",
+        "factor 2.5, from the voxel size",
+        "out.nii.gz: 48 x 40 x 31 voxels of 1 x 1 x 1 nanometer, uint16",
+        "13 become 31: 7 of the input (23%) and 24 new; 2 new in the first interval (slices 1 to 2), 2 in the last",
+        "aenet.pt: fit the network",
+        "24 new slices of 48 x 40 in 2 x 2 tiles of 32 x 32",
+        "memory about",
+        "time about",
+    ):
+        assert words in told
+    assert "warning" not in told
+
+
+def test_warnings_are_no_errors(page, folder):
+    (folder / "old.tif").write_text("the user's")
+    told = page("inference", output="old.tif", weights="aenet.pt", factor=20, **AENET)
+    assert "warning old.tif exists: the run needs --overwrite true" in told
+    assert "warning the factor 20 is outside the range" in told
+    told = page("inference", output="old.tif", weights="aenet.pt", factor=2, overwrite="true", **AENET)
+    assert "old.tif exists and would be replaced" in told
+
+
+def test_what_would_fail_fails_alike(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    good = {"output": "out.tif", "weights": "aenet.pt", **AENET}
+    assert "nan.tif: has" in refusal("inference", **{**good, "volume": "nan.tif", "factor": 2})
+    assert "weights of another network" in refusal("inference", **{**good, "weights": "prior.pt"})
+    assert "the output would need" in refusal("inference", **good, factor=1e9)
+    assert "this format cannot be written" in refusal("inference", **{**good, "output": "x.png"})
+    assert "--output is missing" in refusal("inference", weights="aenet.pt")
+    assert "too few for four planes" in refusal("train", **AENET, **AENET_TRAINING, output_dir="a", gap_range=[15, 16])
+    assert "--preset fast" in refusal("d2r", output="out.tif", workdir="w", preset="fast")
+
+
+def test_only_the_header_of_a_large_volume_is_read(page, monkeypatch):
+    monkeypatch.setattr(plan, "READ_UP_TO", 100)
+    told = page("inference", volume="nan.tif", output="out.tif", weights="aenet.pt", factor=2, **AENET)
+    assert "values not read" in told and "only its header was read" in told
+
+
+def test_stages_one_by_one(page):
+    told = page("train_diffusion", output_dir="prior", **PRIOR_NETWORK, **PRIOR_TRAINING)
+    assert "4 steps of 2 patches of 32 x" in told and "prior/model_diffusion.pt" in told
+    told = page("generate", output_dir="pseudo", weights="prior.pt", **PRIOR_NETWORK)
+    assert "40 XZ and 48 YZ slices, 8 evaluations" in told and "pseudo/pseudo_hr.tif: 48 x 40 x 31 voxels" in told
+    told = page("train", output_dir="aenet", **AENET, **AENET_TRAINING)
+    assert "4 steps of 2 patches of" in told and "aenet/model.pt" in told
+
+
+def test_d2r_tells_what_is_done_before(page, folder):
+    quick = {"prior": PRIOR_TRAINING, "prior_network": PRIOR_NETWORK, "generate": {"evaluations": 2}}
+    presets = {"quick": {**quick, "aenet": AENET_TRAINING, "aenet_network": AENET}}
+    options = {"output": "out.tif", "workdir": "W", "preset": "quick", "presets": presets, "factor": 2}
+    told = page("d2r", **options)
+    assert "W: nothing there yet" in told and "done before" not in told
+    for number, words in enumerate(("4 steps of 2", "2 evaluations", "4 steps of 2", "12 new slices"), 1):
+        assert words in told.split(f"{number} of 4 ")[1].split(f"{number + 1} of 4 ")[0]
+    (folder / "W" / "prior").mkdir(parents=True)
+    (folder / "W" / "prior" / "model_diffusion.pt").write_text("finished")
+    (folder / "W" / "run.json").write_text(json.dumps({"volume": "in.tif"}))
+    assert "--workdir W holds a run with factor None, not 2.0" in refusal("d2r", **options)
+    (folder / "W" / "run.json").unlink()
+    assert "1 of 4 stage I, learn the prior: done before (W/prior/model_diffusion.pt)" in page("d2r", **options)
+    assert "1 of 2 stage III" in page("d2r", **options, upsampling=1)
+
+
+def test_interrupted_training_counts_what_is_left(page, folder, monkeypatch):
+    monkeypatch.setattr(plan.TrainingCost, "_epochs_done", lambda self: 1)
+    told = page("train", output_dir="aenet", **AENET, **AENET_TRAINING)
+    assert "2 steps of 2 patches" in told and "epochs 1 to 1 of 2 were done before" in told
+
+
+def test_missing_packages_and_other_versions(tmp_path):
+    document = {"numpy_version": np.__version__, "required_packages_version": {"no-such-package": "1", "scipy": "0.1"}}
+    (tmp_path / "metadata.json").write_text(json.dumps(document))
+    told = plan.packages(tmp_path / "metadata.json")
+    assert "missing: no-such-package; install with pip install no-such-package" in told
+    assert "(0.1)" in told and "numpy" not in told
+
+
+def test_about():
+    words = {0.01: "1 s", 42.4: "42 s", 100: "1.7 min", 3000: "50 min", 8000: "2.2 h", 400000: "4.6 days"}
+    assert {seconds: plan.about(seconds) for seconds in words} == {s: f"about {w}" for s, w in words.items()}
+
+
+def test_check_from_another_folder_with_bundle_root(folder):
+    options = {"volume": "in.tif", "output": "out.tif", "bundle_root": BUNDLE, "factor": 2}
+    done = succeed("inference.yaml", {"run_id": "check", **options}, cwd=folder)
+    assert f"{BUNDLE}/models/model.pt: fit the network" in " ".join(done.stdout.split())
+    assert not (folder / "out.tif").exists()
