@@ -10,6 +10,7 @@ LABEL_VENV := .venv-monailabel
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 # Configs name the bundle's own code as scripts.<module>, so the commands run from bundle/.
 BUNDLE_RUN = cd bundle && ../$(VENV)/bin/python -m monai.bundle run
+CHECKED = bundle tests docs examples monailabel release
 PINNED = setup.cfg pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
@@ -30,9 +31,9 @@ test: $(VENV)/installed-test ## run the test suite; PYTEST_ARGS="-k lattice" run
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(VENV)/bin/python -m pytest tests $(PYTEST_ARGS)
 
 check: $(VENV)/installed-dev ## run black, isort, flake8 and mypy
-	$(VENV)/bin/python -m black --check --line-length 120 bundle tests release
-	$(VENV)/bin/python -m isort --check-only bundle tests release
-	$(VENV)/bin/python -m flake8 bundle tests release
+	$(VENV)/bin/python -m black --check --line-length 120 $(CHECKED)
+	$(VENV)/bin/python -m isort --check-only $(CHECKED)
+	$(VENV)/bin/python -m flake8 $(CHECKED)
 	$(VENV)/bin/python -m mypy
 
 docs: $(VENV)/installed-test ## build the documentation site into site/
@@ -58,7 +59,7 @@ monailabel: $(LABEL_VENV)/installed ## try the bundle in a MONAI Label server on
 
 clean: ## delete demo/, runs/, caches and the environment
 	rm -rf demo runs site build dist d2r_bundle.egg-info .pytest_cache .mypy_cache "$(VENV)" "$(LABEL_VENV)"
-	find bundle tests release -name __pycache__ -type d -prune -exec rm -rf {} +
+	find bundle tests monailabel release -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp a set of packages: pip runs again only when what it reads has changed.
 $(VENV)/installed: $(PINNED) | $(VENV)/bin/pip

@@ -392,25 +392,6 @@ def test_inference_with_the_shipped_weights(places):
     check_copies(volume, np.asarray(nib.load(place.folder / "shipped.nii").dataobj), FACTOR)
 
 
-def test_properties_of_inference(places, aenet):
-    from monai.bundle import ConfigWorkflow
-
-    place = places["inside"]
-    workflow = ConfigWorkflow(
-        str(BUNDLE / "configs" / "inference.yaml"),
-        meta_file=str(BUNDLE / "configs" / "metadata.json"),
-        logging_file=False,
-        workflow_type="infer",
-        volume=str(place.folder / "sample" / "sample_lowres.tif"),
-        output=str(place.folder / "unused.tif"),
-        weights=str(place.folder / "aenet" / "model.pt"),
-        gap_range=[2, 6],
-        **AENET,
-    )
-    workflow.initialize()
-    assert workflow.check_properties() == []
-
-
 # --------------------------------------------------------------------------------------------------------- scores
 
 

@@ -279,3 +279,9 @@ def test_other_settings_are_an_error(own, message):
     stored = Settings({"delta": 0.2, "gap_range": [2, 12]}).state_dict()
     with pytest.raises(RuntimeError, match=message):
         Settings(own).load_state_dict(stored)
+
+
+def test_weights_without_settings_are_refused_by_a_lenient_load_too():
+    """As MONAI Label's, which would go on with a network of random weights."""
+    with pytest.raises(RuntimeError, match="another network"):
+        AENet(**SMALL, settings={"delta": 0.2}).load_state_dict({"other": torch.zeros(1)}, strict=False)

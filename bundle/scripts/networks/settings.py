@@ -40,7 +40,9 @@ def _compare(
     for name, own in module.named_buffers():
         stored = state_dict.get(prefix + name)
         if stored is None:
-            continue  # reported as a missing key
+            # Also in a load that is not strict, which would go on with whatever weights fit by name, or none.
+            error_msgs.append(f"the weights have no {prefix}{name}: they belong to another network")
+            continue
         if stored.shape != own.shape or not torch.allclose(stored.float().cpu(), own.cpu(), rtol=1e-4):
             error_msgs.append(
                 f"the weights were trained with {name} = {_number(stored)}, the configuration says {_number(own)}"
