@@ -5,13 +5,24 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+from bundle_run import BUNDLE
 
+from scripts.command_line import check_command
+from scripts.option_help import read_help
 from scripts.report import score_table
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+SITE = REPOSITORY / "docs"
+DOCUMENTS = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "bundle/docs/README.md")]
+PAGES = [*DOCUMENTS, *sorted(SITE.rglob("*.md"))]
+PAGE_IDS = [page.relative_to(REPOSITORY).as_posix() for page in PAGES]
+# of MONAI, TensorBoard, d2r.py and MONAI Label; and one that a page shows as a mistake
+OTHER_OPTIONS = {"config_file", "bundle_root", "logdir", "completion", "studies", "host", "port", "conf", "infrer"}
+OTHER_CONFIGS = {"my", "<name>"}  # stand for a file of the reader
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 MODEL_PAGE = (REPOSITORY / "bundle" / "docs" / "README.md").read_text(encoding="utf-8")
 SCORES = json.loads((REPOSITORY / "bundle" / "docs" / "figures" / "fib25_test_x8.json").read_text(encoding="utf-8"))
@@ -24,14 +35,60 @@ def test_scores_are_those_of_the_run(page):
     assert score_table(rows, SCORES["gain over the better interpolation"]) in page
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "bundle/docs/README.md"])
-def test_named_files_exist(page):
-    folder = (REPOSITORY / page).parent
-    text = (REPOSITORY / page).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
-        assert (folder / target).exists(), target
-    for config in re.findall(r"configs/(\w+\.yaml)", text):
-        assert (REPOSITORY / "bundle" / "configs" / config).is_file(), config
+def headings(page: Path) -> set[str]:
+    """Anchors of a page: GitHub's and MkDocs' are the same for its headings."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w-]", "", title.lower().replace(" ", "-")) for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
+def test_links_lead_somewhere(page):
+    for target, anchor in re.findall(r"\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]*))?\)", page.read_text(encoding="utf-8")):
+        if target.endswith("lattice.svg"):
+            continue  # drawn with the site
+        if "files/" in target:  # a copy on the site
+            assert (REPOSITORY / target.split("files/")[1]).is_file(), target
+            continue
+        linked = page.parent / target if target else page
+        assert linked.exists(), target
+        if anchor and not anchor.startswith("scripts.") and "<!-- " not in linked.read_text(encoding="utf-8"):
+            assert anchor in headings(linked), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
+def test_named_configs_and_options_exist(page):
+    text = page.read_text(encoding="utf-8")
+    for config in re.findall(r"([\w<>]+)\.yaml", text):
+        assert config in OTHER_CONFIGS or (BUNDLE / "configs" / f"{config}.yaml").is_file(), config
+    known = {option.name for config in (BUNDLE / "configs").glob("*.yaml") for option in read_help(config).options}
+    for option in re.findall(r"(?<![\w-])--(\w+)", text):
+        assert option in known | OTHER_OPTIONS, option
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words after ``monai.bundle run`` of each command that a page shows."""
+    lines = [line.strip(" `") for line in re.sub(r"\\\n", " ", text).splitlines()]
+    found = []
+    for line in lines:
+        words = shlex.split(line, comments=True) if re.match(r"\S*python -m monai|d2r ", line) else []
+        if words[1:4] == ["-m", "monai.bundle", "run"]:
+            found.append(words[4:])
+        elif words[:1] == ["d2r"] and words[1:]:
+            found.append([*words[2:], "--config_file", f"configs/{words[1]}.yaml"])
+    return [[word.replace("/path/to/bundle/", "") for word in words] for words in found]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
+def test_commands_have_options_of_their_config(page, monkeypatch):
+    monkeypatch.chdir(BUNDLE)
+    for words in commands(page.read_text(encoding="utf-8")):
+        check_command(words)
+
+
+def test_commands_are_found():
+    # so that the test above cannot pass on nothing
+    assert len(commands((SITE / "tutorial.md").read_text(encoding="utf-8"))) >= 7
+    assert len(commands((SITE / "how-to" / "commands.md").read_text(encoding="utf-8"))) >= 6
 
 
 def test_readme_shows_the_two_commands():
