@@ -10,11 +10,11 @@ LABEL_VENV := .venv-monailabel
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 # Configs name the bundle's own code as scripts.<module>, so the commands run from bundle/.
 BUNDLE_RUN = cd bundle && ../$(VENV)/bin/python -m monai.bundle run
-CHECKED = bundle tests docs examples monailabel release
+CHECKED = benchmarks bundle tests docs examples monailabel release
 PINNED = setup.cfg pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs weights bundle monailabel clean
+.PHONY: help demo test check docs speed weights bundle monailabel clean
 
 help: ## list the targets
 	@echo "usage: make TARGET"
@@ -38,6 +38,9 @@ check: $(VENV)/installed-dev ## run black, isort, flake8 and mypy
 
 docs: $(VENV)/installed-test ## build the documentation site into site/
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
+
+speed: $(VENV)/installed ## measure how fast each stage is on this machine (runs/speed.json)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(VENV)/bin/python benchmarks/speed.py
 
 weights: data-given $(VENV)/installed ## repeat the training of the shipped weights: make weights DATA=volume or folder of slices
 	volume=$$(realpath "$(DATA)") && $(BUNDLE_RUN) --config_file configs/decimate.yaml --volume "$$volume" \
