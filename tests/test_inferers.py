@@ -13,7 +13,14 @@ from monai.inferers.utils import _get_scan_interval
 
 from scripts import lattice
 from scripts.errors import InputError
-from scripts.inferers import AxialInferer, NoiseInferer, PseudoVolumeInferer, RestorationInferer, SequenceInferer
+from scripts.inferers import (
+    AxialInferer,
+    NoiseInferer,
+    PseudoVolumeInferer,
+    RestorationInferer,
+    SequenceInferer,
+    _shares,
+)
 from scripts.networks.aenet import AENet, ChannelGate
 from scripts.sde import MeanRevertingSDE
 from scripts.transforms.axial_interpolate import axial_interpolate
@@ -167,13 +174,16 @@ def test_tiles_of_an_untrained_network_leave_no_seam(untrained, tile):
     assert torch.allclose(result, axial_interpolate(data, 4, "linear"), atol=1e-5)
 
 
-@pytest.mark.parametrize("overlap", [0.1, 0.25, 0.5])
+@pytest.mark.parametrize("overlap", [0.0, 0.1, 0.25, 0.5])
 def test_tiles_begin_on_the_pooling_grid(overlap):
-    inferer = AxialInferer(2, overlap=overlap)
-    for tile in range(32, 2049, 32):
-        (interval,) = _get_scan_interval((5000,), (tile,), 1, inferer._aligned_overlap([tile]))
-        assert interval % 32 == 0, tile
-        assert interval <= max(32, tile * (1 - overlap))
+    """MONAI takes the overlap as a share and must arrive at the very steps that were planned."""
+    for size in range(33, 3000, 61):
+        for tile in (32, 96, 256, 512):
+            plan = lattice.tiling(size, tile, overlap, 32)
+            if plan.number > 1:
+                padded = lattice.padded_size(size, 32)
+                (interval,) = _get_scan_interval((padded,), (plan.side,), 1, _shares([plan]))
+                assert interval == plan.step, (size, tile)
 
 
 # ---- sequences and noise ---------------------------------------------------------------------------------------------

@@ -156,6 +156,28 @@ def test_affine_keeps_the_origin_and_divides_z():
     assert affine[2, 2] == 32
 
 
-@pytest.mark.parametrize("size, tile, expected", [(37, 128, 64), (128, 128, 128), (300, 128, 128), (300, 100, 128)])
-def test_tile_size(size, tile, expected):
-    assert lattice.tile_size(size, tile, 32) == expected
+@pytest.mark.parametrize(
+    "size, tile, expected",
+    [
+        (37, 128, (64, 64, 1)),
+        (128, 128, (128, 128, 1)),
+        (520, 512, (320, 224, 2)),
+        (300, 128, (128, 96, 3)),
+        (300, 100, (128, 96, 3)),
+        (1000, 32, (32, 32, 32)),
+    ],
+)
+def test_tiling(size, tile, expected):
+    assert lattice.tiling(size, tile, 0.25, 32) == expected
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.6])
+def test_tiles_cover_the_plane_with_little_to_spare(overlap):
+    for size in range(1, 3000, 37):
+        for tile in (32, 96, 512):
+            side, step, number = lattice.tiling(size, tile, overlap, 32)
+            assert side <= lattice.padded_size(tile, 32) and side % 32 == 0 and step % 32 == 0
+            assert side + (number - 1) * step >= size
+            if number > 1:
+                assert step <= max(32, side * (1 - overlap))
+                assert side + (number - 2) * step < lattice.padded_size(size, 32)  # none is superfluous

@@ -283,7 +283,7 @@ class AxialInferer(Inferer):
         # Padded to the network's pooling grid, so that the last tile begins on it as well.
         padding = (0, -y % GRID, 0, -x % GRID)
         planes = F.pad(planes, padding, mode="replicate")
-        roi = [lattice.tile_size(side, self.tile, GRID) for side in (x, y)]
+        tilings = [lattice.tiling(side, self.tile, self.overlap, GRID) for side in (x, y)]
 
         def decode_all(tiles: torch.Tensor) -> torch.Tensor:
             with _autocast(tiles, self.amp):
@@ -294,17 +294,16 @@ class AxialInferer(Inferer):
                     parts.append(network.decode(features, some, gap).float()[:, 0])
             return torch.cat(parts)[None]
 
-        slices = sliding_window_inference(
-            planes, roi, 1, decode_all, overlap=self._aligned_overlap(roi), mode="gaussian"
-        )
+        sides = [tiling.side for tiling in tilings]
+        slices = sliding_window_inference(planes, sides, 1, decode_all, overlap=_shares(tilings), mode="gaussian")
         assert isinstance(slices, torch.Tensor)  # one network output, one tensor
         return slices[0, :, :x, :y]
 
-    def _aligned_overlap(self, roi: Sequence[int]) -> list[float]:
-        """Overlaps whose tile steps are multiples of the pooling grid."""
-        steps = [max(GRID, int(side * (1 - self.overlap)) // GRID * GRID) for side in roi]
-        # MONAI truncates side * (1 - overlap): half a voxel keeps the step whole whatever the rounding.
-        return [max(0.0, 1 - (step + 0.5) / side) for step, side in zip(steps, roi)]
+
+def _shares(tilings: Sequence[lattice.Tiling]) -> list[float]:
+    """Overlaps as MONAI wants them, shares of a tile, that give exactly the steps of the tilings."""
+    # MONAI truncates side * (1 - overlap): half a voxel keeps the step whole whatever the rounding.
+    return [max(0.0, 1 - (step + 0.5) / side) for side, step, _ in tilings]
 
 
 def check_memory(voxels: int, factor: float) -> None:

@@ -118,12 +118,40 @@ def padded_size(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
 
 
-def tile_size(size: int, tile: int, multiple: int) -> int:
-    """Side of the tile for a plane side of ``size``: the whole (padded) side if it fits, otherwise ``tile``.
+class Tiling(NamedTuple):
+    """How a side of a plane is cut into equal tiles that overlap.
 
-    Both are multiples of ``multiple``, so every tile begins on the network's pooling grid and agrees with the whole.
+    Attributes:
+        side: of a tile.
+        step: from the beginning of a tile to that of the next; the last one begins earlier if it would reach too far.
+        number: of tiles.
     """
-    return min(padded_size(size, multiple), padded_size(tile, multiple))
+
+    side: int
+    step: int
+    number: int
+
+
+def tiling(size: int, tile: int, overlap: float, multiple: int) -> Tiling:
+    """The fewest tiles for a plane side of ``size``, and of those the smallest: 520 voxels are two tiles of 320, not of 512.
+
+    Sides and steps are multiples of ``multiple``, so every tile begins on the network's pooling grid and agrees with the whole.
+
+    Args:
+        tile: largest side of a tile, rounded up to a multiple.
+        overlap: smallest share of a tile that neighbours have in common.
+    """
+
+    def step(side: int) -> int:
+        return max(multiple, int(side * (1 - overlap)) // multiple * multiple)
+
+    whole, side = padded_size(size, multiple), padded_size(tile, multiple)
+    if whole <= side:
+        return Tiling(whole, whole, 1)
+    number = -(-(whole - side) // step(side)) + 1
+    while side > multiple and side - multiple + (number - 1) * step(side - multiple) >= whole:
+        side -= multiple
+    return Tiling(side, step(side), number)
 
 
 def refined_affine(affine: np.ndarray, factor: float) -> np.ndarray:

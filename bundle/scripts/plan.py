@@ -93,7 +93,7 @@ class ReconstructionCost:
         factor = factor_of(header, self.inferer.factor)
         self.inferer.factor = factor
         self.inferer.gap_range = (1, math.inf)  # a warning here would be one too many
-        tiles = [_tiles(side, self.inferer.tile, self.inferer.overlap) for side in (x, y)]
+        tiles = [lattice.tiling(side, self.inferer.tile, self.inferer.overlap, GRID) for side in (x, y)]
         computed = tiles[0].number * tiles[0].side * tiles[1].number * tiles[1].side
         largest = min(tile.side for tile in tiles)
 
@@ -575,19 +575,6 @@ def about(seconds: float) -> str:
         if seconds < end:
             return f"about {_number(max(seconds / length, 1 if unit == 's' else 0))} {unit}"
     return f"about {_number(seconds / 86400)} days"
-
-
-class _Tiles(NamedTuple):
-    """How a side of a plane is tiled."""
-
-    side: int
-    number: int
-
-
-def _tiles(size: int, tile: int, overlap: float) -> _Tiles:
-    side, padded = lattice.tile_size(size, tile, GRID), lattice.padded_size(size, GRID)
-    step = max(GRID, int(side * (1 - overlap)) // GRID * GRID)  # as AxialInferer
-    return _Tiles(side, math.ceil((padded - side) / step) + 1)
 
 
 def _sides(largest: int) -> list[int]:
