@@ -221,27 +221,30 @@ def reconstruction(sizes: Sizes) -> list[Row]:
     return rows
 
 
-def table(rows: list[Row], machine_can: dict[str, float]) -> str:
-    """The rows as a Markdown table; shares are of the measured ceilings."""
+def table(result: dict[str, Any]) -> str:
+    """What :func:`measure` found, as Markdown; shares are of the measured ceilings."""
+    operations, bytes_ = result["ceilings"].values()
+    sizes = result["sizes"]
     lines = [
+        f"{result['machine']}, torch {result['torch']}, {result['type'].removeprefix('torch.')}; volume {sizes['side']} x {sizes['side']} x "
+        f"{sizes['slices']}; a matrix product runs at {operations / 1e12:.3g} TFLOP/s and a copy at {bytes_ / 1e9:.3g} GB/s.",
+        "",
         "| | rate | seconds | share of the matrix rate | share of the bandwidth | peak memory |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    operations, bytes_ = machine_can.values()
-    for row in rows:
+    for row in result["rows"]:
         shares = [
-            f"{100 * value / row.seconds / ceiling:.1f} %" if value else ""
-            for value, ceiling in ((row.work, operations), (row.moved, bytes_))
+            f"{100 * value / row['seconds'] / ceiling:.1f} %" if value else ""
+            for value, ceiling in ((row["work"], operations), (row["moved"], bytes_))
         ]
-        memory = f"{row.memory / 2**30:.2f} GiB" if row.memory else ""
-        lines.append(
-            f"| {row.what} | {row.rate:,.4g} {row.unit} | {row.seconds:.4g} | {shares[0]} | {shares[1]} | {memory} |"
-        )
+        memory = f"{row['memory'] / 2**30:.2f} GiB" if row["memory"] else ""
+        rate = f"{row['rate']:,.4g} {row['unit']}"
+        lines.append(f"| {row['what']} | {rate} | {row['seconds']:.4g} | {shares[0]} | {shares[1]} | {memory} |")
     return "\n".join(lines)
 
 
 def measure(sizes: Sizes, toy: bool) -> dict[str, Any]:
-    """All rows and the ceilings they are compared with."""
+    """All rows, the ceilings they are compared with, and what they were measured on."""
     torch.manual_seed(0)
     machine_can = ceilings(toy)
     with tempfile.TemporaryDirectory() as name:
@@ -283,7 +286,6 @@ def measure(sizes: Sizes, toy: bool) -> dict[str, Any]:
             ),
             *reconstruction(sizes),
         ]
-    print(table(rows, machine_can))
     return {
         "machine": machine(),
         "torch": torch.__version__,
@@ -304,7 +306,8 @@ def main() -> None:
     result = measure(SIZES[arguments.size], arguments.size == "toy")
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"\nwrote {arguments.output}")
+    arguments.output.with_suffix(".md").write_text(table(result) + "\n", encoding="utf-8")
+    print(f"{table(result)}\n\nwrote {arguments.output} and the table beside it")
 
 
 if __name__ == "__main__":
