@@ -13,7 +13,7 @@ import tifffile
 from bundle_run import AENET, AENET_TRAINING, BUNDLE, PRIOR_NETWORK, PRIOR_TRAINING, succeed
 from monai.bundle import ConfigWorkflow
 
-from scripts import plan
+from scripts import cost, plan
 from scripts.command_line import _input_error
 from scripts.networks.aenet import AENet
 from scripts.networks.nafnet import ConditionalNAFNet
@@ -49,7 +49,7 @@ def check(config: str, options: dict[str, Any]) -> None:
 def page(folder, monkeypatch, capsys):
     """Checks a config in the folder, whose files must stay as they are, and returns the page on one line."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(plan, "_ENOUGH_SECONDS", 0)  # the smallest trial will do
+    monkeypatch.setattr(cost, "_ENOUGH_SECONDS", 0)  # the smallest trial will do
 
     def of(config: str, **options: Any) -> str:
         before = sorted(str(file) for file in folder.rglob("*"))
@@ -137,7 +137,7 @@ def test_d2r_tells_what_is_done_before(page, folder):
 
 
 def test_interrupted_training_counts_what_is_left(page, folder, monkeypatch):
-    monkeypatch.setattr(plan.TrainingCost, "_epochs_done", lambda self: 1)
+    monkeypatch.setattr(cost.TrainingCost, "_epochs_done", lambda self: 1)
     told = page("train", output_dir="aenet", **AENET, **AENET_TRAINING)
     assert "2 steps of 2 patches" in told and "epochs 1 to 1 of 2 were done before" in told
 

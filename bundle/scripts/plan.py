@@ -3,256 +3,30 @@
 
 from __future__ import annotations
 
-import copy
-import logging
 import math
 import os
 import shutil
 import textwrap
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from ignite.engine import Engine
 from monai.bundle import ConfigParser, ConfigWorkflow
-from monai.data.utils import list_data_collate
-from monai.transforms import Compose
 from torch import nn
 
 from scripts import inferers, lattice
 from scripts.command_line import true_or_false
-from scripts.engines import Resume
+from scripts.cost import Cost, ReconstructionCost, RestorationCost, TrainingCost, quiet, two_digits
 from scripts.io import Header, check_output, read_header, read_volume, stored_dtype
-from scripts.networks.local_average import WINDOW as GRID
+from scripts.io.factor import factor_of
 from scripts.settings import bundle_root, machine
 
 READ_UP_TO = 2**30
 """A volume of so many bytes (in single precision) or fewer is read to its last voxel; of larger ones only the header."""
 
-# A trial that lasts as long is not repeated with more to do: the next would last four times as long.
-_ENOUGH_SECONDS = 0.4
-_SMALLEST_TRIAL = 64  # voxels a side
 _WIDTH, _TITLE_WIDTH = 112, 12
-# Bytes of memory at the peak of a run per input and per output voxel: the copies in single precision that reading, scaling,
-# collating and saving hold at the same time, counted in the code; the output's was compared with two runs.
-_PER_INPUT_VOXEL, _PER_OUTPUT_VOXEL = 16, 16
-_PER_RESTORED_VOXEL = 36  # two orientations, their mean and their difference
-_PER_TRAINING_VOXEL = 24  # of a volume that is cached for training and for validation
-
-
-class Cost(NamedTuple):
-    """What a run needs.
-
-    Attributes:
-        work: what there is to do, in words.
-        seconds: computing time.
-        memory: bytes of main memory.
-        gpu_memory: bytes of the GPU's memory, 0 without one.
-    """
-
-    work: str
-    seconds: float
-    memory: float
-    gpu_memory: float
-
-
-class _Trial(NamedTuple):
-    """A trial: what it took, and how large it was."""
-
-    seconds: float
-    memory: float
-    gpu_memory: float
-    size: int
-
-
-# ---------------------------------------------------------------------------------------------------- what it costs
-
-
-class ReconstructionCost:
-    """Cost of inserting slices, from a trial with a small volume of noise.
-
-    Args:
-        network: of stage III, on the device.
-        inferer: as in the run.
-        device: of the run.
-    """
-
-    def __init__(self, network: nn.Module, inferer: inferers.AxialInferer, device: torch.device) -> None:
-        self.network = network
-        self.inferer = copy.copy(inferer)
-        self.inferer.progress = False
-        self.device = device
-
-    def measure(self, header: Header) -> Cost:
-        """Time a trial and extrapolate to a volume of the header's shape."""
-        x, y, slices = header.shape
-        factor = factor_of(header, self.inferer.factor)
-        self.inferer.factor = factor
-        self.inferer.gap_range = (1, math.inf)  # a warning here would be one too many
-        tiles = [lattice.tiling(side, self.inferer.tile, self.inferer.overlap, GRID) for side in (x, y)]
-        computed = tiles[0].number * tiles[0].side * tiles[1].number * tiles[1].side
-        largest = min(tile.side for tile in tiles)
-
-        def reconstruct(side: int) -> None:
-            self.inferer(torch.rand(1, 1, side, side, 2, device=self.device), self.network)
-
-        trial = _largest_trial(reconstruct, _sides(largest), self.device)
-        new = [place for place in lattice.positions(slices, factor) if place.depth > 0]
-        of_one_interval = max(1, sum(place.interval == 0 for place in new))
-        seconds = trial.seconds * computed / trial.size**2 * len(new) / of_one_interval
-        of_a_tile = tiles[0].side * tiles[1].side / trial.size**2
-        out = x * y * lattice.output_size(slices, factor)
-        here = _PER_INPUT_VOXEL * math.prod(header.shape) + _PER_OUTPUT_VOXEL * out
-        work = f"{len(new)} new slices of {x} x {y}"
-        if tiles[0].number * tiles[1].number > 1:
-            work += f" in {tiles[0].number} x {tiles[1].number} tiles of {tiles[0].side} x {tiles[1].side}"
-        on_gpu = 4 * math.prod(header.shape) if self.device.type == "cuda" else 0
-        return Cost(work, seconds, _resident() + here + trial.memory * of_a_tile, on_gpu + trial.gpu_memory * of_a_tile)
-
-
-class RestorationCost:
-    """Cost of restoring all XZ and YZ slices, from a trial with a small image of noise.
-
-    Args:
-        network: of stage I, on the device.
-        inferer: as in the run.
-        device: of the run.
-    """
-
-    def __init__(self, network: nn.Module, inferer: inferers.PseudoVolumeInferer, device: torch.device) -> None:
-        self.network = network
-        self.inferer = inferer
-        self.device = device
-
-    def measure(self, header: Header) -> Cost:
-        """Time a trial and extrapolate to a volume of the header's shape."""
-        x, y, slices = header.shape
-        if self.inferer.upsampling == 1:
-            return Cost("nothing to restore, for k is 1", 0, _resident() + 16 * math.prod(header.shape), 0)
-        z = lattice.output_size(slices, self.inferer.upsampling)
-        batch = self.inferer.batch_size
-
-        def restore(side: int) -> None:
-            self.inferer.restore(torch.rand(1, 1, side, side, device=self.device), self.network)
-
-        trial = _largest_trial(restore, _sides(math.isqrt(max(x, y) * z * batch)), self.device)
-        done = self._done()
-        left = max(0, y - done["xz"]) * x * z + max(0, x - done["yz"]) * y * z
-        of_a_batch = batch * max(x, y) * z / trial.size**2
-        work = f"{y} XZ and {x} YZ slices, {len(self.inferer.restore.states) - 1} evaluations of the prior each"
-        if any(done.values()):
-            work += f" ({sum(done.values())} slices were restored before)"
-        here = _PER_INPUT_VOXEL * math.prod(header.shape) + _PER_RESTORED_VOXEL * x * y * z
-        return Cost(
-            work,
-            trial.seconds * left / trial.size**2,
-            _resident() + here + trial.memory * of_a_batch,
-            trial.gpu_memory * of_a_batch,
-        )
-
-    def _done(self) -> dict[str, int]:
-        """Slices of an interrupted run, by orientation."""
-        done = {}
-        for name in ("xz", "yz"):
-            file = self.inferer.progress_dir / f"{name}.json"
-            stored = ConfigParser.load_config_file(file) if file.is_file() else {}
-            done[name] = int(stored["planes"]) if stored.get("run") == self.inferer.run_id else 0
-        return done
-
-
-class TrainingCost:
-    """Cost of training, from a trial of a few steps with a volume of noise.
-
-    Args:
-        network: on the device; its weights are changed.
-        optimizer: of the network.
-        loss: of the training.
-        inferer: of the training.
-        prepare_batch: of the training.
-        cut: the random transforms, which turn {"image": volume} into the items of a batch; None entries are left out.
-        device: of the run.
-        max_epochs, epoch_length: of the run.
-        checkpoint: file of an interrupted run, which need not be there.
-        settings: that the checkpoint must have.
-    """
-
-    def __init__(
-        self,
-        network: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        loss: Callable,
-        inferer: Callable,
-        prepare_batch: Callable,
-        cut: Sequence[Callable | None],
-        device: torch.device,
-        max_epochs: int,
-        epoch_length: int,
-        checkpoint: str | Path,
-        settings: Mapping[str, Any],
-    ) -> None:
-        self.network = network
-        self.optimizer = optimizer
-        self.loss = loss
-        self.inferer = inferer
-        self.prepare_batch = prepare_batch
-        self.cut = Compose([transform for transform in cut if transform is not None])
-        self.device = device
-        self.max_epochs = max_epochs
-        self.epoch_length = epoch_length
-        self.checkpoint = checkpoint
-        self.settings = settings
-
-    def measure(self, header: Header) -> Cost:
-        """Time a trial and extrapolate to the steps that are left.
-
-        Raises:
-            InputError: if the volume is too small for the patches, or the checkpoint belongs to another run.
-        """
-        done = self._epochs_done()
-        x, y, z = header.shape
-        # one plane of noise stands for all: the volume has its true size and takes next to no memory
-        noise = torch.rand(1, x, y, 1, device=self.device).expand(1, x, y, z)
-        begin = time.perf_counter()
-        items: Any = self.cut({"image": noise})
-        _wait(self.device)
-        cutting = time.perf_counter() - begin
-        self.network.train()
-
-        def step(count: int) -> None:
-            inputs, targets, args, kwargs = self.prepare_batch(list_data_collate(items[:count]), self.device, False)
-            self.optimizer.zero_grad()
-            self.loss(self.inferer(inputs, self.network, *args, **kwargs), targets).mean().backward()
-            self.optimizer.step()
-
-        counts = [2**power for power in range(len(items).bit_length()) if 2**power < len(items)] + [len(items)]
-        trial = _largest_trial(step, counts, self.device)
-        share = len(items) / trial.size
-        each = cutting + trial.seconds * share
-        steps = max(0, self.max_epochs - done) * self.epoch_length
-        patch = " x ".join(str(side) for side in items[0]["image"].shape[1:3])
-        work = f"{steps} steps of {len(items)} patches of {patch}, {_number(each)} s a step"
-        if done:
-            work += f" (epochs 1 to {done} of {self.max_epochs} were done before)"
-        voxels, cuda = math.prod(header.shape), self.device.type == "cuda"
-        return Cost(
-            work,
-            steps * each,
-            _resident() + _PER_TRAINING_VOXEL * voxels + trial.memory * share,
-            8 * voxels + trial.gpu_memory * share if cuda else 0,
-        )
-
-    def _epochs_done(self) -> int:
-        engine = Engine(lambda engine, batch: None)
-        with _quiet():
-            Resume(self.checkpoint, {}, self.settings).load(engine)
-        return int(engine.state.epoch)
-
-
-# ------------------------------------------------------------------------------------------------ the pages themselves
 
 
 def tell_inference(
@@ -525,20 +299,6 @@ class Page:
         self.line("", "Nothing was run. Leave out the word check to run it.")
 
 
-# ----------------------------------------------------------------------------------------------------------- pieces
-
-
-def factor_of(header: Header, factor: float | None) -> float:
-    """The axial factor: the given one, or the one that makes the voxels of the header isotropic.
-
-    Raises:
-        InputError: it is not above 1, or nothing is coarse in Z.
-    """
-    if factor is not None:
-        return lattice.check_factor(factor)
-    return lattice.isotropic_factor(lattice.voxel_size(header.affine))
-
-
 def packages(metadata: str | Path | None = None) -> str:
     """
     Compare the packages that are installed with those that the bundle was tested with.
@@ -573,69 +333,14 @@ def about(seconds: float) -> str:
     """Return a duration in words, no finer than it is known."""
     for unit, length, end in (("s", 1, 90), ("min", 60, 90 * 60), ("h", 3600, 48 * 3600)):
         if seconds < end:
-            return f"about {_number(max(seconds / length, 1 if unit == 's' else 0))} {unit}"
-    return f"about {_number(seconds / 86400)} days"
-
-
-def _sides(largest: int) -> list[int]:
-    """Sides of square trials, doubling, on the networks' grid."""
-    largest = max(GRID, largest // GRID * GRID)
-    sides = [min(_SMALLEST_TRIAL, largest)]
-    while sides[-1] < largest:
-        sides.append(min(2 * sides[-1], largest))
-    return sides
-
-
-def _largest_trial(work: Callable[[int], None], sizes: Sequence[int], device: torch.device) -> _Trial:
-    """Run ``work`` with growing sizes until it takes long enough to be measured, after one run that is not timed."""
-    gpu = 0.0
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    memory = _peak(lambda: work(sizes[0]))
-    for size in sizes:
-        begin = time.perf_counter()
-        memory = max(memory, _peak(lambda: work(size)))
-        _wait(device)
-        seconds = time.perf_counter() - begin
-        if device.type == "cuda":
-            gpu = float(torch.cuda.max_memory_allocated(device))
-        if seconds > _ENOUGH_SECONDS:
-            break
-    return _Trial(seconds, memory, gpu, size)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _peak(work: Callable[[], None]) -> float:
-    """Bytes of main memory by which this process grows while it works; 0 where the system does not tell."""
-    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    try:
-        reset.write_text("5")  # the high-water mark begins anew
-    except OSError:
-        work()
-        return 0.0
-    before = _resident()
-    work()
-    return max(0.0, _kilobytes(status, "VmHWM") * 1024 - before)
-
-
-def _resident() -> float:
-    """Bytes of main memory of this process."""
-    status = Path("/proc/self/status")
-    return _kilobytes(status, "VmRSS") * 1024 if status.is_file() else 0.0
-
-
-def _kilobytes(status: Path, name: str) -> float:
-    return next((float(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(name)), 0.0)
+            return f"about {two_digits(max(seconds / length, 1 if unit == 's' else 0))} {unit}"
+    return f"about {two_digits(seconds / 86400)} days"
 
 
 def _cost_of(stage: Mapping[str, Any], config_dir: str | Path, header: Header) -> tuple[Cost, str]:
     """Cost and network of a stage, from the section ``cost`` of its config."""
     options = {name: value for name, value in stage["options"].items() if value is not None}
-    with _quiet():
+    with quiet():
         workflow = ConfigWorkflow(
             config_file=str(Path(config_dir) / stage["config"]), workflow_type=None, logging_file=False, **options
         )
@@ -654,16 +359,6 @@ def _parameters_of(network: nn.Module) -> str:
     return f"{type(network).__name__} with {count:,} parameters"
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Drop log records below errors."""
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
-
-
 def _free(path: str | Path) -> int:
     """Bytes that are free where a file is to be written."""
     folder = Path(path).absolute().parent
@@ -676,13 +371,8 @@ def _size(sizes: Sequence[float]) -> str:
     return " x ".join(f"{size:.6g}" for size in sizes)
 
 
-def _number(value: float) -> str:
-    """Two significant digits."""
-    return f"{value:.0f}" if value >= 10 else f"{value:.1g}" if value < 0.1 else f"{value:.1f}".removesuffix(".0")
-
-
 def _bytes(count: float) -> str:
     for unit, size in (("KiB", 2**10), ("MiB", 2**20), ("GiB", 2**30)):
         if count < 1000 * size or unit == "GiB":
-            return f"{_number(count / size)} {unit}"
+            return f"{two_digits(count / size)} {unit}"
     raise AssertionError("unreachable")

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 
 from scripts import lattice
-from scripts.io import read_header
+from scripts.io import Header, read_header
 
 
 def axial_factor(path: str | os.PathLike, spacing: Sequence[float] | None = None, factor: float | None = None) -> float:
@@ -22,6 +22,15 @@ def axial_factor(path: str | os.PathLike, spacing: Sequence[float] | None = None
         InputError: if the factor is not above 1, or the file cannot be used.
     """
     header = read_header(path, spacing)  # also with a factor: a file that cannot be used is found before any work
+    return factor_of(header, factor)
+
+
+def factor_of(header: Header, factor: float | None) -> float:
+    """The axial factor: the given one, or the one that makes the voxels of the header isotropic.
+
+    Raises:
+        InputError: it is not above 1, or nothing is coarse in Z.
+    """
     if factor is not None:
         return lattice.check_factor(factor)
     return lattice.isotropic_factor(lattice.voxel_size(header.affine))
