@@ -31,6 +31,7 @@ from torch import nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "bundle"))
 
+from scripts import lattice  # noqa: E402
 from scripts.inferers import AxialInferer, RestorationInferer  # noqa: E402
 from scripts.networks.aenet import AENet  # noqa: E402
 from scripts.networks.nafnet import ConditionalNAFNet  # noqa: E402
@@ -131,9 +132,8 @@ def cost(network: nn.Module, call: Callable[[], Any]) -> tuple[float, float]:
         weight = module.weight
         assert isinstance(weight, torch.Tensor)
         if isinstance(module, (PlaneConv, PlaneConvTranspose)):
-            joined = (
-                PLANES if weight.shape[2] == 1 else 3 * PLANES - 2
-            )  # pairs of planes: a kernel of three leaves the window
+            # pairs of planes that a kernel joins: one of three leaves the window at both ends
+            joined = PLANES if weight.shape[2] == 1 else 3 * PLANES - 2
             places = (inputs[0] if isinstance(module, PlaneConvTranspose) else output)[:, :1].numel()
             products = places * joined * weight.numel() / weight.shape[2]
         else:
@@ -187,7 +187,7 @@ def restoration(sizes: Sizes) -> list[Row]:
 
 
 def reconstruction(sizes: Sizes) -> list[Row]:
-    """Use: the whole volume by the inferer, from the CPU and back to it; and what else one could run at x8."""
+    """Use: the whole volume by the inferer, and back to the CPU; and what else one could run at x8."""
     network = AENet((16, 32, 64, 128)).to(DEVICE).eval()
     volume = torch.rand(1, 1, sizes.side, sizes.side, sizes.slices, device=DEVICE)
     rows = []
@@ -196,7 +196,7 @@ def reconstruction(sizes: Sizes) -> list[Row]:
         infer = AxialInferer(factor, amp=AMP, progress=False)
         work, moved = cost(network, lambda: infer(volume, network))
         took = seconds(lambda: infer(volume, network), sizes.repeats)
-        voxels = infer(volume, network).numel()
+        voxels = sizes.side**2 * lattice.output_size(sizes.slices, factor)
         rows.append(Row(f"reconstruction x{factor:g}", voxels / took, "voxel/s", took, work, moved, peak_memory()))
     slab = volume[..., :4]
     gap = torch.full((1,), 8.0, device=DEVICE)
@@ -216,7 +216,7 @@ def reconstruction(sizes: Sizes) -> list[Row]:
         )
     )
     took = seconds(lambda: axial_interpolate(volume, 8.0), sizes.repeats)
-    voxels = axial_interpolate(volume, 8.0).numel()
+    voxels = sizes.side**2 * lattice.output_size(sizes.slices, 8)
     rows.append(Row("peer: aligned cubic interpolation x8, as a matrix product", voxels / took, "voxel/s", took))
     return rows
 

@@ -120,7 +120,9 @@ class RestorationCost:
         """Time a trial and extrapolate to a volume of the header's shape."""
         x, y, slices = header.shape
         if self.inferer.upsampling == 1:
-            return Cost("nothing to restore, for k is 1", 0, _resident() + 16 * math.prod(header.shape), 0)
+            return Cost(
+                "nothing to restore, for k is 1", 0, _resident() + _PER_INPUT_VOXEL * math.prod(header.shape), 0
+            )
         z = lattice.output_size(slices, self.inferer.upsampling)
         batch = self.inferer.batch_size
 

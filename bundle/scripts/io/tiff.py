@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
@@ -55,8 +56,9 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray | None, str | None]:
         InputError: the file holds something else than one single-channel volume, or it is damaged.
     """
     with _open(path) as tif:
-        _, affine, unit = _describe_stack(tif, path)
-        array = _read_pages(tif, path)
+        layout = _layout(tif, path)
+        affine, unit = _describe_stack(tif, layout, path)
+        array = _read_pages(tif, layout)
     return array.transpose(2, 1, 0), affine, unit
 
 
@@ -74,9 +76,10 @@ def read_header(path: Path) -> tuple[tuple[int, ...], np.dtype, np.ndarray | Non
         InputError: as :func:`read`.
     """
     with _open(path) as tif:
-        shape, affine, unit = _describe_stack(tif, path)
+        layout = _layout(tif, path)
+        affine, unit = _describe_stack(tif, layout, path)
         dtype = tif.series[0].dtype
-    return shape[::-1], np.dtype(dtype), affine, unit
+    return layout.shape[::-1], np.dtype(dtype), affine, unit
 
 
 def read_slice(path: Path) -> np.ndarray:
@@ -93,7 +96,7 @@ def read_slice(path: Path) -> np.ndarray:
         InputError: the file holds something else than one single-channel image, or it is damaged.
     """
     with _open(path) as tif:
-        array = _read_pages(tif, path)
+        array = _read_pages(tif, _layout(tif, path))
     if array.ndim != 2:
         raise InputError(f"{path}: holds {array.shape[0]} pages, but each file in a folder must be one 2-D slice")
     return array
@@ -160,9 +163,18 @@ def _open(path: Path) -> Iterator[tifffile.TiffFile]:
         tifffile_logger.propagate = propagate
 
 
-def _describe_stack(tif: tifffile.TiffFile, path: Path) -> tuple[tuple[int, ...], np.ndarray | None, str | None]:
-    """Return the sizes (z, y, x) of the stack, its affine and unit, or raise InputError when it is none."""
-    shape, axes, _ = _layout(tif, path)
+class _Layout(NamedTuple):
+    """How the one image of a file is stored: sizes and names of its axes, without those of length 1, and whether each page is a
+    series of its own."""
+
+    shape: tuple[int, ...]
+    axes: str
+    pages_of_a_stack: bool
+
+
+def _describe_stack(tif: tifffile.TiffFile, layout: _Layout, path: Path) -> tuple[np.ndarray | None, str | None]:
+    """Return the affine of the stack and its unit, or raise InputError when it is none."""
+    shape, axes, _ = layout
     if len(shape) < 3:
         raise InputError(f"{path}: is a single 2-D image, but a volume is needed; give a stack of slices")
     if len(shape) > 3:
@@ -171,12 +183,11 @@ def _describe_stack(tif: tifffile.TiffFile, path: Path) -> tuple[tuple[int, ...]
             "position as a file of its own"
         )
     sizes, unit = _voxel_size(tif, path)
-    return shape, None if sizes is None else np.diag([*sizes, 1.0]), unit
+    return None if sizes is None else np.diag([*sizes, 1.0]), unit
 
 
-def _layout(tif: tifffile.TiffFile, path: Path) -> tuple[tuple[int, ...], str, bool]:
-    """Return sizes and names of the axes of the one image of the file, without those of length 1, and whether each
-    page is a series of its own."""
+def _layout(tif: tifffile.TiffFile, path: Path) -> _Layout:
+    """Return how the file is stored, or raise when it ends too early or holds something else than one image of one channel."""
     file_size = tif.filehandle.size
     for page in tif.pages:
         for offset, count in zip(page.dataoffsets, page.databytecounts):
@@ -198,14 +209,13 @@ def _layout(tif: tifffile.TiffFile, path: Path) -> tuple[tuple[int, ...], str, b
     if None in series[0].pages:
         raise OSError("pages are missing")
     kept = [index for index, (axis, size) in enumerate(zip(axes, shape)) if size > 1 or axis in "ZYX"]
-    return tuple(shape[index] for index in kept), "".join(axes[index] for index in kept), pages_of_a_stack
+    return _Layout(tuple(shape[index] for index in kept), "".join(axes[index] for index in kept), pages_of_a_stack)
 
 
-def _read_pages(tif: tifffile.TiffFile, path: Path) -> np.ndarray:
+def _read_pages(tif: tifffile.TiffFile, layout: _Layout) -> np.ndarray:
     """Return the one image of the file without axes of length 1."""
-    shape, _, pages_of_a_stack = _layout(tif, path)
-    array = tif.asarray(key=slice(None)) if pages_of_a_stack else tif.series[0].asarray()
-    return array.reshape(shape)
+    array = tif.asarray(key=slice(None)) if layout.pages_of_a_stack else tif.series[0].asarray()
+    return array.reshape(layout.shape)
 
 
 def _voxel_size(tif: tifffile.TiffFile, path: Path) -> tuple[tuple[float, float, float] | None, str | None]:
