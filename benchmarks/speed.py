@@ -32,10 +32,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "bundle"))
 
 from scripts import lattice  # noqa: E402
-from scripts.inferers import AxialInferer, RestorationInferer  # noqa: E402
+from scripts.inferers import RestorationInferer  # noqa: E402
 from scripts.networks.aenet import AENet  # noqa: E402
 from scripts.networks.nafnet import ConditionalNAFNet  # noqa: E402
 from scripts.networks.plane_conv import PLANES, PlaneConv, PlaneConvTranspose  # noqa: E402
+from scripts.reconstruction import AxialInferer  # noqa: E402
 from scripts.sde import MeanRevertingSDE  # noqa: E402
 from scripts.settings import machine  # noqa: E402
 from scripts.transforms.axial_interpolate import axial_interpolate  # noqa: E402

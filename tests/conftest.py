@@ -9,7 +9,32 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # also for the commands that tests start
 
+import pytest  # noqa: E402
 import torch  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bundle"))
+from scripts.networks.aenet import AENet, ChannelGate  # noqa: E402
+
 torch.set_num_threads(1)  # two busy test processes on two cores would wait for each other
+
+
+@pytest.fixture(scope="session")
+def untrained() -> AENet:
+    return AENet(widths=(2, 2, 2, 2)).eval()
+
+
+@pytest.fixture(scope="session")
+def trained() -> AENet:
+    """Residuals of a few per cent of the range, with gates that follow the image from cell to cell."""
+    torch.manual_seed(0)
+    network = AENet(widths=(4, 4, 6, 8)).eval()
+    with torch.no_grad():
+        network.head.weight.normal_(std=0.5)
+        network.head.weight -= network.head.weight.mean(
+            (2, 3), keepdim=True
+        )  # no offset: what is added varies in space
+        for module in network.modules():
+            if isinstance(module, ChannelGate):
+                module.mix.weight.normal_(std=2.0)
+                module.mix.bias.copy_(0.5 * torch.randn(len(module.mix.weight)))  # type: ignore[union-attr]
+    return network

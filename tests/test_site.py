@@ -69,7 +69,7 @@ def test_every_option_is_in_the_reference(site):
     [
         ("lattice", "scripts.lattice.positions"),
         ("networks", "scripts.networks.aenet.AENet"),
-        ("inferers", "scripts.inferers.AxialInferer"),
+        ("inferers", "scripts.reconstruction.AxialInferer"),
         ("io", "scripts.io.read_volume"),
         ("transforms", "scripts.transforms.load_volume.LoadVolumed"),
     ],

@@ -19,7 +19,7 @@ from monai.data.utils import list_data_collate
 from monai.transforms import Compose
 from torch import nn
 
-from scripts import inferers, lattice
+from scripts import inferers, lattice, reconstruction
 from scripts.engines import Resume
 from scripts.io import Header
 from scripts.io.factor import factor_of
@@ -69,7 +69,7 @@ class ReconstructionCost:
         device: of the run.
     """
 
-    def __init__(self, network: nn.Module, inferer: inferers.AxialInferer, device: torch.device) -> None:
+    def __init__(self, network: nn.Module, inferer: reconstruction.AxialInferer, device: torch.device) -> None:
         self.network = network
         self.inferer = copy.copy(inferer)
         self.inferer.progress = False
