@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from sample_volumes import tissue, volume, with_spacing
+from sample_volumes import volume, with_spacing
 
 from scripts import lattice
 from scripts.errors import InputError
