@@ -29,8 +29,8 @@ def trained() -> AENet:
     torch.manual_seed(0)
     network = AENet(widths=(4, 4, 6, 8)).eval()
     with torch.no_grad():
-        network.head.weight.normal_(std=0.5)
-        network.head.weight -= network.head.weight.mean(
+        network.output.head.weight.normal_(std=0.5)
+        network.output.head.weight -= network.output.head.weight.mean(
             (2, 3), keepdim=True
         )  # no offset: what is added varies in space
         for module in network.modules():

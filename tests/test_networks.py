@@ -12,7 +12,7 @@ from torch import nn
 from scripts.networks.aenet import AENet
 from scripts.networks.local_average import cell_average, spread
 from scripts.networks.nafnet import ConditionalNAFNet
-from scripts.networks.plane_conv import PlaneConv, PlaneConvTranspose, PlaneFusion
+from scripts.networks.plane_conv import PlaneConv, PlaneConvTranspose, fold_planes
 from scripts.networks.settings import Settings
 
 SMALL: dict[str, Any] = {"widths": (4, 6, 8, 10)}
@@ -63,7 +63,7 @@ def test_nafnet_has_the_papers_size():
 
 @pytest.mark.parametrize(
     "widths, expected",
-    [((64, 128, 256, 512), 42_121_537), ((32, 64, 128, 256), 10_558_209), ((16, 32, 64, 128), 2_655_457)],
+    [((64, 128, 256, 512), 41_914_052), ((32, 64, 128, 256), 10_504_644), ((16, 32, 64, 128), 2_641_220)],
 )
 def test_aenet_sizes(widths, expected):
     assert parameters(on_meta(lambda: AENet(widths))) == expected
@@ -107,6 +107,18 @@ def test_nafnet_learns_in_every_parameter(nafnet):
         assert parameter.grad is not None and parameter.grad.any(), name
 
 
+@pytest.mark.parametrize("height, width", [(37, 50), (32, 64)])
+def test_nafnet_at_half_the_resolution(height, width):
+    """Squares of pixels as channels: the same interface, and each pixel still has its own value."""
+    torch.manual_seed(0)
+    network = trained(ConditionalNAFNet(8, (1, 1), 1, (1, 1), downsampling=2)).eval()
+    x = slab(1, 2, height, width)
+    out = network(x, torch.tensor([50]))
+    assert out.shape == (1, 1, height, width)
+    width -= width % 2
+    assert (out[..., 0:width:2] - out[..., 1:width:2]).abs().mean() > 1e-3
+
+
 def test_nafnet_refuses_unequal_halves():
     with pytest.raises(ValueError, match="same length"):
         ConditionalNAFNet(8, (1, 1), 1, (1,))
@@ -137,7 +149,7 @@ def test_untrained_aenet_begins_to_learn():
     """The zero head must not be a dead end."""
     network = AENet(**SMALL)
     network(slab(1, 1, 32, 32, 4)).square().mean().backward()
-    assert network.head.weight.grad.any()
+    assert network.output.head.weight.grad.any()
 
 
 def test_aenet_scripts_to_the_same_network(aenet):
@@ -219,12 +231,13 @@ def test_folded_convolution_is_the_3d_one(folded, reference, options):
     assert torch.allclose(found, expected, atol=1e-6)
 
 
-def test_fusion_is_a_convolution_of_channels_by_planes():
-    torch.manual_seed(0)
-    ours, theirs = PlaneFusion(3), nn.Conv2d(12, 3, 1)
-    theirs.load_state_dict(ours.state_dict())
-    x = torch.rand(2, 3, 4, 6, 5)
-    assert torch.allclose(ours(x.transpose(1, 2).flatten(1, 2)), theirs(x.flatten(1, 2)), atol=1e-6)
+def test_folding_once_changes_nothing(aenet):
+    folded = fold_planes(aenet)
+    assert not any(isinstance(module, (PlaneConv, PlaneConvTranspose)) for module in folded.modules())
+    planes, depth, gap = slab(2, 1, 37, 50, 4), torch.tensor([0.25, 0.6]), torch.tensor([4.0, 8.0])
+    with torch.no_grad():
+        assert torch.allclose(folded(planes, depth, gap), aenet(planes, depth, gap), atol=1e-6)
+    assert any(isinstance(module, PlaneConv) for module in aenet.modules())  # a copy was folded
 
 
 # ---- what both share -------------------------------------------------------------------------------------------------
@@ -235,26 +248,38 @@ def test_cell_averages_do_not_depend_on_the_tile():
     whole = cell_average(image, 32)
     assert whole.shape == (1, 3, 4, 2)
     assert torch.allclose(cell_average(image[:, :, 32:96], 32), whole[:, :, 1:3])
-    smooth = spread(whole, image)
+    smooth = spread(whole, image, 32)
     assert smooth.shape == image.shape
     # Between the centres of the outermost cells a tile reads the same values as the whole.
-    tile = spread(whole[:, :, 1:3], image[:, :, 32:96])
+    tile = spread(whole[:, :, 1:3], image[:, :, 32:96], 32)
     assert torch.allclose(tile[:, :, 16:48], smooth[:, :, 48:80], atol=1e-6)
     assert torch.allclose(smooth[:, :, 15:17, 15:17].mean((-2, -1)), whole[:, :, 0, 0], atol=0.1)
 
 
-@pytest.mark.parametrize("cells, size", [((3, 5), (96, 160)), ((4, 1), (32, 8)), ((2, 7), (32, 112))])
-def test_cells_are_spread_bilinearly(cells, size):
+@pytest.mark.parametrize("cells, cell", [((3, 5), 32), ((4, 1), 8), ((2, 7), 16)])
+def test_cells_are_spread_bilinearly(cells, cell):
+    size = [cell * count for count in cells]
     values, like = slab(2, 6, *cells), torch.zeros(1, 1, *size)
     expected = nn.functional.interpolate(values, size=size, mode="bilinear", align_corners=False)
-    assert torch.allclose(spread(values, like), expected, atol=1e-6)
-    half = spread(values.bfloat16(), like)  # the weights are exact there
+    assert torch.allclose(spread(values, like, cell), expected, atol=1e-6)
+    part = spread(values, like[..., 3:, 5:], cell)  # the last cells reach over the end
+    assert torch.allclose(part, expected[..., :-3, :-5], atol=1e-6)
+    half = spread(values.bfloat16(), like, cell)  # the weights are exact there
     assert half.dtype == torch.bfloat16 and torch.allclose(half.float(), expected, atol=0.01)
 
 
 def test_a_single_cell_is_broadcast():
     image = slab(1, 3, 32, 32)
-    assert torch.allclose((image * spread(cell_average(image, 32), image)), image * image.mean((-2, -1), keepdim=True))
+    assert torch.allclose(
+        (image * spread(cell_average(image, 32), image, 32)), image * image.mean((-2, -1), keepdim=True)
+    )
+
+
+def test_last_cells_average_what_there_is():
+    image = slab(1, 2, 40, 50)
+    found = cell_average(image, 32)
+    assert found.shape == (1, 2, 2, 2)
+    assert torch.allclose(found[..., 1, 1], image[..., 32:, 32:].mean((-2, -1)), atol=1e-6)
 
 
 def test_settings_travel_in_the_state_dict():

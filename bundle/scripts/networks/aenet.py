@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from scripts.networks.local_average import WINDOW, cell_average, spread
-from scripts.networks.plane_conv import PlaneConv, PlaneConvTranspose, PlaneFusion
+from scripts.networks.plane_conv import PLANES, PlaneConv, PlaneConvTranspose
 from scripts.networks.settings import Settings
 
 _DEPTH_FREQUENCIES = 8
@@ -36,15 +36,15 @@ class ChannelGate(nn.Module):
         self.mix = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """sigmoid(W pool(x) + b) of each cell: (B, 4 C, H, W) -> (B, C, H / cell, W / cell)."""
+        """sigmoid(W pool(x) + b) of each cell: (B, 4 C, H, W) -> (B, C, ceil(H / cell), ceil(W / cell))."""
         average = cell_average(x, self.cell).unflatten(1, [-1, self.mix.in_channels]).mean(1)
         return torch.sigmoid(self.mix(average))
 
 
-def film(x: torch.Tensor, gate: torch.Tensor, scale_and_shift: torch.Tensor) -> torch.Tensor:
+def film(x: torch.Tensor, gate: torch.Tensor, cell: int, scale_and_shift: torch.Tensor) -> torch.Tensor:
     """Gate, FiLM (Perez et al. 2018) and LeakyReLU: x (N, 4 C, H, W), gate of cells (N, C, h, w), scale_and_shift (N, 2 C)."""
     scale, shift = scale_and_shift[:, :, None, None].chunk(2, 1)
-    gain = spread(gate * (1 + scale), x)  # the scale joins the small map: one pass less over the large one
+    gain = spread(gate * (1 + scale), x, cell)  # the scale joins the small map: one pass less over the large one
     x = torch.addcmul(shift.unsqueeze(1), x.unflatten(1, [-1, gain.shape[1]]), gain.unsqueeze(1))
     return F.leaky_relu(x.flatten(1, 2), 0.2, inplace=True)
 
@@ -70,10 +70,11 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, 4 C_in, H, W) -> (B, 4 C, H / stride, W / stride)."""
-        y = self.conv2(F.relu(self.conv1(x)))
-        gain = spread(self.gate(y), y)
-        y = y.unflatten(1, [-1, gain.shape[1]]) * gain.unsqueeze(1)
-        return F.relu(y.flatten(1, 2) + self.skip(x))
+        y = self.conv2(F.relu(self.conv1(x), inplace=True))
+        gain = spread(self.gate(y), y, self.gate.cell)
+        planes = [-1, gain.shape[1]]
+        y = torch.addcmul(self.skip(x).unflatten(1, planes), y.unflatten(1, planes), gain.unsqueeze(1))
+        return F.relu(y.flatten(1, 2), inplace=True)
 
 
 def _upsample(channels_in: int, channels: int, stride: int, bias: bool) -> nn.Module:
@@ -92,7 +93,7 @@ class DecoderStage(nn.Module):
 
     def __init__(self, channels_below: int, channels: int, stride: int, cell: int) -> None:
         super().__init__()
-        self.from_below = _upsample(channels_below, channels, stride, bias=True)
+        self.from_below = _upsample(channels_below, channels, stride, bias=False)
         self.gate = ChannelGate(channels, cell)
         self.film = nn.Linear(_CONDITION_WIDTH, 2 * channels)
 
@@ -100,7 +101,48 @@ class DecoderStage(nn.Module):
         """``below`` (N or 1, 4 C_below, h, w), ``from_skip`` (B, 4 C, H, W) with B dividing N -> (N, 4 C, H, W)."""
         x = self.from_below(below)
         x = x.add_(for_each_slice(from_skip, x.shape[0] // from_skip.shape[0]))
-        return film(x, self.gate(x), self.film(condition))
+        return film(x, self.gate(x), self.gate.cell, self.film(condition))
+
+
+class BottomStage(nn.Module):
+    """The lowest step of the decoder. Its convolution and gate do not depend on depth; only the FiLM is done once a slice."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int, cell: int) -> None:
+        super().__init__()
+        self.conv = _upsample(channels_in, channels, stride, bias=True)
+        self.gate = ChannelGate(channels, cell)
+        self.film = nn.Linear(_CONDITION_WIDTH, 2 * channels)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Features of B windows (B, 4 C_in, h, w) -> convolved features (B, 4 C, H, W) and their gate in cells."""
+        x = self.conv(x)
+        return [x, self.gate(x)]
+
+    def at_depth(self, x: torch.Tensor, gate: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """What :meth:`forward` gave, for N slices (N a multiple of B): (N, 4 C, H, W)."""
+        each = condition.shape[0] // x.shape[0]
+        return film(for_each_slice(x, each), for_each_slice(gate, each), self.gate.cell, self.film(condition))
+
+
+class OutputStage(nn.Module):
+    """Fuses the four planes into one and gives its pixels: a sub-pixel convolution (Shi et al. 2016) undoes the stem's stride."""
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__()
+        fused = 2 * channels
+        self.stem = nn.Conv2d(PLANES * channels, fused, 1)
+        self.fuse = nn.Conv2d(PLANES * channels, fused, 1, bias=False)
+        self.refine = nn.Conv2d(fused, fused, 3, padding=1)
+        self.head = nn.Conv2d(fused, stride**2, 3, padding=1)
+        self.to_pixels = nn.PixelShuffle(stride)
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: torch.Tensor, stem: torch.Tensor) -> torch.Tensor:
+        """x (N, 4 C, h, w), stem (B, 2 C, h, w) with B dividing N -> (N, 1, h * stride, w * stride)."""
+        x = self.fuse(x) + for_each_slice(stem, x.shape[0] // stem.shape[0])
+        x = F.leaky_relu(self.refine(F.leaky_relu(x, 0.2, inplace=True)), 0.2, inplace=True)
+        return self.to_pixels(self.head(x))
 
 
 class AENet(nn.Module):
@@ -108,13 +150,14 @@ class AENet(nn.Module):
 
     Predicts the residual over linear interpolation of the middle two slices; its last layer starts at zero, so an untrained
     network is linear interpolation. Depth and gap enter in the decoder only: a window is encoded once and decoded for each new slice.
+    The decoder ends at the stem's resolution, which costs a quarter of convolutions of all planes at full resolution.
 
     Args:
         widths: channels of the four encoder stages.
         strides: in-plane strides of the stem and the four stages, each 1 or 2; their product is at most 32.
         settings: numbers the weights belong to (intensity percentiles, gap range), compared when weights are loaded.
 
-    Sizes: any X and Y above 3; they are padded inside to multiples of 32 (``local_average.WINDOW``).
+    Sizes: any X and Y above 3; they are padded inside to multiples of the product of the strides.
 
     Example::
 
@@ -133,9 +176,9 @@ class AENet(nn.Module):
     ) -> None:
         super().__init__()
         w0, w1, w2, w3 = widths
-        self.window = WINDOW
         self.depth_frequencies = _DEPTH_FREQUENCIES
         totals = [math.prod(strides[: i + 1]) for i in range(len(strides))]
+        self.multiple = totals[-1]
         cells = [WINDOW // total for total in totals]
         self.stem = PlaneConv(1, w0, (3, 7, 7), (1, strides[0], strides[0]), (1, 3, 3))
         channels = [w0, w0, w1, w2, w3]
@@ -146,40 +189,35 @@ class AENet(nn.Module):
             )
             for i in range(4)
         )
-        self.bottom = nn.ModuleList([_upsample(w3, w2, strides[4], bias=True), ChannelGate(w2, cells[3])])
-        self.bottom_film = nn.Linear(_CONDITION_WIDTH, 2 * w2)
+        self.bottom = BottomStage(w3, w2, strides[4], cells[3])
         # (channels from below, of the skip, out), stride undone, pooling cell of the output
         steps = [
             ((w2, w2, w1), strides[3], cells[2]),
             ((w1, w1, w0), strides[2], cells[1]),
             ((w0, w0, w0), strides[1], cells[0]),
-            ((w0, w0, w0), strides[0], WINDOW),
         ]
         self.decoder = nn.ModuleList(DecoderStage(below, out, s, cell) for (below, _, out), s, cell in steps)
-        self.from_skip = nn.ModuleList(_upsample(skip, out, s, bias=False) for (_, skip, out), s, _ in steps)
+        self.from_skip = nn.ModuleList(_upsample(skip, out, s, bias=True) for (_, skip, out), s, _ in steps)
         self.condition = nn.Sequential(
             nn.Linear(2 * _DEPTH_FREQUENCIES + 1, _CONDITION_WIDTH),
             nn.ReLU(),
             nn.Linear(_CONDITION_WIDTH, _CONDITION_WIDTH),
         )
-        self.fuse = PlaneFusion(w0)
-        self.head = nn.Conv2d(w0, 1, 7, padding=3, padding_mode="reflect")
-        for parameter in self.head.parameters():
-            nn.init.zeros_(parameter)
+        self.output = OutputStage(w0, strides[0])
         self.settings = Settings(settings or {})
 
     def encode(self, slab: torch.Tensor) -> list[torch.Tensor]:
         """All that does not depend on depth: slab (B, 1, X, Y, 4) in [0, 1] -> features for :meth:`decode`."""
         middle = slab[:, 0, :, :, 1:3].permute(0, 3, 1, 2)
-        padding = [0, -slab.shape[3] % self.window, 0, -slab.shape[2] % self.window]
+        padding = [0, -slab.shape[3] % self.multiple, 0, -slab.shape[2] % self.multiple]
         planes = F.pad(slab[:, 0].permute(0, 3, 1, 2), padding, mode="replicate")
         x = F.relu(self.stem(planes.contiguous(memory_format=torch.channels_last)))
         skips = [x]
         for stage in self.stages:
             x = stage(x)
             skips.append(x)
-        x = self.bottom[0](x)
-        features = [middle, x, self.bottom[1](x)]
+        features = [middle, self.output.stem(skips[0])]
+        features.extend(self.bottom(x))
         for i, from_skip in enumerate(self.from_skip):
             features.append(from_skip(skips[3 - i]))
         return features
@@ -200,13 +238,11 @@ class AENet(nn.Module):
         gap_feature = torch.log2(gap.float())[:, None] - 3  # 0 at the paper's factor of 8
         condition = self.condition(torch.cat([torch.sin(angles), torch.cos(angles), gap_feature], 1))
 
-        each = depth.shape[0] // features[0].shape[0]
-        middle, bottom, gate = [for_each_slice(features[i], each) for i in range(3)]
-        x = film(bottom, gate, self.bottom_film(condition))
+        x = self.bottom.at_depth(features[2], features[3], condition)
         for i, stage in enumerate(self.decoder):
-            x = stage(x, features[i + 3], condition)
-        residual = self.head(F.leaky_relu(self.fuse(x), 0.2))
-        residual = residual[:, :, : middle.shape[2], : middle.shape[3]]
+            x = stage(x, features[i + 4], condition)
+        middle = for_each_slice(features[0], depth.shape[0] // features[0].shape[0])
+        residual = self.output(x, features[1])[:, :, : middle.shape[2], : middle.shape[3]]
 
         weight = depth.to(middle.dtype)[:, None, None, None]
         return middle[:, :1] * (1 - weight) + middle[:, 1:] * weight + residual

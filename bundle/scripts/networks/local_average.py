@@ -2,7 +2,8 @@
 """Average over a fixed neighbourhood, in place of the whole image that channel attention usually averages over.
 
 A global average makes the result depend on how the image was cut into tiles. Averages over a fixed grid of cells, read off
-in between by bilinear interpolation, are the same in every tile whose origin lies on the grid.
+in between by bilinear interpolation, are the same in every tile whose origin lies on the grid. The last cells of an image may reach over
+its end; they average what there is.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ import torch
 import torch.nn.functional as F
 
 WINDOW = 32
-"""Side of a cell in image pixels. Images and tile origins must be multiples of it."""
+"""Side of a cell in image pixels. Tile origins must be multiples of it."""
 
 
 def cell_average(x: torch.Tensor, cell: int) -> torch.Tensor:
-    """Mean of each cell: (B, C, H, W) -> (B, C, H / cell, W / cell)."""
-    return F.avg_pool2d(x, cell)
+    """Mean of each cell: (B, C, H, W) -> (B, C, ceil(H / cell), ceil(W / cell))."""
+    return F.avg_pool2d(x, cell, ceil_mode=True, count_include_pad=False)
 
 
-def spread(cells: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def spread(cells: torch.Tensor, like: torch.Tensor, cell: int) -> torch.Tensor:
     """Carry cell values (B, C, h, w) back to the pixels of ``like`` (..., H, W), bilinearly between cell centres.
 
     Two matrix products in the type of ``cells``: on CUDA, ``F.interpolate`` would leave mixed precision, and its gradient alone took
@@ -27,13 +28,14 @@ def spread(cells: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """
     if cells.shape[-1] == 1 and cells.shape[-2] == 1:
         return cells
-    rows = interpolation(cells.shape[-2], like.shape[-2], cells)
-    columns = interpolation(cells.shape[-1], like.shape[-1], cells)
+    rows = interpolation(cells.shape[-2], like.shape[-2], cell, cells)
+    columns = interpolation(cells.shape[-1], like.shape[-1], cell, cells)
     values = torch.matmul(columns, cells.permute(0, 2, 3, 1))  # (B, h, W, C)
     return torch.matmul(rows, values.flatten(2)).unflatten(2, [values.shape[2], -1]).permute(0, 3, 1, 2)
 
 
-def interpolation(cells: int, pixels: int, like: torch.Tensor) -> torch.Tensor:
+def interpolation(cells: int, pixels: int, cell: int, like: torch.Tensor) -> torch.Tensor:
     """Weights (pixels, cells) of linear interpolation between cell centres; exact in bfloat16, being multiples of 1 / 64."""
     identity = torch.eye(cells, device=like.device)[None]
-    return F.interpolate(identity, size=pixels, mode="linear", align_corners=False)[0].transpose(0, 1).to(like.dtype)
+    weights = F.interpolate(identity, size=cells * cell, mode="linear", align_corners=False)[0, :, :pixels]
+    return weights.transpose(0, 1).to(like.dtype)

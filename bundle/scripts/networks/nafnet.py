@@ -21,26 +21,36 @@ def simple_gate(x: torch.Tensor) -> torch.Tensor:
     return first * second
 
 
-class ChannelNorm(nn.Module):
-    """LayerNorm over the channels of each pixel, with a gain and no bias."""
+def modulate(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """FiLM (Perez et al. 2018): x (B, C, H, W) times scale plus shift, both (B, C), in the type of x."""
+    return torch.addcmul(shift.to(x.dtype)[:, :, None, None], x, scale.to(x.dtype)[:, :, None, None])
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.gain = nn.Parameter(torch.ones(channels))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, C, H, W) -> the same shape and type. Free of copies for channels-last tensors."""
-        # Autocast would store the result in single precision, which costs more time than it gives accuracy: the sums are in
-        # single precision anyway.
-        with torch.autocast(x.device.type, enabled=False):
-            return F.layer_norm(x.permute(0, 2, 3, 1), self.gain.shape, self.gain.to(x.dtype)).permute(0, 3, 1, 2)
+class PixelLinear(nn.Conv2d):
+    """1 x 1 convolution as a matrix product over pixels, which adds the bias on the way; free of copies for channels-last tensors."""
+
+    def forward(self, x: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:  # type: ignore[override]
+        """(B, C_in, H, W) -> (B, C_out, H, W), each channel multiplied by ``scale`` (C_out,), which joins the weights."""
+        weight, bias = self.weight.flatten(1), self.bias
+        if scale is not None:
+            weight, bias = weight * scale[:, None], None if bias is None else bias * scale
+        return F.linear(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
+
+
+def channel_norm(x: torch.Tensor) -> torch.Tensor:
+    """LayerNorm over the channels of each pixel: (B, C, H, W) -> the same shape and type. Free of copies for channels-last tensors."""
+    # Autocast would store the result in single precision, which costs more time than it gives accuracy: the sums are in
+    # single precision anyway.
+    with torch.autocast(x.device.type, enabled=False):
+        return F.layer_norm(x.permute(0, 2, 3, 1), [x.shape[1]]).permute(0, 3, 1, 2)
 
 
 class ResidualChannelAttention(nn.Module):
     """RCAB (Zhang et al. 2018): two convolutions and a squeezed channel gate around a skip."""
 
-    def __init__(self, channels: int, squeeze: int = 16) -> None:
+    def __init__(self, channels: int, cell: int, squeeze: int = 16) -> None:
         super().__init__()
+        self.cell = cell
         self.body = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)
         )
@@ -52,7 +62,7 @@ class ResidualChannelAttention(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) -> the same shape."""
         body = self.body(x)
-        return x + body * spread(self.attention(cell_average(body, WINDOW)), body)
+        return x + body * spread(self.attention(cell_average(body, self.cell)), body, self.cell)
 
 
 class NAFBlock(nn.Module):
@@ -62,28 +72,29 @@ class NAFBlock(nn.Module):
         super().__init__()
         self.cell = cell
         self.time = nn.Linear(time_channels // 2, 4 * channels)
-        self.norm1 = ChannelNorm(channels)
-        self.expand1 = nn.Conv2d(channels, 2 * channels, 1)
+        self.gain1 = nn.Parameter(torch.ones(channels))
+        self.expand1 = PixelLinear(channels, 2 * channels, 1)
         self.depthwise = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1, groups=2 * channels)
         self.attention = nn.Conv2d(channels, channels, 1)
-        self.project1 = nn.Conv2d(channels, channels, 1)
-        self.norm2 = ChannelNorm(channels)
-        self.expand2 = nn.Conv2d(channels, 2 * channels, 1)
-        self.project2 = nn.Conv2d(channels, channels, 1)
+        self.project1 = PixelLinear(channels, channels, 1)
+        self.gain2 = nn.Parameter(torch.ones(channels))
+        self.expand2 = PixelLinear(channels, 2 * channels, 1)
+        self.project2 = PixelLinear(channels, channels, 1)
         self.beta = nn.Parameter(torch.zeros(channels))
         self.gamma = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         """x (B, C, H, W), time (B, time_channels) -> (B, C, H, W)."""
-        film = self.time(simple_gate(time))[:, :, None, None]
+        film = self.time(simple_gate(time))
         shift1, scale1, shift2, scale2 = film.chunk(4, 1)
 
-        y = simple_gate(self.depthwise(self.expand1(torch.addcmul(shift1, self.norm1(x), scale1 + 1))))
-        y = y * spread(self.attention(cell_average(y, self.cell)), y)
-        x = torch.addcmul(x, self.project1(y), self.beta.to(x.dtype)[:, None, None])
+        y = modulate(channel_norm(x), self.gain1 * (1 + scale1), shift1)
+        y = simple_gate(self.depthwise(self.expand1(y)))
+        y = y * spread(self.attention(cell_average(y, self.cell)), y, self.cell)
+        x = x + self.project1(y, self.beta)
 
-        y = simple_gate(self.expand2(torch.addcmul(shift2, self.norm2(x), scale2 + 1)))
-        return torch.addcmul(x, self.project2(y), self.gamma.to(x.dtype)[:, None, None])
+        y = modulate(channel_norm(x), self.gain2 * (1 + scale2), shift2)
+        return x + self.project2(simple_gate(self.expand2(y)), self.gamma)
 
 
 class NAFStage(nn.ModuleList):
@@ -104,6 +115,8 @@ class ConditionalNAFNet(nn.Module):
         encoder_blocks: NAF blocks of each encoder level; as many halvings follow.
         middle_blocks: NAF blocks at the lowest resolution.
         decoder_blocks: NAF blocks of each decoder level.
+        downsampling: side of the squares of pixels that become channels at the beginning and pixels again at the end. With 2 the network
+            works at half the resolution, which at twice the width moves half the memory.
         settings: numbers the weights belong to (noise level, steps, factor, percentiles), compared when weights are loaded.
 
     The paper's code uses width 64, [14, 1, 1, 1], 1, [1, 1, 1, 1]: 20,400,261 parameters.
@@ -122,21 +135,26 @@ class ConditionalNAFNet(nn.Module):
         encoder_blocks: Sequence[int] = (2, 2, 4),
         middle_blocks: int = 4,
         decoder_blocks: Sequence[int] = (2, 2, 2),
+        downsampling: int = 1,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if len(encoder_blocks) != len(decoder_blocks) or 2 ** len(encoder_blocks) > WINDOW:
-            raise ValueError("encoder_blocks and decoder_blocks must have the same length, at most 5")
+        if len(encoder_blocks) != len(decoder_blocks) or downsampling * 2 ** len(encoder_blocks) > WINDOW:
+            raise ValueError(
+                "encoder_blocks and decoder_blocks must have the same length, at most 5, or 4 with a downsampling of 2"
+            )
         self.width = width
+        self.multiple = downsampling * 2 ** len(encoder_blocks)
         time_channels = 4 * width
         self.time_expand = nn.Linear(width, 2 * time_channels)
         self.time_project = nn.Linear(time_channels, time_channels)
-        self.intro = nn.Conv2d(2, width, 3, padding=1)
-        self.refine = ResidualChannelAttention(width)
+        self.to_channels = nn.PixelUnshuffle(downsampling)
+        self.intro = nn.Conv2d(2 * downsampling**2, width, 3, padding=1)
+        self.refine = ResidualChannelAttention(width, WINDOW // downsampling)
         self.encoder, self.down = nn.ModuleList(), nn.ModuleList()
         self.decoder, self.up = nn.ModuleList(), nn.ModuleList()
 
-        channels, cell = width, WINDOW
+        channels, cell = width, WINDOW // downsampling
         for blocks in encoder_blocks:
             self.encoder.append(NAFStage(NAFBlock(channels, time_channels, cell) for _ in range(blocks)))
             self.down.append(nn.Conv2d(channels, 2 * channels, 2, 2))
@@ -146,7 +164,8 @@ class ConditionalNAFNet(nn.Module):
             self.up.append(nn.Sequential(nn.Conv2d(channels, 2 * channels, 1, bias=False), nn.PixelShuffle(2)))
             channels, cell = channels // 2, cell * 2
             self.decoder.append(NAFStage(NAFBlock(channels, time_channels, cell) for _ in range(blocks)))
-        self.ending = nn.Conv2d(width, 1, 3, padding=1)
+        self.ending = nn.Conv2d(width, downsampling**2, 3, padding=1)
+        self.to_pixels = nn.PixelShuffle(downsampling)
         half = width // 2
         self.register_buffer(
             "frequencies", torch.exp(-math.log(10000) * torch.arange(half) / (half - 1)), persistent=False
@@ -154,9 +173,9 @@ class ConditionalNAFNet(nn.Module):
         self.settings = Settings(settings or {})
 
     def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """x (B, 2, H, W), t (B,) in 1..T -> predicted noise (B, 1, H, W). Any H, W: padded inside to multiples of 32."""
+        """x (B, 2, H, W), t (B,) in 1..T -> predicted noise (B, 1, H, W). Any H, W: padded inside to multiples of its smallest scale."""
         height, width = x.shape[-2:]
-        x = F.pad(x, (0, -width % WINDOW, 0, -height % WINDOW), mode="replicate")
+        x = self.to_channels(F.pad(x, (0, -width % self.multiple, 0, -height % self.multiple), mode="replicate"))
         x = x.contiguous(memory_format=torch.channels_last)
 
         angles = t.float()[:, None] * self.frequencies
@@ -173,4 +192,4 @@ class ConditionalNAFNet(nn.Module):
         x = self.middle(x, time)
         for stage, up in zip(self.decoder, self.up):
             x = stage(up(x) + skips.pop(), time)
-        return self.ending(x)[..., :height, :width]
+        return self.to_pixels(self.ending(x))[..., :height, :width]
