@@ -1,30 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What MONAI's trainers are given: batches, seeds, the schedule, and runs that go on where they stopped."""
+"""What MONAI's trainers are given: batches, steps, averages, seeds, and runs that go on where they stopped."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine, Events
-from ignite.handlers import EMAHandler
 from monai.data import CacheDataset, DataLoader, MetaTensor
 from monai.engines import SupervisedTrainer
+from monai.handlers import LrScheduleHandler
 from monai.transforms import Compose
 from torch import nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from scripts.engines import (
     NoisePrepareBatch,
-    PlateauSchedule,
     RestorationPrepareBatch,
     Resume,
     RunProgress,
     SeedEachEpoch,
     SequencePrepareBatch,
+    TrainingStep,
+    WeightAverage,
 )
 from scripts.errors import InputError
 from scripts.inferers import SequenceInferer
@@ -117,27 +116,72 @@ def test_validation_draws_the_same_each_time():
     assert len(set(draws(False, 3))) == 1
 
 
-# ---- schedule --------------------------------------------------------------------------------------------------------
+# ---- steps and averages ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("interval, expected", [(1, [1, 1, 0.5, 0.25, 0.25, 0.25]), (2, [1, 1, 1, 1, 1, 0.5])])
-def test_plateau_counts_validations(interval, expected):
-    """The rate is halved once a validation is no better than the best; epochs without validation do not count."""
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    scheduler = ReduceLROnPlateau(optimizer, mode="max", factor=0.5, patience=0)
-    scores = iter([1.0, 2.0, 2.0, 1.5, 3.0, 4.0] if interval == 1 else [1.0, 2.0, 2.0])
-    evaluator: Any = SimpleNamespace(state=SimpleNamespace(metrics={}, key_metric_name="psnr"))
-    trainer = Engine(lambda engine, batch: None)
+class Steps:
+    """Stage III on a small volume, by MONAI's own step or by ours."""
 
-    def validate():
-        evaluator.state.metrics = {"psnr": next(scores), "other": 0.0}
+    def __init__(self, device: str, ours: bool) -> None:
+        torch.manual_seed(0)
+        self.network = AENet(widths=(2, 2, 2, 2)).to(device)
+        rate = torch.tensor(1e-2, device=device)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), rate, capturable=device == "cuda")
+        self.average = WeightAverage(self.network, 0.25)
+        dataset = CacheDataset(
+            [{"image": torch.rand(1, 14, 14, 14, generator=torch.Generator().manual_seed(0), device="cpu").to(device)}],
+            RandSequencesd("image", (14, 14), (2, 3), num_samples=2),
+            progress=False,
+            copy_cache=False,
+        )
+        self.losses: list[float] = []
+        self.trainer = SupervisedTrainer(
+            device=device,
+            max_epochs=8,
+            train_data_loader=DataLoader(dataset, batch_size=1),
+            network=self.network,
+            optimizer=self.optimizer,
+            loss_function=ReconstructionLoss(),
+            prepare_batch=SequencePrepareBatch(),
+            inferer=SequenceInferer(),
+            iteration_update=TrainingStep() if ours else None,
+            train_handlers=[
+                SeedEachEpoch(0, dataset),
+                LrScheduleHandler(CosineAnnealingLR(self.optimizer, 8), print_lr=False),
+                self.average,
+            ],
+            decollate=False,
+        )
+        self.trainer.add_event_handler(
+            Events.ITERATION_COMPLETED, lambda engine: self.losses.append(float(engine.state.output["loss"]))
+        )
+        self.trainer.run()
 
-    trainer.add_event_handler(Events.EPOCH_COMPLETED(every=interval), validate)
-    PlateauSchedule(scheduler, evaluator, interval).attach(trainer)
-    rates = []
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: rates.append(optimizer.param_groups[0]["lr"]))
-    trainer.run([0], max_epochs=6)
-    assert rates == expected
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_step_is_the_one_of_the_trainer(device):
+    """On CUDA the fourth step is recorded and the others replay it: with the schedule's learning rate, on new batches."""
+    ours, theirs = Steps(device, True), Steps(device, False)
+    assert len(set(ours.losses)) == 8
+    assert ours.losses == pytest.approx(theirs.losses, rel=1e-3 if device == "cuda" else 1e-6)
+    for name, value in theirs.network.state_dict().items():
+        assert torch.allclose(ours.network.state_dict()[name], value, atol=1e-3 if device == "cuda" else 1e-6), name
+    for name, value in theirs.average.network.state_dict().items():
+        assert torch.allclose(ours.average.network.state_dict()[name], value, atol=1e-3), name
+
+
+def test_average_follows_slowly():
+    layer = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(layer.weight)
+    average = WeightAverage(layer, 0.25)
+    engine = Engine(lambda engine, batch: nn.init.ones_(layer.weight))
+    average.attach(engine)
+    engine.run([0, 0])
+    assert average.network.weight.item() == pytest.approx(1 - 0.75**2)
+    assert not average.network.training and not average.network.weight.requires_grad
 
 
 # ---- resume ----------------------------------------------------------------------------------------------------------
@@ -150,10 +194,10 @@ class Run:
         torch.manual_seed(99)
         self.network = AENet(widths=(2, 2, 2, 2))
         self.optimizer = torch.optim.Adam(self.network.parameters(), 1e-2)
-        self.scheduler = ReduceLROnPlateau(self.optimizer, mode="max", factor=0.5, patience=0)
+        self.scheduler = CosineAnnealingLR(self.optimizer, 8)
         self.losses: list[float] = []
-        ema = EMAHandler(self.network, momentum=0.1)
-        self.ema = ema.ema_model
+        ema = WeightAverage(self.network, momentum=0.1)
+        self.ema = ema.network
         objects = {"network": self.network, "ema": self.ema, "optimizer": self.optimizer, "schedule": self.scheduler}
         dataset = CacheDataset(
             [{"image": torch.rand(1, 14, 14, 14, generator=torch.Generator().manual_seed(0))}],
@@ -162,7 +206,6 @@ class Run:
             copy_cache=False,
         )
         self.progress = RunProgress("toy")
-        evaluator: Any = SimpleNamespace(state=SimpleNamespace(metrics={"psnr": 1.0}, key_metric_name="psnr"))
         self.trainer = SupervisedTrainer(
             device="cpu",
             max_epochs=epochs,
@@ -176,7 +219,7 @@ class Run:
             inferer=SequenceInferer(),
             train_handlers=[
                 ema,
-                PlateauSchedule(self.scheduler, evaluator, 2),
+                LrScheduleHandler(self.scheduler, epoch_level=False, print_lr=False),
                 Resume(path, objects, settings),
                 SeedEachEpoch(0, dataset),
                 self.progress,

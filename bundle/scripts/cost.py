@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from monai.transforms import Compose
 from torch import nn
 
 from scripts import inferers, lattice, reconstruction
-from scripts.engines import Resume
+from scripts.engines import Resume, TrainingStep
 from scripts.io import Header
 from scripts.io.factor import factor_of
 from scripts.networks.local_average import WINDOW as GRID
@@ -210,16 +211,27 @@ class TrainingCost:
         items: Any = self.cut({"image": noise})
         _wait(self.device)
         cutting = time.perf_counter() - begin
-        self.network.train()
+        engine = SimpleNamespace(
+            state=SimpleNamespace(device=self.device),
+            non_blocking=False,
+            network=self.network,
+            optimizer=self.optimizer,
+            loss_function=self.loss,
+            inferer=self.inferer,
+            prepare_batch=self.prepare_batch,
+        )
+        step = TrainingStep()
 
-        def step(count: int) -> None:
-            inputs, targets, args, kwargs = self.prepare_batch(list_data_collate(items[:count]), self.device, False)
-            self.optimizer.zero_grad()
-            self.loss(self.inferer(inputs, self.network, *args, **kwargs), targets).mean().backward()
-            self.optimizer.step()
+        def train(count: int) -> None:
+            step(engine, list_data_collate(items[:count]))
 
-        counts = [2**power for power in range(len(items).bit_length()) if 2**power < len(items)] + [len(items)]
-        trial = _largest_trial(step, counts, self.device)
+        if self.device.type == "cuda":  # as fast as it will be only once it is recorded, which is for one size of batch
+            counts = [len(items)]
+            for _ in range(step.ordinary + 1):
+                train(len(items))
+        else:
+            counts = [2**power for power in range(len(items).bit_length()) if 2**power < len(items)] + [len(items)]
+        trial = _largest_trial(train, counts, self.device)
         share = len(items) / trial.size
         each = cutting + trial.seconds * share
         steps = max(0, self.max_epochs - done) * self.epoch_length

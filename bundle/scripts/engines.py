@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What MONAI's stock SupervisedTrainer needs to train stages I and III: batches, seeds, progress."""
+"""What MONAI's stock SupervisedTrainer needs to train stages I and III: batches, steps, averages, seeds, progress."""
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
 from monai.data.utils import set_rnd
-from monai.engines import Evaluator, PrepareBatch
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from monai.engines import PrepareBatch
+from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from scripts.errors import InputError
@@ -86,6 +88,101 @@ def _tensor(value: torch.Tensor, device: str | torch.device | None, non_blocking
     return torch.Tensor.as_subclass(value, torch.Tensor).to(device, non_blocking=non_blocking)
 
 
+class TrainingStep:
+    """A step of MONAI's ``SupervisedTrainer`` (its ``iteration_update``) which on CUDA is recorded once and then replayed.
+
+    A step is a thousand small operations, and launching them one by one takes longer than computing them. After a few ordinary
+    steps one is recorded as a CUDA graph, from the batch on the device to the optimizer's update; what it reads and writes stays in place. So
+    batches must keep their shapes, and nothing in the step may wait for the GPU or depend on values. The optimizer must be
+    ``capturable``, with its learning rate in a tensor, which a schedule changes in place.
+
+    Output: {"loss": scalar on the device}. Reading it waits for the GPU.
+
+    Args:
+        ordinary: steps before the recording, in which the libraries choose and load what they need.
+    """
+
+    def __init__(self, ordinary: int = 3) -> None:
+        self.ordinary = ordinary
+        self.done = 0
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.batch: dict[str, torch.Tensor] = {}
+        self.loss = torch.zeros(())
+
+    def __call__(self, engine: Any, batchdata: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Make a step with a batch; ``engine`` has the network, the optimizer, the loss and so on."""
+        device = torch.device(engine.state.device)
+        batch = {key: _tensor(value, device, engine.non_blocking) for key, value in batchdata.items()}
+        if self.done == 0:
+            engine.network.train()
+        if device.type != "cuda":
+            self.loss = self._step(engine, batch)
+        elif self.done < self.ordinary:
+            self._beside(device, lambda: self._step(engine, batch))
+        else:
+            if self.graph is None:
+                self._record(engine, batch)
+            for key, value in self.batch.items():
+                value.copy_(batch[key])
+            assert self.graph is not None
+            self.graph.replay()
+        self.done += 1
+        return {"loss": self.loss}
+
+    @staticmethod
+    def _step(engine: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        inputs, targets, *rest = engine.prepare_batch(batch, engine.state.device, engine.non_blocking)
+        args, kwargs = rest or ((), {})
+        engine.optimizer.zero_grad()
+        loss = engine.loss_function(engine.inferer(inputs, engine.network, *args, **kwargs), targets).mean()
+        loss.backward()
+        engine.optimizer.step()
+        return loss.detach()
+
+    def _beside(self, device: torch.device, step: Callable[[], torch.Tensor]) -> None:
+        """Work on a stream of its own, as before a recording one must."""
+        stream = torch.cuda.Stream(device)
+        stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(stream):
+            self.loss = step()
+        torch.cuda.current_stream(device).wait_stream(stream)
+
+    def _record(self, engine: Any, batch: Mapping[str, torch.Tensor]) -> None:
+        self.batch = {key: value.clone() for key, value in batch.items()}
+        self.graph = torch.cuda.CUDAGraph()
+        engine.optimizer.zero_grad()  # so that the gradients come to lie in the graph's memory
+        with torch.cuda.graph(self.graph):
+            self.loss = self._step(engine, self.batch)
+
+
+class WeightAverage:
+    """Exponential moving average of a network's weights, updated after each step in a few operations.
+
+    Ignite's EMAHandler makes two operations for each of several hundred tensors, which takes longer than a step.
+
+    Args:
+        network: whose weights are averaged.
+        momentum: share of the new weights in each update.
+
+    Attributes:
+        network: a copy with the averaged weights, in evaluation mode.
+    """
+
+    def __init__(self, network: nn.Module, momentum: float) -> None:
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self._pairs = list(self.network.parameters()), list(network.parameters())
+        self._update = get_ema_multi_avg_fn(1 - momentum)
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a MONAI trainer."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.update)
+
+    def update(self, engine: Engine) -> None:
+        """Take in the weights of the network."""
+        averages, current = self._pairs
+        self._update(averages, current, 0)
+
+
 class SeedEachEpoch:
     """Seeds torch and the random transforms from the epoch number, so that a resumed run is the run it continues.
 
@@ -115,10 +212,12 @@ class RunProgress:
 
     Args:
         description: shown before the bar.
+        interval: steps between readings of the loss, each of which waits for the GPU.
     """
 
-    def __init__(self, description: str) -> None:
+    def __init__(self, description: str, interval: int = 1) -> None:
         self.description = description
+        self.interval = interval
         self.bar: tqdm | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -132,39 +231,16 @@ class RunProgress:
         if self.bar is None:  # made late: a resumed run knows its place only after it has started
             total = (state.max_epochs or 0) * (state.epoch_length or 0)
             self.bar = tqdm(total=total, initial=state.iteration - 1, desc=self.description, unit="step")
-        output: Any = state.output  # a list where the trainer decollates
-        output = output[0] if isinstance(output, list) else output
-        self.bar.set_postfix(loss=f"{output['loss']:.4f}", refresh=False)
+        if state.iteration % self.interval == 0:
+            output: Any = state.output  # a list where the trainer decollates
+            output = output[0] if isinstance(output, list) else output
+            self.bar.set_postfix(loss=f"{float(output['loss']):.4f}", refresh=False)
         self.bar.update()
 
     def close(self, engine: Engine) -> None:
         """Leave the finished bar standing."""
         if self.bar is not None:
             self.bar.close()
-
-
-class PlateauSchedule:
-    """Steps a ReduceLROnPlateau with the key metric after each validation.
-
-    MONAI's LrScheduleHandler would step after each epoch, also where nothing was validated.
-
-    Args:
-        lr_scheduler: to step.
-        evaluator: whose key metric counts.
-        interval: epochs between validations.
-    """
-
-    def __init__(self, lr_scheduler: ReduceLROnPlateau, evaluator: Evaluator, interval: int) -> None:
-        self.lr_scheduler = lr_scheduler
-        self.evaluator = evaluator
-        self.interval = interval
-
-    def attach(self, engine: Engine) -> None:
-        """Register with a MONAI trainer, after its ValidationHandler."""
-        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self)
-
-    def __call__(self, engine: Engine) -> None:
-        self.lr_scheduler.step(self.evaluator.state.metrics[self.evaluator.state.key_metric_name])
 
 
 class Resume:
@@ -174,10 +250,18 @@ class Resume:
         path: checkpoint file; replaced in one step, so that a kill at any moment leaves a whole one.
         objects: name -> object with ``state_dict`` and ``load_state_dict`` (networks, optimizer, schedule, EMA).
         settings: what a run must share with the one it continues; primitives only.
+        device: where the state belongs.
     """
 
-    def __init__(self, path: str | Path, objects: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        objects: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        device: str | torch.device = "cpu",
+    ) -> None:
         self.path = Path(path)
+        self.device = device
         self.objects = dict(objects)
         self.settings = dict(settings)
 
@@ -195,7 +279,7 @@ class Resume:
         if not self.path.is_file():
             return
         try:
-            checkpoint = torch.load(self.path, map_location="cpu", weights_only=True)
+            checkpoint = torch.load(self.path, map_location=self.device, weights_only=True)
             stored = checkpoint["settings"]
         except Exception as error:  # torch raises a dozen types for files that are not its own
             raise InputError(f"{self.path}: damaged checkpoint; delete it to begin this stage anew") from error

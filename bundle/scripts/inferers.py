@@ -167,16 +167,28 @@ class PseudoVolumeInferer(Inferer):
             done_file.unlink(missing_ok=True)
         mode = "r+" if first else "w+"
         store = np.lib.format.open_memmap(data_file, mode=mode, dtype=np.float16, shape=size)
-        for start in range(0, size[0], self.batch_size):
-            if start >= first:
+
+        def keep(start: int, restored: torch.Tensor) -> None:
+            store[start : start + len(restored)] = restored.cpu().numpy()
+            store.flush()
+            write_json(done_file, {"run": self.run_id, "planes": start + len(restored)})
+
+        progress.update(-(-first // self.batch_size))
+        waiting: tuple[int, torch.Tensor] | None = None  # a batch that the GPU works on while the one before is written
+        try:
+            for start in range(first, size[0], self.batch_size):
                 low = planes[start : start + self.batch_size].to(device)
                 mu = axial_interpolate(low, self.upsampling)[:, None]
                 draw = 2 * start + (name == "yz")  # the two orientations never share their noise
-                restored = self.restore(mu, network, draw)[:, 0]
-                store[start : start + self.batch_size] = restored.cpu().half().numpy()
-                store.flush()
-                write_json(done_file, {"run": self.run_id, "planes": start + len(low)})
-            progress.update()
+                restored = self.restore(mu, network, draw)[:, 0].half()
+                if waiting is not None:
+                    keep(*waiting)
+                    progress.update()
+                waiting = start, restored
+        finally:  # when the run is interrupted as well
+            if waiting is not None:
+                keep(*waiting)
+                progress.update()
         return store
 
 

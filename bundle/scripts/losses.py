@@ -7,12 +7,12 @@ from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from monai.losses import SSIMLoss
 from torch import nn
 
 from scripts.errors import InputError
 
-_SMALLEST_SIDE = 11  # the window of SSIM
+_SSIM_WINDOW = 11
+_SSIM_SIGMA = 1.5
 
 
 class ReverseStepLoss(nn.Module):
@@ -53,6 +53,32 @@ class FocalFrequencyLoss(nn.Module):
         return (weight * power).mean()
 
 
+class StructuralSimilarityLoss(nn.Module):
+    """1 - SSIM (Wang et al. 2004; Gaussian window of 11 pixels and sigma 1.5, data range 1), averaged over where the window fits.
+
+    The numbers of ``monai.losses.SSIMLoss``, which copies its window from main memory in each call and so cannot be recorded in a CUDA
+    graph. The window is separable: two products with banded matrices are all five averages.
+    """
+
+    def forward(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) twice, float32, sides of 11 or more -> scalar."""
+        rows, columns = (_window(side, target) for side in target.shape[-2:])
+        maps = torch.stack([prediction, target, prediction**2, target**2, prediction * target])
+        x, y, xx, yy, xy = (rows @ maps @ columns.transpose(0, 1)).unbind()
+        c1, c2 = 0.01**2, 0.03**2
+        contrast = (2 * (xy - x * y) + c2) / (xx - x**2 + yy - y**2 + c2)
+        return 1 - ((2 * x * y + c1) / (x**2 + y**2 + c1) * contrast).mean()
+
+
+def _window(size: int, like: torch.Tensor) -> torch.Tensor:
+    """Gaussian averages of a line of ``size`` pixels where the window fits: (size - 10, size)."""
+    place = torch.arange(size, device=like.device, dtype=like.dtype)
+    half = _SSIM_WINDOW // 2
+    distance = place[None, :] - place[half : size - half, None]
+    weight = torch.exp(-(distance**2) / (2 * _SSIM_SIGMA**2)) * (distance.abs() <= half)
+    return weight / weight.sum(1, keepdim=True)
+
+
 class ReconstructionLoss(nn.Module):
     """Eq. 8: L1 + ssim_weight * (1 - SSIM) + frequency_weight * focal frequency loss.
 
@@ -65,7 +91,7 @@ class ReconstructionLoss(nn.Module):
         super().__init__()
         self.ssim_weight = ssim_weight
         self.frequency_weight = frequency_weight
-        self.ssim = SSIMLoss(spatial_dims=2, data_range=1.0)
+        self.ssim = StructuralSimilarityLoss()
         self.frequency = FocalFrequencyLoss()
 
     def forward(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -74,9 +100,9 @@ class ReconstructionLoss(nn.Module):
         Raises:
             InputError: if a side is shorter.
         """
-        if min(target.shape[-2:]) < _SMALLEST_SIDE:
+        if min(target.shape[-2:]) < _SSIM_WINDOW:
             raise InputError(
-                f"the planes are {target.shape[-2]} x {target.shape[-1]} voxels and the loss needs at least {_SMALLEST_SIDE}: "
+                f"the planes are {target.shape[-2]} x {target.shape[-1]} voxels and the loss needs at least {_SSIM_WINDOW}: "
                 "use a volume with more slices, or a larger --upsampling or --patch_size"
             )
         prediction, target = prediction.float(), target.float()

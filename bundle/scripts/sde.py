@@ -41,18 +41,26 @@ class MeanRevertingSDE:
         self.dt = -math.log(epsilon) / float(theta.sum())
         self.theta = theta
         self.cumulative = torch.cumsum(theta, 0) * self.dt
+        self._copies: dict[tuple[torch.device, int], torch.Tensor] = {}
 
     def _at(self, values: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """Values of states ``t`` (B,), as (B, 1, 1, 1) float32."""
-        return values.to(t.device)[t.long()].float().view(-1, 1, 1, 1)
+        """Values of states ``t`` (B,), as (B, 1, 1, 1) in double precision."""
+        # Copied to a device once: a copy would end the recording of a CUDA graph.
+        key = t.device, id(values)
+        if key not in self._copies:
+            self._copies[key] = values.to(t.device)
+        return self._copies[key][t.long()].view(-1, 1, 1, 1)
+
+    def _total(self, t: torch.Tensor) -> torch.Tensor:
+        return self._at(self.cumulative, t)
 
     def decay(self, t: torch.Tensor) -> torch.Tensor:
         """exp(-Theta_t), the share of x0 - mu that is left, (B, 1, 1, 1)."""
-        return self._at(torch.exp(-self.cumulative), t)
+        return torch.exp(-self._total(t)).float()
 
     def std(self, t: torch.Tensor) -> torch.Tensor:
         """Standard deviation sqrt(v_t) of x_t given x0, (B, 1, 1, 1)."""
-        return self._at(self.delta * torch.sqrt(1 - torch.exp(-2 * self.cumulative)), t)
+        return (self.delta * torch.sqrt(1 - torch.exp(-2 * self._total(t)))).float()
 
     def state(self, x0: torch.Tensor, mu: torch.Tensor, t: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """x_t given x0: mu + (x0 - mu) exp(-Theta_t) + sqrt(v_t) noise."""
@@ -64,23 +72,22 @@ class MeanRevertingSDE:
 
     def bridge(self, t: torch.Tensor, s: torch.Tensor) -> Bridge:
         """Distribution of x_s given x_t and x0, exact for any states s < t (s = 0 is x0 itself)."""
-        total = self.cumulative.to(t.device)
-        a = torch.exp(-(total[t.long()] - total[s.long()]))
-        b = torch.exp(-total[t.long()])
-        c = torch.exp(-total[s.long()])
+        a = torch.exp(-(self._total(t) - self._total(s)))
+        b = torch.exp(-self._total(t))
+        c = torch.exp(-self._total(s))
         from_state = a * (1 - c**2) / (1 - b**2)
         from_clean = c * (1 - a**2) / (1 - b**2)
         std = self.delta * torch.sqrt((1 - a**2) * (1 - c**2) / (1 - b**2))
-        return Bridge(*(value.float().view(-1, 1, 1, 1) for value in (from_state, from_clean, std)))
+        return Bridge(from_state.float(), from_clean.float(), std.float())
 
     def reverse_drift(self, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Coefficients (of x_t - mu, of the noise) of the mean of one reverse Euler step (Eq. 2).
 
         The step's mean is x_t + state (x_t - mu) - noise_gain * noise, with the score replaced by -noise / sqrt(v_t).
         """
-        theta = self._at(self.theta, t) * self.dt
+        theta = (self._at(self.theta, t) * self.dt).float()
         return theta, 2 * self.delta**2 * theta / self.std(t)
 
     def reverse_std(self, t: torch.Tensor) -> torch.Tensor:
         """Standard deviation of the noise added by one reverse Euler step, (B, 1, 1, 1)."""
-        return self.delta * torch.sqrt(2 * self._at(self.theta, t) * self.dt)
+        return (self.delta * torch.sqrt(2 * self._at(self.theta, t) * self.dt)).float()

@@ -33,7 +33,7 @@ _KERNELS = {"linear": _linear_weight, "cubic": _cubic_weight}
 
 
 @lru_cache(maxsize=64)
-def interpolation_matrix(slices: int, factor: float, mode: str) -> torch.Tensor:
+def interpolation_matrix(slices: int, factor: float, mode: str, device: torch.device | None = None) -> torch.Tensor:
     """Weights (K, output size) that carry K slices to the lattice of ``factor``; edge slices are repeated outwards.
 
     Args:
@@ -45,7 +45,7 @@ def interpolation_matrix(slices: int, factor: float, mode: str) -> torch.Tensor:
     for j, place in enumerate(places):
         for offset, index in enumerate(lattice.window(place.interval, slices)):
             weights[index, j] += kernel(place.depth + 1 - offset)
-    return weights.float()
+    return weights.float().to(device)
 
 
 def axial_interpolate(volume: torch.Tensor, factor: float, mode: str = "cubic") -> torch.Tensor:
@@ -53,8 +53,8 @@ def axial_interpolate(volume: torch.Tensor, factor: float, mode: str = "cubic") 
 
     Unlike ``torch.nn.functional.interpolate(align_corners=False)`` the first slice stays where it is.
     """
-    matrix = interpolation_matrix(volume.shape[-1], float(factor), mode)
-    return volume @ matrix.to(device=volume.device, dtype=volume.dtype)
+    matrix = interpolation_matrix(volume.shape[-1], float(factor), mode, volume.device)
+    return volume @ matrix.to(volume.dtype)
 
 
 class AxialInterpolate(Transform):

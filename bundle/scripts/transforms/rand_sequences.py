@@ -6,26 +6,22 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 
 from scripts.errors import InputError
 from scripts.lattice import WINDOW
+from scripts.transforms.patches import Patch, cut_patches, place_patch
 
-_DIMS = {"x": 1, "y": 2, "z": 3}
+_DIMS = {"x": 0, "y": 1, "z": 2}
 
 
 class _Draw(NamedTuple):
-    dim: int
+    patch: Patch
+    depths: list[float]
     gap: int
-    start: int
-    offsets: list[int]
-    corner: tuple[int, int]
-    edge: int | None
-    reverse: bool
-    turn: bool
-    flips: list[int]
 
 
 class RandSequences(Randomizable):
@@ -40,6 +36,9 @@ class RandSequences(Randomizable):
         num_samples: sequences per call.
         axes: axes to draw sequences along; ("z",) on a volume that is isotropic already.
         edge_probability: how often an outer plane is replaced by its neighbour, as at the ends of a volume.
+        kept_probability: how often a target is an input plane itself, at depth 0. In its place stands a plane one voxel to either side:
+            the noise differs from plane to plane, so the network learns to leave it out (Noise2Noise, Lehtinen et al. 2018), where
+            the input plane itself would teach it to copy.
     """
 
     def __init__(
@@ -50,6 +49,7 @@ class RandSequences(Randomizable):
         num_samples: int = 1,
         axes: Sequence[str] = ("x", "y"),
         edge_probability: float = 0.05,
+        kept_probability: float = 0.0,
     ) -> None:
         self.patch_size = tuple(patch_size)
         self.gap_range = tuple(int(gap) for gap in gap_range)
@@ -59,9 +59,10 @@ class RandSequences(Randomizable):
         self.num_samples = num_samples
         self.dims = [_DIMS[axis] for axis in axes]
         self.edge_probability = edge_probability
+        self.kept_probability = kept_probability
 
     def draw(self, shape: Sequence[int]) -> _Draw:
-        """Draw one sequence from a volume of ``shape`` (1, X, Y, Z)."""
+        """Draw one sequence from a volume of ``shape`` (X, Y, Z)."""
         dim = self.dims[self.R.randint(len(self.dims))]
         smallest, largest = self.gap_range
         largest = min(largest, (shape[dim] - 1) // (WINDOW - 1))
@@ -73,55 +74,46 @@ class RandSequences(Randomizable):
         gap = self.R.randint(smallest, largest + 1)
         start = self.R.randint(shape[dim] - (WINDOW - 1) * gap)
         offsets = self.R.choice(gap - 1, self.depths, replace=gap - 1 < self.depths) + 1
-        sides = [shape[d] for d in (1, 2, 3) if d != dim]
-        height, width = self._size(shape)
-        corner = (self.R.randint(sides[0] - height + 1), self.R.randint(sides[1] - width + 1))
+        sides = [d for d in range(3) if d != dim]
+        size = self._size(shape)
+        corner = [self.R.randint(shape[d] - side + 1) for d, side in zip(sides, size)]
         edge = [0, WINDOW - 1][self.R.randint(2)] if self.R.random_sample() < self.edge_probability else None
-        reverse, turn, flip_h, flip_w = (bool(self.R.randint(2)) for _ in range(4))
-        flips = [d for d, flip in ((0, flip_h), (1, flip_w)) if flip]
-        return _Draw(dim, gap, start, offsets.tolist(), corner, edge, reverse, turn, flips)
+        reverse, turn, *flips = (bool(self.R.randint(2)) for _ in range(4))
+        kept = self.R.random_sample(self.depths) < self.kept_probability
+        beside = 2 * self.R.randint(2, size=self.depths) - 1
+
+        inputs = [start + i * gap for i in range(WINDOW)]
+        if reverse:
+            inputs, offsets = inputs[::-1], gap - offsets
+        direction = -1 if reverse else 1
+        targets = inputs[1] + np.where(kept, beside, direction * offsets)
+        depths = np.where(kept, 0, offsets / gap)
+        if edge is not None:
+            inputs[edge] = inputs[1 if edge == 0 else WINDOW - 2]
+        if turn and size[0] == size[1]:  # a turn is only the same problem for square patches
+            sides, corner = sides[::-1], corner[::-1]
+        patch = place_patch([*inputs, *targets], (sides[0], sides[1], dim), corner, size, flips)
+        return _Draw(patch, depths.tolist(), gap)
 
     def _size(self, shape: Sequence[int]) -> tuple[int, int]:
         """Patch sides that every axis of the volume can give, so that patches of one batch stack."""
         first, second = self.patch_size
         for dim in self.dims:
-            sides = [shape[d] for d in (1, 2, 3) if d != dim]
+            sides = [shape[d] for d in range(3) if d != dim]
             first, second = min(first, sides[0]), min(second, sides[1])
         return first, second
 
     def __call__(self, volume: torch.Tensor) -> list[dict[str, torch.Tensor]]:
         """(1, X, Y, Z) -> items "image" (1, H, W, 4), "label" (D, H, W), "depth" (D,) and "gap" ()."""
-        volume = torch.Tensor.as_subclass(volume, torch.Tensor)
-        height, width = self._size(volume.shape)
-        items = []
-        for _ in range(self.num_samples):
-            draw = self.draw(volume.shape)
-            planes = volume[0].movedim(draw.dim - 1, -1)
-            top, left = draw.corner
-            planes = planes[top : top + height, left : left + width]
-
-            inputs = [draw.start + i * draw.gap for i in range(WINDOW)]
-            targets = [inputs[1] + offset for offset in draw.offsets]
-            depths = [offset / draw.gap for offset in draw.offsets]
-            if draw.edge is not None:
-                inputs[draw.edge] = inputs[1 if draw.edge == 0 else WINDOW - 2]
-            if draw.reverse:
-                inputs = inputs[::-1]
-                depths = [1 - depth for depth in depths]
-
-            drawn = planes[..., inputs + targets]
-            # A turn is only the same problem for square patches.
-            drawn = drawn.transpose(0, 1) if draw.turn and height == width else drawn
-            drawn = drawn.flip(draw.flips)
-            items.append(
-                {
-                    "image": drawn[None, ..., :WINDOW].contiguous(),
-                    "label": drawn[..., WINDOW:].movedim(-1, 0).contiguous(),
-                    "depth": torch.tensor(depths, device=volume.device),
-                    "gap": torch.tensor(float(draw.gap), device=volume.device),
-                }
-            )
-        return items
+        volume = torch.Tensor.as_subclass(volume, torch.Tensor)[0]
+        draws = [self.draw(volume.shape) for _ in range(self.num_samples)]
+        planes = cut_patches(volume, [draw.patch for draw in draws], self._size(volume.shape))
+        numbers = torch.tensor([[float(draw.gap), *draw.depths] for draw in draws]).to(volume.device, non_blocking=True)
+        images, labels = planes[:, None, :WINDOW].movedim(2, -1).contiguous(), planes[:, WINDOW:].contiguous()
+        return [
+            {"image": image, "label": label, "depth": number[1:], "gap": number[0]}
+            for image, label, number in zip(images, labels, numbers)
+        ]
 
 
 class RandSequencesd(Randomizable, MapTransform):
@@ -136,9 +128,12 @@ class RandSequencesd(Randomizable, MapTransform):
         num_samples: int = 1,
         axes: Sequence[str] = ("x", "y"),
         edge_probability: float = 0.05,
+        kept_probability: float = 0.0,
     ) -> None:
         MapTransform.__init__(self, keys)
-        self.sequences = RandSequences(patch_size, gap_range, depths, num_samples, axes, edge_probability)
+        self.sequences = RandSequences(
+            patch_size, gap_range, depths, num_samples, axes, edge_probability, kept_probability
+        )
 
     def set_random_state(self, seed: int | None = None, state: Any = None) -> RandSequencesd:
         """Seed the draw."""

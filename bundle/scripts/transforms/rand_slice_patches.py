@@ -7,6 +7,7 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
@@ -15,6 +16,7 @@ from scripts import lattice
 from scripts.errors import InputError
 from scripts.transforms.axial_decimate import axial_decimate
 from scripts.transforms.axial_interpolate import axial_interpolate
+from scripts.transforms.patches import Patch, cut_patches, place_patch
 
 
 class RandSlicePatches(Randomizable):
@@ -48,40 +50,37 @@ class RandSlicePatches(Randomizable):
         self.num_samples = num_samples
         self.degradation = degradation
 
-    def draw(self, shape: Sequence[int]) -> tuple[int, int, int, bool, bool, bool, int]:
-        """Draw slice, corner, transposition, two flips and an integer factor for a volume of ``shape`` (X, Y, Z)."""
+    def draw(self, shape: Sequence[int]) -> tuple[Patch, int]:
+        """Draw a patch, turned and flipped, and an integer factor for a volume of ``shape`` (X, Y, Z)."""
         x, y, z = shape
-        turn, flip_h, flip_w = (bool(self.R.randint(2)) for _ in range(3))
-        height, width = self._size(x, y) if not turn else self._size(y, x)
-        rows, columns = (x, y) if not turn else (y, x)
-        top = self.R.randint(rows - height + 1)
-        left = self.R.randint(columns - width + 1)
+        turn, *flips = (bool(self.R.randint(2)) for _ in range(3))
+        dims = (1, 0, 2) if turn else (0, 1, 2)
+        size = self._size(x, y)
+        corner = [self.R.randint(shape[dim] - side + 1) for dim, side in zip(dims, size)]
         low = math.floor(self.factor)
         factor = low + int(self.R.random_sample() < self.factor - low)
-        return self.R.randint(z), top, left, turn, flip_h, flip_w, factor
+        patch = place_patch([self.R.randint(z)], dims, corner, size, flips)
+        return patch._replace(across=self.step * patch.across), factor
 
-    def _size(self, rows: int, columns: int) -> tuple[int, int]:
-        # The same for both turns, so that patches of one batch stack.
-        side = min(rows, columns)
+    def _size(self, x: int, y: int) -> tuple[int, int]:
+        """Voxels that a patch spans; the same for both turns, so that patches of one batch stack."""
+        side = min(x, y)
         return min(self.patch_size[0], side), min(self.patch_size[1] * self.step, side)
 
     def __call__(self, volume: torch.Tensor) -> list[dict[str, torch.Tensor]]:
         """(1, X, Y, Z) -> items "image" (sharp) and "mu" (decimated, then cubic upsampled), both (1, H, W')."""
-        # A plain tensor: MetaTensor indexing would cost more than the patches themselves.
-        volume = torch.Tensor.as_subclass(volume, torch.Tensor)
-        items = []
-        for _ in range(self.num_samples):
-            z, top, left, turn, flip_h, flip_w, factor = self.draw(volume.shape[1:])
-            plane = volume[:, :, :, z]
-            plane = plane.transpose(1, 2) if turn else plane
-            height, width = self._size(*plane.shape[1:])
-            patch = plane[:, top : top + height, left : left + width]
-            flips = [dim for dim, flip in ((1, flip_h), (2, flip_w)) if flip]
-            image = patch.flip(flips)[..., :: self.step]
-            mu = axial_interpolate(axial_decimate(image, factor, self.degradation), factor)
-            keep = self._common_width(image.shape[-1])
-            items.append({"image": image[..., :keep].contiguous(), "mu": mu[..., :keep].contiguous()})
-        return items
+        volume = torch.Tensor.as_subclass(volume, torch.Tensor)[0]
+        draws = [self.draw(volume.shape) for _ in range(self.num_samples)]
+        height, span = self._size(*volume.shape[:2])
+        images = cut_patches(volume, [patch for patch, _ in draws], (height, -(-span // self.step)))
+        keep = self._common_width(images.shape[-1])
+        mus = torch.empty_like(images[..., :keep])
+        factors = np.array([factor for _, factor in draws])
+        for factor in np.unique(factors):
+            chosen = torch.from_numpy(np.flatnonzero(factors == factor)).to(volume.device, non_blocking=True)
+            lowres = axial_decimate(images[chosen], int(factor), self.degradation)
+            mus[chosen] = axial_interpolate(lowres, int(factor))[..., :keep]
+        return [{"image": image, "mu": mu} for image, mu in zip(images[..., :keep].contiguous(), mus)]
 
     def _common_width(self, width: int) -> int:
         factors = {math.floor(self.factor), math.ceil(self.factor)}

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cuts many patches of planes out of a volume at once, for the transforms that draw them at random."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+
+class Patch(NamedTuple):
+    """Where the pixels of a patch lie in a volume: pixel (i, j) at ``corner`` + i ``down`` + j ``across``, voxels (x, y, z).
+
+    Attributes:
+        corner: voxel of the first pixel of each plane, (N, 3).
+        down: from a pixel to the one in the next row, (3,).
+        across: from a pixel to the one in the next column, (3,).
+    """
+
+    corner: np.ndarray
+    down: np.ndarray
+    across: np.ndarray
+
+
+def place_patch(
+    planes: Sequence[int], dims: tuple[int, int, int], corner: Sequence[int], size: Sequence[int], flips: Sequence[bool]
+) -> Patch:
+    """A patch of several parallel planes, turned and flipped.
+
+    Args:
+        planes: indices of the planes.
+        dims: axes of the volume (0 to 2) along which the rows follow one another, the columns, and the planes.
+        corner: smallest coordinate of the patch along the axis of the rows and of the columns.
+        size: voxels that the patch spans along the two.
+        flips: whether to read rows and columns from their other end.
+    """
+    corners = np.zeros((len(planes), 3), np.int64)
+    corners[:, dims[2]] = planes
+    steps = np.zeros((2, 3), np.int64)
+    for i in range(2):
+        corners[:, dims[i]] = corner[i] + (size[i] - 1 if flips[i] else 0)
+        steps[i, dims[i]] = -1 if flips[i] else 1
+    return Patch(corners, steps[0], steps[1])
+
+
+def cut_patches(volume: torch.Tensor, patches: Sequence[Patch], size: Sequence[int]) -> torch.Tensor:
+    """The voxels of B patches of N planes each, (X, Y, Z) -> (B, N, H, W), in a handful of operations on the volume's device.
+
+    On a GPU, cutting patch by patch would take longer than training on them.
+    """
+    corner = np.stack([patch.corner for patch in patches])
+    steps = np.stack([np.stack([patch.down, patch.across]) for patch in patches])
+    table = torch.from_numpy(np.concatenate([corner, steps], 1)).to(volume.device, non_blocking=True)
+    corner, down, across = table[:, :-2, None, None], table[:, None, None, None, -2], table[:, None, None, None, -1]
+    rows = torch.arange(size[0], device=volume.device)[:, None, None]
+    columns = torch.arange(size[1], device=volume.device)[:, None]
+    voxel = corner + rows * down + columns * across
+    x, y, z = voxel.unbind(-1)
+    return volume[x, y, z]
