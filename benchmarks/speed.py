@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast each stage is on this machine, beside what the machine can do: ``make speed``.
+"""How fast each stage is on this machine, beside what the machine can do and beside other ways: ``make speed``.
 
 Every rate goes through the bundle's own configs and inferers, as a user's run does, on noise of the given size (speed does not depend
 on the content). Prints a table and writes it, with the sizes, as JSON. Useful operations are those of the convolutions as three-dimensional
-ones, without the products with zero that folding the planes adds; the bytes that must move are each convolution's input, output and
-weights, once, as if everything between two convolutions were free.
+ones, without the products with zero that folding the planes adds, and in training three times those of the forward pass; the bytes
+that must move are each convolution's input, output and weights, once, as if everything between two convolutions were free.
 """
 
 from __future__ import annotations
@@ -12,7 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
+import re
 import resource
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -25,7 +29,7 @@ import numpy as np
 import tifffile
 import torch
 from ignite.engine import Events
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 from torch import nn
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,9 +38,11 @@ sys.path.insert(0, str(ROOT / "bundle"))
 from scripts import lattice  # noqa: E402
 from scripts.inferers import RestorationInferer  # noqa: E402
 from scripts.networks.aenet import AENet  # noqa: E402
-from scripts.networks.nafnet import ConditionalNAFNet  # noqa: E402
 from scripts.networks.plane_conv import PLANES, PlaneConv, PlaneConvTranspose  # noqa: E402
+from scripts.networks.srunet import SRUNet  # noqa: E402
 from scripts.reconstruction import AxialInferer  # noqa: E402
+from scripts.io import read_header  # noqa: E402
+from scripts.phantom import tissue  # noqa: E402
 from scripts.sde import MeanRevertingSDE  # noqa: E402
 from scripts.settings import machine  # noqa: E402
 from scripts.transforms.axial_interpolate import axial_interpolate  # noqa: E402
@@ -44,6 +50,7 @@ from scripts.transforms.axial_interpolate import axial_interpolate  # noqa: E402
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TYPE = torch.bfloat16 if DEVICE.type == "cuda" else torch.float32
 AMP = DEVICE.type == "cuda"
+MAIN = "reconstruction x8"
 
 
 @dataclass(frozen=True)
@@ -160,6 +167,7 @@ def training(what: str, unit: str, config: str, each: int, options: dict[str, An
     workflow.initialize()
     trainer = workflow.parser.get_parsed_content("train#trainer")
     workflow.parser.get_parsed_content("ema").attach(trainer)
+    work, moved = cost(trainer.network, lambda: trainer.inferer(*inputs(trainer)))
     marks: list[float] = []
 
     def mark() -> None:
@@ -170,14 +178,21 @@ def training(what: str, unit: str, config: str, each: int, options: dict[str, An
         trainer.add_event_handler(event, mark)
     trainer.run()
     step = (marks[-1] - marks[-2]) / steps
-    return Row(what, each / step, unit, step, memory=peak_memory())
+    return Row(what, each / step, unit, step, 3 * work, 3 * moved, peak_memory())
+
+
+def inputs(trainer: Any) -> list[Any]:
+    """What the trainer's inferer is called with."""
+    batch = next(iter(trainer.data_loader))
+    images, _, args, _ = trainer.prepare_batch(batch, DEVICE, False)
+    return [images, trainer.network, *args]
 
 
 def restoration(sizes: Sizes) -> list[Row]:
     """Stage II: one batch of slices of the coarse volume, eight evaluations each."""
     reset_memory()
     evaluations = 8
-    network = ConditionalNAFNet(32, (1, 1, 1, 1), 1, (1, 1, 1, 1)).to(DEVICE).eval()
+    network = section("generate.yaml", "network_def", factor=8.0).to(DEVICE).eval()
     restore = RestorationInferer(MeanRevertingSDE(), evaluations=evaluations, amp=AMP)
     mu = torch.rand(sizes.restored, 1, sizes.side, 8 * (sizes.slices - 1) + 1, device=DEVICE)
     with torch.no_grad():
@@ -187,19 +202,26 @@ def restoration(sizes: Sizes) -> list[Row]:
     return [row, Row("stage II, network", evaluations * sizes.restored / took, "evaluations/s of a slice", took)]
 
 
+def section(config: str, name: str, **options: Any) -> Any:
+    """A section of one of the bundle's configs."""
+    parser = ConfigParser(ConfigParser.load_config_file(ROOT / "bundle" / "configs" / config))
+    parser.update({"volume": "", **options})
+    return parser.get_parsed_content(name)
+
+
 def reconstruction(sizes: Sizes) -> list[Row]:
     """Use: the whole volume by the inferer, and back to the CPU; and what else one could run at x8."""
-    network = AENet((16, 32, 64, 128)).to(DEVICE).eval()
+    network = section("inference.yaml", "network_def").to(DEVICE).eval()
+    nn.init.normal_(network.output.head.weight, std=0.01)  # zeros would be faster
     volume = torch.rand(1, 1, sizes.side, sizes.side, sizes.slices, device=DEVICE)
-    rows = []
+    slab, rows = volume[..., :4], []
     for factor in (4, 8, 6.5):
         reset_memory()
         infer = AxialInferer(factor, amp=AMP, progress=False)
-        work, moved = cost(network, lambda: infer(volume, network))
+        work, moved = reconstruction_cost(network, slab, sizes.slices, factor)
         took = seconds(lambda: infer(volume, network), sizes.repeats)
         voxels = sizes.side**2 * lattice.output_size(sizes.slices, factor)
         rows.append(Row(f"reconstruction x{factor:g}", voxels / took, "voxel/s", took, work, moved, peak_memory()))
-    slab = volume[..., :4]
     gap = torch.full((1,), 8.0, device=DEVICE)
 
     def encode_every_depth() -> None:
@@ -208,18 +230,71 @@ def reconstruction(sizes: Sizes) -> list[Row]:
                 network(slab, torch.full((1,), i / 8, device=DEVICE), gap)
 
     took = seconds(encode_every_depth, sizes.repeats)
-    rows.append(
-        Row(
-            "peer: AENet x8, encoding at every depth, single precision",
-            8 * slab[..., 0].numel() / took,
-            "voxel/s",
-            took,
-        )
-    )
+    voxels = 8 * slab[..., 0].numel()
+    rows.append(Row("peer: AENet x8, encoding at every depth, eager fp32", voxels / took, "voxel/s", took))
+    srunet = SRUNet(factor=8).to(DEVICE).eval()
+    stack = volume[..., : 4 * sizes.repeats]
+    with torch.no_grad():
+        took = seconds(lambda: srunet.stack(stack), sizes.repeats)
+    rows.append(Row("peer: SRUNet x8, eager fp32", 8 * stack.numel() / took, "voxel/s", took))
     took = seconds(lambda: axial_interpolate(volume, 8.0), sizes.repeats)
     voxels = sizes.side**2 * lattice.output_size(sizes.slices, 8)
     rows.append(Row("peer: aligned cubic interpolation x8, as a matrix product", voxels / took, "voxel/s", took))
     return rows
+
+
+def reconstruction_cost(network: AENet, slab: torch.Tensor, slices: int, factor: float) -> tuple[float, float]:
+    """Useful operations and bytes of all windows of a volume, counted on one."""
+    new = [place.depth for place in lattice.positions(slices, factor) if place.depth > 0]
+    depths = torch.tensor(new[: max(1, round(len(new) / (slices - 1)))], device=DEVICE)
+    with torch.no_grad():
+        encode = cost(network, lambda: network.encode(slab))
+        features = network.encode(slab)
+        decode = cost(network, lambda: network.decode(features, depths, torch.full_like(depths, factor)))
+    work, moved = (
+        (slices - 1) * once + len(new) / len(depths) * each for once, each in zip(encode, decode)
+    )
+    return work, moved
+
+
+def agreement(sizes: Sizes) -> dict[str, float]:
+    """Difference in grey levels of an 8-bit reconstruction x8, as the inferer makes it here with the shipped weights, from eager fp32."""
+    coarse = tissue((sizes.side, sizes.side, 33), seed=0)[..., ::8]
+    network = section("inference.yaml", "network").eval()
+    slabs = torch.from_numpy(coarse.astype(np.float32)).to(DEVICE)[None, None] / 255
+    allowed = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    with torch.no_grad():
+        exact = AxialInferer(8.0, amp=AMP, progress=False)(slabs, network)[0, 0]
+        worst, total, count = 0.0, 0.0, 0
+        gap = torch.full((1,), 8.0, device=DEVICE)
+        for i in range(coarse.shape[-1] - 1):
+            window = slabs[..., lattice.window(i, coarse.shape[-1])]
+            for j in range(1, 8):
+                plain = network(window, torch.full((1,), j / 8, device=DEVICE), gap)[0, 0].cpu()
+                grey = [(255 * values).round().clamp(0, 255) for values in (plain, exact[..., 8 * i + j])]
+                difference = (grey[0] - grey[1]).abs()
+                worst = max(worst, float(difference.max()))
+                total, count = total + float(difference.sum()), count + difference.numel()
+    torch.backends.cudnn.allow_tf32 = allowed
+    return {"mean": total / count, "largest": worst}
+
+
+def end_to_end(volume: Path, workdir: Path, preset: str) -> list[Row]:
+    """The whole of D2R in one command from a cold start, and how long each stage of it took."""
+    shutil.rmtree(workdir, ignore_errors=True)
+    options = {"volume": volume.resolve(), "output": workdir / "result.tif", "workdir": workdir / "work", "preset": preset}
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/d2r.yaml", "--factor", "8"]
+    start = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as log:
+        subprocess.run([*command, *words, "--overwrite", "true"], cwd=ROOT / "bundle", stdout=log, stderr=log, check=True)
+        took = time.perf_counter() - start
+        log.seek(0)
+        stages = re.findall(r": (stage [^:]*|reconstruct): took ([0-9.]+) s", log.read())
+    voxels = math.prod(read_header(workdir / "result.tif").shape)
+    rows = [Row(f"d2r.yaml --preset {preset}, cold start to written volume", voxels / took, "voxel/s", took)]
+    return rows + [Row(f"of that: {title}", voxels / float(stage), "voxel/s", float(stage)) for title, stage in stages]
 
 
 def table(result: dict[str, Any]) -> str:
@@ -241,12 +316,30 @@ def table(result: dict[str, Any]) -> str:
         memory = f"{row['memory'] / 2**30:.2f} GiB" if row["memory"] else ""
         rate = f"{row['rate']:,.4g} {row['unit']}"
         lines.append(f"| {row['what']} | {rate} | {row['seconds']:.4g} | {shares[0]} | {shares[1]} | {memory} |")
-    return "\n".join(lines)
+    rates = {row["what"]: row["rate"] for row in result["rows"]}
+    ratios = ", ".join(f"{rates[MAIN] / rates[peer]:.1f} x {peer.removeprefix('peer: ')}" for peer in rates if peer.startswith("peer"))
+    grey = result["grey levels from eager fp32"]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Reconstruction x8 is {ratios}. In 8 bits it differs from eager fp32 by {grey['mean']:.3f} grey levels on average and "
+            f"{grey['largest']:.0f} at most.",
+        ]
+    )
 
 
-def measure(sizes: Sizes, toy: bool) -> dict[str, Any]:
-    """All rows, the ceilings they are compared with, and what they were measured on."""
+def measure(sizes: Sizes, toy: bool, volume: Path | None, workdir: Path) -> dict[str, Any]:
+    """All rows, the ceilings they are compared with, and what they were measured on.
+
+    Args:
+        sizes: of what is measured.
+        toy: whether it only matters that it runs.
+        volume: coarse volume to run the whole of D2R on as well.
+        workdir: of that run.
+    """
     torch.manual_seed(0)
+    rows = [] if volume is None else end_to_end(volume, workdir, "quick" if toy else "standard")
     machine_can = ceilings(toy)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -255,38 +348,19 @@ def measure(sizes: Sizes, toy: bool) -> dict[str, Any]:
         fine = np.repeat(noise, 8, 0)
         for file, array in (("coarse.tif", noise), ("fine.tif", fine)):
             tifffile.imwrite(folder / file, array, metadata={"axes": "ZYX"}, imagej=True)
-        steps = 2 if toy else 40 if DEVICE.type == "cuda" else 5
-        rows = [
-            training(
-                "stage I, training",
-                "images/s",
-                "train_diffusion.yaml",
-                sizes.prior_batch,
-                {
-                    "volume": str(folder / "coarse.tif"),
-                    "factor": 8,
-                    "output_dir": str(folder / "prior"),
-                    "batch_size": sizes.prior_batch,
-                    "patch_size": [sizes.prior_patch] * 2,
-                },
-                steps,
-            ),
-            *restoration(sizes),
-            training(
-                "stage III, training",
-                "windows/s",
-                "train.yaml",
-                sizes.sequences,
-                {
-                    "volume": str(folder / "fine.tif"),
-                    "output_dir": str(folder / "aenet"),
-                    "batch_size": sizes.sequences,
-                    "patch_size": [sizes.sequence_patch] * 2,
-                },
-                steps,
-            ),
-            *reconstruction(sizes),
-        ]
+        steps = 2 if toy else 60 if DEVICE.type == "cuda" else 5
+        prior = {"volume": str(folder / "coarse.tif"), "factor": 8, "batch_size": sizes.prior_batch}
+        aenet = {"volume": str(folder / "fine.tif"), "batch_size": sizes.sequences}
+        for side in (sizes.prior_patch, sizes.prior_patch * 3 // 4):  # what one compares with, and what the presets use
+            options = {**prior, "output_dir": str(folder / f"prior{side}"), "patch_size": [side, side]}
+            what = f"stage I, training at {sizes.prior_batch} x {side} x {side}"
+            rows.append(training(what, "images/s", "train_diffusion.yaml", sizes.prior_batch, options, steps))
+        rows += restoration(sizes)
+        side = sizes.sequence_patch
+        options = {**aenet, "output_dir": str(folder / "aenet"), "patch_size": [side, side]}
+        what = f"stage III, training at {sizes.sequences} x {side} x {side}"
+        rows.append(training(what, "windows/s", "train.yaml", sizes.sequences, options, steps))
+        rows += reconstruction(sizes)
     return {
         "machine": machine(),
         "torch": torch.__version__,
@@ -294,6 +368,7 @@ def measure(sizes: Sizes, toy: bool) -> dict[str, Any]:
         "sizes": asdict(sizes),
         "ceilings": machine_can,
         "rows": [asdict(row) for row in rows],
+        "grey levels from eager fp32": agreement(sizes),
     }
 
 
@@ -302,9 +377,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--size", choices=SIZES, default=DEVICE.type, help="how large; default: what fits this machine")
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "speed.json")
+    parser.add_argument("--volume", type=Path, help="a volume coarse in Z, to time the whole of d2r.yaml on it at x8 too")
+    parser.add_argument("--workdir", type=Path, default=ROOT / "runs" / "speed", help="of that run, which begins anew")
     arguments = parser.parse_args()
     logging.disable(logging.INFO)
-    result = measure(SIZES[arguments.size], arguments.size == "toy")
+    result = measure(SIZES[arguments.size], arguments.size == "toy", arguments.volume, arguments.workdir)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     arguments.output.with_suffix(".md").write_text(table(result) + "\n", encoding="utf-8")

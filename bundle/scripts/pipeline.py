@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ def run_stages(config_dir: str | Path, stages: Sequence[Mapping[str, Any]]) -> N
             logger.info(f"{title}: done before ({stage['result']})")
             continue
         logger.info(title)
+        begin = time.monotonic()
         options = {name: value for name, value in stage["options"].items() if value is not None}
         workflow = ConfigWorkflow(
             config_file=str(Path(config_dir) / stage["config"]), workflow_type=None, logging_file=False, **options
@@ -70,6 +72,7 @@ def run_stages(config_dir: str | Path, stages: Sequence[Mapping[str, Any]]) -> N
         workflow.initialize()
         workflow.run()
         workflow.finalize()
+        logger.info(f"{title}: took {time.monotonic() - begin:.1f} s")
 
 
 def choose_preset(presets: Mapping[str, Any], preset: str) -> Mapping[str, Any]:
