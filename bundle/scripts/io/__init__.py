@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -273,9 +274,7 @@ def check_output(path: str | os.PathLike, overwrite: bool | str = False) -> None
     _write_suffix(file)
     if file.exists() and not replace:
         raise InputError(f"{file}: exists already; give another name, or --overwrite true to replace it")
-    folder = file.absolute().parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
+    folder = _folder_for(file)
     if not folder.is_dir():
         raise InputError(f"{file}: cannot be written, because {folder} is a file and not a folder")
     try:
@@ -284,6 +283,32 @@ def check_output(path: str | os.PathLike, overwrite: bool | str = False) -> None
             pass
     except OSError as error:
         raise InputError(f"{file}: cannot be written to the folder {folder} ({error.strerror})") from error
+
+
+def check_space(path: str | os.PathLike, shape: Sequence[int], dtype: str, factor: float) -> None:
+    """
+    Check, before the work, that a disk has room for an output.
+
+    Args:
+        path: file to be written.
+        shape: number of voxels (x, y, z).
+        dtype: of the volume.
+        factor: that made it so large, for the error.
+
+    Raises:
+        InputError: it has not.
+    """
+    needed, free = math.prod(shape) * stored_dtype(dtype).itemsize, free_space(path)
+    if needed > free:
+        raise InputError(
+            f"--factor {factor:g}: the output would need {needed / 2**30:.3g} GiB and {free / 2**30:.3g} are free where {path} is to "
+            "be: give a lower --factor, cut the volume, or name another place"
+        )
+
+
+def free_space(path: str | os.PathLike) -> int:
+    """Return the bytes that are free where a file is to be written."""
+    return shutil.disk_usage(_folder_for(_as_path(path))).free
 
 
 def stored_dtype(dtype: str) -> np.dtype:
@@ -298,6 +323,14 @@ def _as_path(path: Any) -> Path:
     if not isinstance(path, (str, os.PathLike)):
         raise InputError(f"a file name is needed, not {path!r}; write a name of digits as ./{path}")
     return Path(path)
+
+
+def _folder_for(file: Path) -> Path:
+    """Return the nearest folder above a file that exists."""
+    folder = file.absolute().parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
 
 
 def _format_of(file: Path) -> Any:

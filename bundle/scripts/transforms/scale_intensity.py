@@ -15,8 +15,9 @@ from monai.transforms import MapTransform, Transform
 
 from scripts.errors import InputError
 
-# Percentiles of more voxels than this are taken from an even subsample: their error is far below a grey level.
-_ENOUGH_VOXELS = 10_000_000
+ENOUGH_VOXELS = 10_000_000
+"""Percentiles of more voxels than this are taken from an even subsample: their error is far below a grey level."""
+
 _META = ("intensity_low", "intensity_high", "value_min", "value_max")  # where the meta data keep an Intensity
 
 
@@ -53,7 +54,7 @@ def measure_intensity(slices: Iterable[np.ndarray], shape: Sequence[int], lower:
             that a step through the volume in the order x, y, z meets; where they are the same value, the range is taken.
     """
     voxels, z = math.prod(shape), shape[2]
-    step = -(-voxels // _ENOUGH_VOXELS)
+    step = -(-voxels // ENOUGH_VOXELS)
     while math.gcd(step, z) > 1:  # a step in time with Z would see some slices only
         step += 1
     sample = np.empty(-(-voxels // step), np.float32)
