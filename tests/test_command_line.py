@@ -276,7 +276,7 @@ def test_completion_offers_jobs_and_options(tmp_path):
         return subprocess.run(["bash", "-c", lines], capture_output=True, text=True).stdout.split()
 
     assert offered("inf") == ["inference"]
-    assert offered("inference", "--ov") == ["--overwrite", "--overlap"]
+    assert offered("inference", "--o") == ["--output", "--overwrite"]
     assert offered("inference", "ch") == ["check"]
     assert "--workdir" in offered("d2r", "--volume", "a.tif", "--")
     assert offered("inference", "--volume", "a") == []  # bash completes files

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import os
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -17,7 +19,17 @@ from monai.transforms import Compose
 from PIL import Image
 
 from scripts.errors import InputError
-from scripts.io import check_output, nifti, read_header, read_volume, tiff, write_volume
+from scripts.io import (
+    check_output,
+    check_volume,
+    nifti,
+    open_volume,
+    read_header,
+    read_volume,
+    tiff,
+    volume_writer,
+    write_volume,
+)
 from scripts.io.slice_folder import natural_key
 from scripts.transforms.load_volume import LoadVolume, LoadVolumed
 from scripts.transforms.save_volume import SaveVolume, SaveVolumed
@@ -488,24 +500,135 @@ def test_voxels_that_are_no_use(tmp_path):
 
 
 @pytest.mark.parametrize("failure", [OSError("disk full"), KeyboardInterrupt(), RuntimeError("other")])
-@pytest.mark.parametrize("name, writer", [("v.tif", tiff), ("v.nii.gz", nifti)])
-def test_failing_write_leaves_nothing(tmp_path, monkeypatch, failure, name, writer):
-    def half_write(array, affine, unit, path):
-        assert path.parent == tmp_path and path.name.endswith(name[1:])
-        path.write_bytes(b"half")
+@pytest.mark.parametrize(
+    "name, where, function",
+    [
+        ("v.tif", tiff, "create"),
+        ("v.nii", nifti, "create"),
+        ("v.ome.tif", os, "pwrite"),
+        ("v.nii.gz", os, "pwrite"),
+        ("v.nii.gz", nifti, "compress"),
+    ],
+)
+def test_failing_write_leaves_nothing(tmp_path, monkeypatch, failure, name, where, function):
+    def fail(*_):
+        others = [file for file in os.listdir(tmp_path) if file != name]
+        assert len(others) == (function != "create") and all(file.startswith(".") for file in others)
         raise failure
 
-    monkeypatch.setattr(writer, "write", half_write)
     expected = InputError if isinstance(failure, OSError) else type(failure)
-    with pytest.raises(expected) as error:
-        write_volume(volume(), tmp_path / name)
-    if expected is InputError:
-        assert_in_one_line(error, name, "disk full")
-    assert os.listdir(tmp_path) == []
-    (tmp_path / name).write_text("older")
-    with pytest.raises(expected):
-        write_volume(volume(), tmp_path / name)
-    assert (tmp_path / name).read_text() == "older"
+    with monkeypatch.context() as patch:
+        patch.setattr(where, function, fail)
+        with pytest.raises(expected) as error:
+            write_volume(volume(), tmp_path / name)
+        if expected is InputError:
+            assert_in_one_line(error, name, "disk full")
+        assert os.listdir(tmp_path) == []
+        (tmp_path / name).write_text("older")
+        with pytest.raises(expected):
+            write_volume(volume(), tmp_path / name)
+    assert (tmp_path / name).read_text() == "older" and os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("name", ["v.tif", "v.ome.tif", "v.nii", "v.nii.gz"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32"])
+def test_blocks_in_any_order_make_the_volume(tmp_path, name, dtype):
+    voxels = stack(dtype).transpose(2, 1, 0)  # 7 x 6 x 5
+    corners = [(x, y, z) for x in (4, 0) for z in (2, 4, 0) for y in (3, 0)]
+    with volume_writer(tmp_path / name, voxels.shape, dtype, np.diag([2, 3, 8, 1.0]), "nanometer") as writer:
+        for x, y, z in corners:
+            writer.write(voxels[x : x + 4, y : y + 3, z : z + 2].astype(np.float64), x, y, z)
+        assert not (tmp_path / name).exists()
+    loaded = read_volume(tmp_path / name)
+    assert np.array_equal(loaded[0], voxels) and loaded.meta["dtype"] == dtype
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("name", ["v.tif", "v.ome.tif"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_tiff_is_the_file_that_tifffile_writes(tmp_path, name, dtype):
+    write_volume(volume(dtype), tmp_path / name)
+    if "ome" in name:
+        sizes = {"PhysicalSizeX": 0.26, "PhysicalSizeY": 0.27, "PhysicalSizeZ": 0.5}
+        units = {f"PhysicalSize{axis}Unit": "\u00b5m" for axis in "XYZ"}
+        options = {"ome": True, "bigtiff": True, "metadata": {"axes": "ZYX", **sizes, **units}}
+    else:
+        metadata = {"axes": "ZYX", "spacing": 0.5, "unit": "micron"}
+        options = {"imagej": True, "resolution": (1 / 0.26, 1 / 0.27), "metadata": metadata}
+    tifffile.imwrite(tmp_path / f"whole_{name}", stack(dtype), photometric="minisblack", **options)
+    contents = [(tmp_path / file).read_bytes() for file in (name, f"whole_{name}")]
+    ours, theirs = (re.sub(rb"urn:uuid:[-0-9a-f]{36}", b"", content) for content in contents)  # one of its own a file
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("name", ["v.nii", "v.nii.gz"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_nifti_is_the_file_that_nibabel_writes(tmp_path, name, dtype):
+    write_volume(volume(dtype), tmp_path / name)
+    image = nib.Nifti1Image(stack(dtype).transpose(2, 1, 0), np.diag([0.26, 0.27, 0.5, 1]))
+    image.header.set_xyzt_units("micron")
+    nib.save(image, tmp_path / f"whole_{name}")
+    unpack = gzip.open if name.endswith(".gz") else open
+    with unpack(tmp_path / name, "rb") as ours, unpack(tmp_path / f"whole_{name}", "rb") as theirs:
+        assert ours.read() == theirs.read()
+
+
+# ------------------------------------------------------------------------------------------------ slice by slice
+
+
+def _write_deflated(path: Path) -> None:
+    tifffile.imwrite(path, stack("uint16"), compression="zlib", metadata={"axes": "ZYX"})
+
+
+@pytest.mark.parametrize(
+    "write, name",
+    [
+        (_write_plain, "plain.tif"),
+        (_write_one_by_one, "compressed.tif"),
+        (_write_deflated, "deflated.tif"),
+        (lambda path: tifffile.imwrite(path, stack("uint16"), byteorder=">", bigtiff=True), "big.tif"),
+        (lambda path: write_volume(volume("uint16"), path), "imagej.tif"),
+        (lambda path: write_volume(volume("int32"), path), "v.ome.tif"),
+        (lambda path: write_volume(volume("float64"), path), "v.nii"),
+        (lambda path: write_volume(volume("int8"), path), "v.nii.gz"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_slices_are_those_of_the_volume(tmp_path, write, name):
+    write(tmp_path / name)
+    loaded = read_volume(tmp_path / name)
+    with open_volume(tmp_path / name) as source:
+        for index in (3, 0, 4, 4, 1):  # in any order
+            read = source.read(index)
+            assert read.dtype.name == source.header.dtype == loaded.meta["dtype"]
+            np.testing.assert_array_equal(read.astype(np.float32), loaded[0, :, :, index])
+        for index, checked in enumerate(source.checked_slices()):
+            np.testing.assert_array_equal(checked, loaded[0, :, :, index])
+
+
+def test_open_volume_reads_no_voxels(tmp_path):
+    """A file of 40 GB, most of which is not there."""
+    write_volume(volume(), tmp_path / "v.nii")
+    with open(tmp_path / "v.nii", "r+b") as file:
+        header = nib.load(tmp_path / "v.nii").header
+        header.set_data_shape((4000, 2000, 5000))
+        header.write_to(file)
+        file.truncate(352 + 4000 * 2000 * 5000)
+    with open_volume(tmp_path / "v.nii") as source:
+        assert source.header.shape == (4000, 2000, 5000)
+        assert source.read(4999).shape == (4000, 2000)
+
+
+def test_error_of_other_work_on_an_open_volume_is_not_blamed_on_the_file(tmp_path):
+    write_volume(volume(), tmp_path / "v.tif")
+    with pytest.raises(ZeroDivisionError):
+        with open_volume(tmp_path / "v.tif"):
+            raise ZeroDivisionError
+
+
+def test_check_volume_tells_the_range(tmp_path):
+    write_volume(volume(), tmp_path / "v.tif")
+    assert check_volume(tmp_path / "v.tif") == (0, 255)
 
 
 def test_check_output(tmp_path):

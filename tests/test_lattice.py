@@ -159,25 +159,44 @@ def test_affine_keeps_the_origin_and_divides_z():
 @pytest.mark.parametrize(
     "size, tile, expected",
     [
-        (37, 128, (64, 64, 1)),
-        (128, 128, (128, 128, 1)),
-        (520, 512, (320, 224, 2)),
-        (300, 128, (128, 96, 3)),
-        (300, 100, (128, 96, 3)),
-        (1000, 32, (32, 32, 32)),
+        (37, 128, [(0, 64, 0, 37)]),
+        (128, 128, [(0, 128, 0, 128)]),
+        (520, 544, [(0, 544, 0, 520)]),
+        (520, 512, [(0, 352, 0, 272), (192, 544, 272, 520)]),
+        (300, 200, [(0, 224, 0, 160), (96, 320, 160, 300)]),
+        (300, 192, [(0, 192, 0, 128), (64, 256, 128, 192), (128, 320, 192, 300)]),
     ],
 )
-def test_tiling(size, tile, expected):
-    assert lattice.tiling(size, tile, 0.25, 32) == expected
+def test_tiles(size, tile, expected):
+    assert lattice.tiles((0, size), size, tile, 64, 32) == expected
 
 
-@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.6])
-def test_tiles_cover_the_plane_with_little_to_spare(overlap):
+def test_tiles_of_a_part_reach_over_it_but_not_over_the_plane():
+    assert lattice.tiles((272, 520), 520, 352, 64, 32) == [(192, 544, 272, 520)]
+    assert lattice.tiles((272, 520), 520, 256, 64, 32) == [(192, 448, 272, 368), (288, 544, 368, 520)]
+
+
+@pytest.mark.parametrize("halo", [0, 20, 32, 64, 100])
+def test_cores_are_the_part_and_lie_inside_their_tiles(halo):
+    random = np.random.default_rng(0)
+    reach = lattice.padded_size(halo, 32)
     for size in range(1, 3000, 37):
-        for tile in (32, 96, 512):
-            side, step, number = lattice.tiling(size, tile, overlap, 32)
-            assert side <= lattice.padded_size(tile, 32) and side % 32 == 0 and step % 32 == 0
-            assert side + (number - 1) * step >= size
-            if number > 1:
-                assert step <= max(32, side * (1 - overlap))
-                assert side + (number - 2) * step < lattice.padded_size(size, 32)  # none is superfluous
+        begin = int(random.integers(0, size))
+        for part in ((0, size), (begin, int(random.integers(begin + 1, size + 1)))):
+            for tile in (2 * reach + 32, 2 * reach + 70, 512):
+                spans = lattice.tiles(part, size, tile, halo, 32)
+                cores = [(span.core_begin, span.core_end) for span in spans]
+                assert [cores[0][0], *(end for _, end in cores)] == [*(begin for begin, _ in cores), part[1]]
+                assert cores[0][0] == part[0] and all(begin < end for begin, end in cores)
+                assert len({span.end - span.begin for span in spans}) == 1
+                for span in spans:
+                    assert span.begin % 32 == span.end % 32 == 0
+                    assert span.end - span.begin <= lattice.padded_size(tile, 32)
+                    assert 0 <= span.begin <= max(0, span.core_begin - halo)
+                    assert min(size, span.core_end + halo) <= span.end <= lattice.padded_size(size, 32)
+
+
+def test_tile_that_is_all_margin_is_refused():
+    with pytest.raises(InputError, match="--tile 128: .* at least 160, or a smaller --halo"):
+        lattice.tiles((0, 520), 520, 128, 64, 32)
+    assert lattice.tiles((0, 100), 100, 128, 64, 32) == [(0, 128, 0, 100)]  # one tile needs no margin

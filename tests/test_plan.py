@@ -67,7 +67,7 @@ def refusal(config: str, **options: Any) -> str:
 
 
 def test_inference(page):
-    told = page("inference", output="out.nii.gz", weights="aenet.pt", tile=32, **AENET)
+    told = page("inference", output="out.nii.gz", weights="aenet.pt", tile=32, halo=0, **AENET)
     for words in (
         "in.tif: 48 x 40 x 13 voxels (x, y, z), uint16, values from 20 to 199",
         "1 x 1 x 2.5 nanometer (x, y, z), from the file",

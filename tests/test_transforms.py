@@ -23,6 +23,7 @@ from scripts.transforms.scale_intensity import (
     RestoreIntensityd,
     ScalePercentiles,
     ScalePercentilesd,
+    measure_intensity,
 )
 
 FACTORS = [2, 8, 6.5, 10 / 3, 1.3]
@@ -259,12 +260,27 @@ def test_scale_is_that_of_the_whole_volume():
 def test_large_volumes_are_scaled_from_a_subsample(monkeypatch):
     values = np.random.default_rng(0).normal(100, 20, (1, 30, 30, 31)).astype(np.float32)
     exact = ScalePercentiles(1, 99)(stored(values)).meta
-    monkeypatch.setattr("scripts.transforms.scale_intensity._ENOUGH_VOXELS", 3000)
+    monkeypatch.setattr("scripts.transforms.scale_intensity.ENOUGH_VOXELS", 3000)
     sampled = ScalePercentiles(1, 99)(stored(values)).meta
     assert sampled["intensity_low"] != exact["intensity_low"]
     assert sampled["intensity_low"] == pytest.approx(exact["intensity_low"], abs=4)
     assert sampled["intensity_high"] == pytest.approx(exact["intensity_high"], abs=4)
     assert (sampled["value_min"], sampled["value_max"]) == (exact["value_min"], exact["value_max"])
+
+
+@pytest.mark.parametrize("shape, enough", [((7, 5, 6), 1000), ((7, 5, 6), 50), ((9, 8, 12), 100), ((13, 11, 30), 17)])
+def test_scale_is_found_in_one_pass_over_the_slices(monkeypatch, shape, enough):
+    """The percentiles are those of the voxels that an even step through the whole volume meets."""
+    monkeypatch.setattr("scripts.transforms.scale_intensity.ENOUGH_VOXELS", enough)
+    values = np.random.default_rng(0).normal(100, 20, shape).astype(np.float32)
+    intensity = measure_intensity((values[:, :, z] for z in range(shape[2])), shape, 1, 98.5)
+    step = -(-values.size // enough)
+    while math.gcd(step, shape[2]) > 1:
+        step += 1
+    assert [intensity.low, intensity.high] == np.percentile(values.ravel()[::step], (1, 98.5)).tolist()
+    assert [intensity.smallest, intensity.largest] == [values.min(), values.max()]
+    scaled = ScalePercentiles(1, 98.5)(stored(values[None]))
+    assert torch.equal(scaled.as_tensor()[0], intensity.scale(torch.from_numpy(values)))
 
 
 def test_mostly_empty_volume_is_scaled_by_its_range():

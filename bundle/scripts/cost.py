@@ -21,17 +21,19 @@ from monai.transforms import Compose
 from torch import nn
 
 from scripts import inferers, lattice, reconstruction
+from scripts.background import WAITING
 from scripts.engines import Resume, TrainingStep
-from scripts.io import Header
+from scripts.io import Header, stored_dtype
 from scripts.io.factor import factor_of
 from scripts.networks.local_average import WINDOW as GRID
+from scripts.transforms.scale_intensity import ENOUGH_VOXELS
 
 # A trial that lasts as long is not repeated with more to do: the next would last four times as long.
 _ENOUGH_SECONDS = 0.4
 _SMALLEST_TRIAL = 64  # voxels a side
-# Bytes of memory at the peak of a run per input and per output voxel: the copies in single precision that reading, scaling,
-# collating and saving hold at the same time, counted in the code; the output's was compared with two runs.
-_PER_INPUT_VOXEL, _PER_OUTPUT_VOXEL = 16, 16
+# Bytes of memory at the peak of stage II per input voxel: the copies in single precision that reading, scaling,
+# collating and saving hold at the same time, counted in the code.
+_PER_INPUT_VOXEL = 16
 _PER_RESTORED_VOXEL = 36  # two orientations, their mean and their difference
 _PER_TRAINING_VOXEL = 24  # of a volume that is cached for training and for validation
 
@@ -82,25 +84,32 @@ class ReconstructionCost:
         factor = factor_of(header, self.inferer.factor)
         self.inferer.factor = factor
         self.inferer.gap_range = (1, math.inf)  # a warning here would be one too many
-        tiles = [lattice.tiling(side, self.inferer.tile, self.inferer.overlap, GRID) for side in (x, y)]
-        computed = tiles[0].number * tiles[0].side * tiles[1].number * tiles[1].side
-        largest = min(tile.side for tile in tiles)
+        new = sum(
+            place.depth > 0 or self.inferer.kept_slices == "predicted" for place in lattice.positions(slices, factor)
+        )
+        of_one_interval = math.ceil(factor)
+        side, batch = self.inferer.choose((x, y), of_one_interval, factor, self.network, self.device)
+        tiles = [lattice.tiles((0, length), length, side, self.inferer.halo, GRID) for length in (x, y)]
+        width, height = (spans[0].end - spans[0].begin for spans in tiles)
+        number = len(tiles[0]) * len(tiles[1])
+        self.inferer.tile, self.inferer.depth_batch = max(width, height), batch
 
         def reconstruct(side: int) -> None:
             self.inferer(torch.rand(1, 1, side, side, 2, device=self.device), self.network)
 
-        trial = _largest_trial(reconstruct, _sides(largest), self.device)
-        new = [place for place in lattice.positions(slices, factor) if place.depth > 0]
-        of_one_interval = max(1, sum(place.interval == 0 for place in new))
-        seconds = trial.seconds * computed / trial.size**2 * len(new) / of_one_interval
-        of_a_tile = tiles[0].side * tiles[1].side / trial.size**2
-        out = x * y * lattice.output_size(slices, factor)
-        here = _PER_INPUT_VOXEL * math.prod(header.shape) + _PER_OUTPUT_VOXEL * out
-        work = f"{len(new)} new slices of {x} x {y}"
-        if tiles[0].number * tiles[1].number > 1:
-            work += f" in {tiles[0].number} x {tiles[1].number} tiles of {tiles[0].side} x {tiles[1].side}"
-        on_gpu = 4 * math.prod(header.shape) if self.device.type == "cuda" else 0
-        return Cost(work, seconds, _resident() + here + trial.memory * of_a_tile, on_gpu + trial.gpu_memory * of_a_tile)
+        trial = _largest_trial(reconstruct, _sides(min(width, height)), self.device)
+        of_the_trial = sum(
+            place.depth > 0 or self.inferer.kept_slices == "predicted" for place in lattice.positions(2, factor)
+        )
+        of_a_tile = width * height / trial.size**2
+        seconds = trial.seconds * of_a_tile * number * new / of_the_trial
+        work = f"{new} new slices of {x} x {y}"
+        if number > 1:
+            work += f" in {len(tiles[0])} x {len(tiles[1])} tiles of {width} x {height}"
+        # a sample of the voxels for the intensity scale, two slices, and what waits to be written
+        here = 4 * min(math.prod(header.shape), ENOUGH_VOXELS) + 2 * 4 * x * y
+        here += (WAITING + 1) * of_one_interval * width * height * stored_dtype(header.dtype).itemsize
+        return Cost(work, seconds, _resident() + here + trial.memory * of_a_tile, trial.gpu_memory * of_a_tile)
 
 
 class RestorationCost:

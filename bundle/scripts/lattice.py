@@ -118,40 +118,60 @@ def padded_size(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
 
 
-class Tiling(NamedTuple):
-    """How a side of a plane is cut into equal tiles that overlap.
+class Span(NamedTuple):
+    """One side of a tile: what is computed, and the part of it that is kept, its core.
 
     Attributes:
-        side: of a tile.
-        step: from the beginning of a tile to that of the next; the last one begins earlier if it would reach too far.
-        number: of tiles.
+        begin, end: what is computed; both are multiples of the pooling grid, so the last one may end beyond the plane.
+        core_begin, core_end: what is kept.
     """
 
-    side: int
-    step: int
-    number: int
+    begin: int
+    end: int
+    core_begin: int
+    core_end: int
+
+    @property
+    def core(self) -> tuple[int, int]:
+        """Begin and end of the core."""
+        return self.core_begin, self.core_end
 
 
-def tiling(size: int, tile: int, overlap: float, multiple: int) -> Tiling:
-    """The fewest tiles for a plane side of ``size``, and of those the smallest: 520 voxels are two tiles of 320, not of 512.
+def tiles(part: tuple[int, int], size: int, tile: int, halo: int, multiple: int) -> list[Span]:
+    """Cut a part of a plane side into the fewest tiles, and of those the smallest: 520 voxels are two tiles of 352, not of 512.
 
-    Sides and steps are multiples of ``multiple``, so every tile begins on the network's pooling grid and agrees with the whole.
+    The cores of the tiles are the part, without gaps and without overlap. Every tile begins on the network's pooling grid and
+    reaches ``halo`` voxels over its core, or to the edge of the plane, so it agrees with the whole up to what reaches over the
+    halo. All are of one size.
 
     Args:
+        part: first index of the part, and the one after its last; (0, ``size``) is the whole side.
+        size: of the side.
         tile: largest side of a tile, rounded up to a multiple.
-        overlap: smallest share of a tile that neighbours have in common.
+        halo: margin around a core, rounded up to a multiple.
+        multiple: the pooling grid.
+
+    Raises:
+        InputError: if no core is left in a tile.
     """
-
-    def step(side: int) -> int:
-        return max(multiple, int(side * (1 - overlap)) // multiple * multiple)
-
-    whole, side = padded_size(size, multiple), padded_size(tile, multiple)
-    if whole <= side:
-        return Tiling(whole, whole, 1)
-    number = -(-(whole - side) // step(side)) + 1
-    while side > multiple and side - multiple + (number - 1) * step(side - multiple) >= whole:
-        side -= multiple
-    return Tiling(side, step(side), number)
+    halo = padded_size(halo, multiple)
+    first = max(0, part[0] - halo) // multiple * multiple
+    last = min(padded_size(size, multiple), padded_size(part[1] + halo, multiple))
+    length, side = last - first, padded_size(tile, multiple)
+    if length <= side:
+        return [Span(first, last, *part)]
+    if side <= 2 * halo:
+        raise InputError(
+            f"--tile {tile}: nothing is left of a tile between margins of {halo} voxels: give at least "
+            f"{2 * halo + multiple}, or a smaller --halo"
+        )
+    number = -(-(length - 2 * halo) // (side - 2 * halo))
+    side = padded_size(-(-(length + (number - 1) * 2 * halo) // number), multiple)
+    steps = (length - side) // multiple
+    begins = [first + i * steps // (number - 1) * multiple for i in range(number)]
+    # Neighbours meet in the middle of what they share.
+    borders = [part[0], *((begin + side + after) // 2 for begin, after in zip(begins, begins[1:])), part[1]]
+    return [Span(begin, begin + side, *core) for begin, core in zip(begins, zip(borders, borders[1:]))]
 
 
 def refined_affine(affine: np.ndarray, factor: float) -> np.ndarray:

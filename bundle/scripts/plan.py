@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +18,7 @@ from torch import nn
 from scripts import inferers, lattice
 from scripts.command_line import true_or_false
 from scripts.cost import Cost, ReconstructionCost, RestorationCost, TrainingCost, quiet, two_digits
-from scripts.io import Header, check_output, read_header, read_volume, stored_dtype
+from scripts.io import Header, check_output, check_space, check_volume, free_space, read_header, stored_dtype
 from scripts.io.factor import factor_of
 from scripts.settings import bundle_root, machine
 
@@ -54,7 +53,7 @@ def tell_inference(
     check_output(output, overwrite=True)
     header = page.tell_input(volume, spacing)
     factor = page.tell_factor(header, factor)
-    page.tell_output(header, factor, output, overwrite)
+    page.tell_output(header, factor, output, overwrite, streamed=True)
     page.line("weights", f"{weights}: fit the network; trained for factors {gap_range[0]:g} to {gap_range[1]:g}")
     if not gap_range[0] <= factor <= gap_range[1]:
         page.warn(f"the factor {factor:g} is outside the range that the weights were trained for")
@@ -162,7 +161,7 @@ def tell_stages(
     check_output(Path(workdir) / "x.tif", overwrite=True)  # whatever its name, whether a file can be written there
     header = page.tell_input(volume, spacing)
     factor = page.tell_factor(header, factor)
-    page.tell_output(header, factor, output, overwrite)
+    page.tell_output(header, factor, output, overwrite, streamed=True)
     begun = "holds a part of this run already" if (Path(workdir) / "run.json").is_file() else "nothing there yet"
     page.line("workdir", f"{workdir}: {begun}")
     page.line("preset", preset)
@@ -211,8 +210,8 @@ class Page:
         header = read_header(path, spacing)
         voxels = math.prod(header.shape)
         if 4 * voxels <= READ_UP_TO:
-            volume = read_volume(path, spacing)
-            values = f"values from {float(volume.min()):g} to {float(volume.max()):g}"
+            low, high = check_volume(path, spacing)
+            values = f"values from {low:g} to {high:g}"
         else:
             values = "values not read"
             self.warn(
@@ -236,11 +235,16 @@ class Page:
         self.line("factor", f"{value:g}, {source}")
         return value
 
-    def tell_output(self, header: Header, factor: float, path: str | Path, overwrite: bool | str) -> None:
-        """Print file, grid and lattice of an output with ``factor`` times finer Z."""
+    def tell_output(
+        self, header: Header, factor: float, path: str | Path, overwrite: bool | str, streamed: bool = False
+    ) -> None:
+        """Print file, grid and lattice of an output with ``factor`` times finer Z, which is in memory unless it is ``streamed``."""
         x, y, slices = header.shape
         z = lattice.output_size(slices, factor)
-        inferers.check_memory(x * y * z, factor)
+        if streamed:
+            check_space(path, (x, y, z), header.dtype, factor)
+        else:
+            inferers.check_memory(x * y * z, factor)
         sizes = lattice.voxel_size(lattice.refined_affine(header.affine, factor))
         dtype = stored_dtype(header.dtype)
         size = x * y * z * dtype.itemsize
@@ -258,7 +262,7 @@ class Page:
             f"interval (slices 1 to 2), {last} in the last ({slices - 1} to {slices})",
         )
         self.warn_if_there(path, overwrite)
-        free = _free(path)
+        free = free_space(path)
         if size > free:
             self.warn(f"{path}: needs {_bytes(size)} and only {_bytes(free)} are free there")
 
@@ -357,14 +361,6 @@ def _refined(header: Header, factor: float) -> Header:
 def _parameters_of(network: nn.Module) -> str:
     count = sum(parameter.numel() for parameter in network.parameters())
     return f"{type(network).__name__} with {count:,} parameters"
-
-
-def _free(path: str | Path) -> int:
-    """Bytes that are free where a file is to be written."""
-    folder = Path(path).absolute().parent
-    while not folder.is_dir():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
 
 
 def _size(sizes: Sequence[float]) -> str:

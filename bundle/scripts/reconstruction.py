@@ -5,32 +5,108 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
-from typing import Any
+import os
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.data import MetaTensor
-from monai.inferers import Inferer, sliding_window_inference
+from monai.inferers import Inferer
+from torch import nn
 from tqdm import tqdm
 
 from scripts import lattice
+from scripts.background import Background, to_device, to_host
 from scripts.errors import InputError
 from scripts.inferers import autocast, check_memory, with_grid_of
+from scripts.io import VolumeSource, check_output, check_space, open_volume, stored_dtype, tell_written, volume_writer
+from scripts.io.block_writer import BlockWriter
+from scripts.io.factor import factor_of
 from scripts.networks.local_average import WINDOW as GRID
+from scripts.transforms.scale_intensity import Intensity, check_percentiles, measure_intensity
+
+KEPT_SLICES = ("original", "predicted")
+
+_CPU_TILE = 512  # more does not make a CPU faster
+_DEPTH_BATCHES = (
+    16,
+    8,
+    4,
+)  # slices decoded at once: a large tile with few of them wastes less than a small one with many
+# Pixels decoded at once: with more, feature maps have over 2^31 elements, and a GPU is busy with far fewer.
+_MOST_PIXELS = 2**24
+_TRIAL_TILE = 256  # side of the tile that tells how much memory a pixel takes
+_SHARE_OF_FREE = 0.5  # of the GPU's memory: algorithms of convolutions take more or less of it from size to size
+_ON_DEVICE = {"uint8": torch.uint8, "int8": torch.int8, "uint16": torch.uint16, "int16": torch.int16}
 
 logger = logging.getLogger(__name__)
+
+
+def reconstruct_file(
+    volume: str | os.PathLike,
+    output: str | os.PathLike,
+    network: nn.Module,
+    inferer: AxialInferer,
+    percentiles: Sequence[float],
+    device: torch.device,
+    spacing: Sequence[float] | None = None,
+    overwrite: bool | str = False,
+) -> None:
+    """Reconstruct a file into another, with memory that the tile bounds and not the volume.
+
+    The volume is read once to find its intensity scale and what may be wrong with it, before anything is written, and then once for each
+    tile, a slice at a time. The output has the dtype and the range of the input; input slices are copied as they are stored.
+
+    Args:
+        volume: see :func:`scripts.io.open_volume`.
+        output: see :func:`scripts.io.volume_writer`.
+        network: of stage III, on the device.
+        inferer: which factor, tiles and slices.
+        percentiles: of the intensity scale, see :func:`scripts.transforms.scale_intensity.measure_intensity`.
+        device: that computes.
+        spacing: voxel size [z, y, x] in place of the file's.
+        overwrite: whether an existing output may be replaced.
+
+    Raises:
+        InputError: the volume cannot be used, the output cannot be written, or the memory does not hold even a small tile.
+    """
+    check_output(output, overwrite)
+    check_percentiles(*percentiles)
+    with open_volume(volume, spacing) as source:
+        header = source.header
+        factor = factor_of(header, inferer.factor)
+        x, y, slices = header.shape
+        shape = (x, y, lattice.output_size(slices, factor))
+        check_space(output, shape, header.dtype, factor)
+        planes = tqdm(
+            source.checked_slices(), "reading", slices, leave=False, unit="slice", disable=not inferer.progress
+        )
+        intensity = measure_intensity(planes, header.shape, *percentiles)
+        affine = lattice.refined_affine(header.affine, factor)
+        network.eval()
+        with volume_writer(output, shape, header.dtype, affine, header.unit) as writer:
+            inferer.stream(source, writer, intensity, factor, network, torch.device(device))
+    tell_written(output, shape, affine, header.unit)
 
 
 class AxialInferer(Inferer):
     """Slides a stage III network along Z and inserts slices at any real factor (paper Fig. 1d), on the lattice of ``lattice.py``.
 
+    Planes are computed in tiles with a margin, of which only the core is kept (``lattice.tiles``), one tile after the other through
+    all of Z: memory depends on the tile and not on the volume.
+
     Args:
         factor: how many times finer Z becomes; None makes the axial voxel as small as the lateral one.
         gap_range: smallest and largest factor the network was trained for; others give a warning.
-        tile: side of the XY tiles in voxels; planes up to this size are taken whole.
-        overlap: share of a tile that neighbouring tiles have in common; blended with Gaussian weights.
-        depth_batch: slices decoded at once.
+        tile: side of the XY tiles in voxels, margins included; planes up to this size are taken whole. None chooses it, from the free
+            memory of a GPU. Where the memory does not hold it, it is halved.
+        halo: margin around the core of a tile in voxels.
+        depth_batch: slices decoded at once; None chooses it like ``tile``.
+        kept_slices: "original" copies the input slices, "predicted" has the network estimate them too, at depth 0: as smooth as
+            the new ones.
         amp: compute in bfloat16 where torch's autocast finds it safe.
         progress: show a progress bar.
     """
@@ -39,52 +115,109 @@ class AxialInferer(Inferer):
         self,
         factor: float | None = None,
         gap_range: Sequence[float] = (1, math.inf),
-        tile: int = 512,
-        overlap: float = 0.25,
-        depth_batch: int = 16,
+        tile: int | None = None,
+        halo: int = 64,
+        depth_batch: int | None = None,
+        kept_slices: str = "original",
         amp: bool = False,
         progress: bool = True,
     ) -> None:
         super().__init__()
         self.factor = None if factor is None else lattice.check_factor(factor)
         self.gap_range = gap_range
-        if not (isinstance(tile, int) and tile > 0):
+        if tile is not None and not (isinstance(tile, int) and tile > 0):
             raise InputError(f"--tile {tile}: give a whole number of voxels above 0, such as 256")
-        if not (isinstance(overlap, (int, float)) and 0 <= overlap < 1):
-            raise InputError(f"--overlap {overlap}: give a share of a tile from 0 up to below 1, such as 0.25")
+        if not (isinstance(halo, int) and halo >= 0):
+            raise InputError(f"--halo {halo}: give a whole number of voxels from 0 up, such as 64")
+        if kept_slices not in KEPT_SLICES:
+            raise InputError(f"--kept_slices {kept_slices}: there is no such choice; give {' or '.join(KEPT_SLICES)}")
         self.tile = tile
-        self.overlap = overlap
+        self.halo = halo
         self.depth_batch = depth_batch
+        self.kept_slices = kept_slices
         self.amp = amp
         self.progress = progress
 
     def __call__(self, inputs: torch.Tensor, network: Any) -> torch.Tensor:  # type: ignore[override]
         """(1, 1, X, Y, K) in [0, 1] -> (1, 1, X, Y, Z) on the CPU, with the refined affine if ``inputs`` has one."""
         factor = self._factor(inputs)
-        if not self.gap_range[0] <= factor <= self.gap_range[1]:
-            logger.warning(
-                f"factor {factor:g} is outside the range {self.gap_range[0]:g} to {self.gap_range[1]:g} that the weights were trained for"
-            )
         volume = torch.Tensor.as_subclass(inputs, torch.Tensor)[0, 0]
         x, y, slices = volume.shape
-        check_memory(x * y * lattice.output_size(slices, factor), factor)
-        places = lattice.positions(slices, factor)
-        output = torch.empty((1, 1, x, y, len(places)))
-        bar = tqdm(total=len(places), desc="reconstructing", unit="slice", disable=not self.progress)
-        with bar, torch.no_grad():
-            for interval in range(slices):
-                indices = [j for j, place in enumerate(places) if place.interval == interval]
-                new = [j for j in indices if places[j].depth > 0]
-                for j in indices:
-                    if places[j].depth == 0:
-                        output[0, 0, :, :, j] = volume[:, :, interval]
-                if new:
-                    slab = volume[:, :, lattice.window(interval, slices)]
-                    depths = torch.tensor([places[j].depth for j in new], device=inputs.device)
-                    predicted = self._between(slab, depths, factor, network)
-                    output[0, 0, :, :, new] = predicted.movedim(0, -1).cpu()
-                bar.update(len(indices))
+        size = lattice.output_size(slices, factor)
+        check_memory(x * y * size, factor)
+        output = torch.empty((1, 1, x, y, size))
+        with Background() as background:
+            ends = _Tensors(volume, output[0, 0], background)
+            self._walk(ends, (x, y, slices), factor, network, inputs.device)
         return with_grid_of(output, inputs, factor)
+
+    def stream(
+        self,
+        source: VolumeSource,
+        writer: BlockWriter,
+        intensity: Intensity,
+        factor: float,
+        network: Any,
+        device: torch.device,
+    ) -> None:
+        """The same from a file to a file.
+
+        Args:
+            source: the volume.
+            writer: of the output.
+            intensity: scale of the volume.
+            factor: how many times finer Z becomes.
+            network: of stage III, on the device.
+            device: that computes.
+
+        Raises:
+            InputError: the volume cannot be read, or the memory does not hold even a small tile.
+            OSError: the output cannot be written.
+        """
+        with Background() as background:
+            ends = _Files(source, writer, intensity, device, background)
+            self._walk(ends, source.header.shape, factor, network, device)
+
+    def choose(
+        self, plane: tuple[int, int], depths: int, factor: float, network: Any, device: torch.device
+    ) -> tuple[int, int]:
+        """Side of a tile and depth batch: those given, or what the free memory of a GPU holds according to a trial with a small tile.
+
+        Args:
+            plane: its sides (x, y).
+            depths: new slices of an interval.
+        """
+        batches = _DEPTH_BATCHES if self.depth_batch is None else (self.depth_batch,)
+        if device.type != "cuda":
+            return self.tile or _CPU_TILE, batches[0]
+        whole = lattice.padded_size(max(plane), GRID)
+        wanted = whole if self.tile is None else min(whole, self.tile)
+        side, batch = wanted, batches[0]
+        for batch in batches:
+            pixels = _MOST_PIXELS / min(batch, depths)
+            trial = min(wanted, _TRIAL_TILE)
+            used = self._memory_of(trial, depths, factor, network, device, batch)
+            free, _ = torch.cuda.mem_get_info(device)
+            free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+            pixels = min(pixels, _SHARE_OF_FREE * free / (used / trial**2))
+            side = int(math.sqrt(pixels)) // GRID * GRID
+            if side >= wanted:
+                break
+        return self.tile or max(self._smallest_tile(), min(side, wanted)), batch
+
+    def _memory_of(
+        self, side: int, depths: int, factor: float, network: Any, device: torch.device, batch: int
+    ) -> float:
+        """Bytes of the GPU that a tile takes at its peak."""
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        slab = torch.zeros(side, side, lattice.WINDOW, device=device)
+        with torch.no_grad():
+            self._predict(slab, torch.full((depths,), 0.5, device=device), factor, network, batch)
+        return max(1.0, float(torch.cuda.max_memory_allocated(device) - before))
+
+    def _smallest_tile(self) -> int:
+        return 2 * lattice.padded_size(self.halo, GRID) + GRID
 
     def _factor(self, inputs: torch.Tensor) -> float:
         if self.factor is not None:
@@ -92,31 +225,207 @@ class AxialInferer(Inferer):
         affine = inputs.affine if isinstance(inputs, MetaTensor) else torch.eye(4)
         return lattice.isotropic_factor(lattice.voxel_size(affine.reshape(-1, 4, 4)[0].cpu().numpy()))
 
-    def _between(self, slab: torch.Tensor, depths: torch.Tensor, factor: float, network: Any) -> torch.Tensor:
-        """Slab (X, Y, 4), depths (D,) -> slices (D, X, Y)."""
-        x, y = slab.shape[:2]
-        planes = slab.movedim(-1, 0)[None]
-        # Padded to the network's pooling grid, so that the last tile begins on it as well.
-        padding = (0, -y % GRID, 0, -x % GRID)
-        planes = F.pad(planes, padding, mode="replicate")
-        tilings = [lattice.tiling(side, self.tile, self.overlap, GRID) for side in (x, y)]
+    def _walk(
+        self, ends: _Ends, shape: tuple[int, int, int], factor: float, network: Any, device: torch.device
+    ) -> None:
+        """Fill the output, tile by tile, with smaller ones from where the memory was not enough."""
+        if not self.gap_range[0] <= factor <= self.gap_range[1]:
+            logger.warning(
+                f"factor {factor:g} is outside the range {self.gap_range[0]:g} to {self.gap_range[1]:g} that the weights were trained for"
+            )
+        x, y, slices = shape
+        intervals = _intervals(slices, factor, copy=self.kept_slices == "original")
+        most = max(len(interval.depths) for interval in intervals)
+        side, batch = self.choose((x, y), most, factor, network, device)
+        tiles = [(tile, 0) for tile in self._tiles((0, x), (0, y), shape, side)]
+        filled = 0
+        bar = tqdm(
+            total=lattice.output_size(slices, factor), desc="reconstructing", unit="slice", disable=not self.progress
+        )
+        with bar, torch.no_grad():
+            while tiles:
+                tile, reached = tiles[0]
+                try:
+                    for reached, voxels in self._fill(tile, reached, intervals, ends, factor, network, batch, device):
+                        filled += voxels
+                        bar.update(filled // (x * y) - bar.n)
+                    del tiles[0]
+                    continue
+                except torch.OutOfMemoryError:
+                    pass  # what follows must not run while the exception holds on to tensors of the frames it came through
+                side = self._smaller(tile)
+                if device.type == "cuda":
+                    torch.cuda.empty_cache()
+                tiles = [
+                    (part, reached if index == 0 else begun)
+                    for index, (whole, begun) in enumerate(tiles)
+                    for part in self._tiles(whole.x.core, whole.y.core, shape, side)
+                ]
 
-        def decode_all(tiles: torch.Tensor) -> torch.Tensor:
-            with autocast(tiles, self.amp):
-                features = network.encode(tiles.movedim(1, -1)[:, None])
-                parts = []
-                for some in depths.split(self.depth_batch):
-                    gap = torch.full_like(some, factor)
-                    parts.append(network.decode(features, some, gap).float()[:, 0])
-            return torch.cat(parts)[None]
+    def _tiles(self, x: tuple[int, int], y: tuple[int, int], shape: tuple[int, int, int], side: int) -> list[_Tile]:
+        """The tiles of a part of the plane."""
+        return [
+            _Tile(along_x, along_y)
+            for along_x in lattice.tiles(x, shape[0], side, self.halo, GRID)
+            for along_y in lattice.tiles(y, shape[1], side, self.halo, GRID)
+        ]
 
-        sides = [tiling.side for tiling in tilings]
-        slices = sliding_window_inference(planes, sides, 1, decode_all, overlap=_shares(tilings), mode="gaussian")
-        assert isinstance(slices, torch.Tensor)  # one network output, one tensor
-        return slices[0, :, :x, :y]
+    def _smaller(self, tile: _Tile) -> int:
+        """Side of the tiles that take the place of one that memory did not hold."""
+        side = max(span.end - span.begin for span in tile)
+        smaller = max(self._smallest_tile(), side // 2)
+        if smaller >= side:
+            raise InputError(
+                f"out of memory, even with tiles of {side} x {side} voxels: free some, or give a smaller --halo (now "
+                f"{self.halo})"
+            )
+        logger.warning(f"out of memory with tiles of {side} x {side} voxels; going on with {smaller} x {smaller}")
+        return smaller
+
+    def _fill(
+        self,
+        tile: _Tile,
+        first: int,
+        intervals: Sequence[_Interval],
+        ends: _Ends,
+        factor: float,
+        network: Any,
+        batch: int,
+        device: torch.device,
+    ) -> Iterator[tuple[int, int]]:
+        """Fill a tile's core from an interval on; yields, after each, the number of the next and how many voxels were filled."""
+        x, y = tile.x.core_begin, tile.y.core_begin
+        width, height = tile.x.core_end - x, tile.y.core_end - y
+        across, along = (slice(span.core_begin - span.begin, span.core_end - span.begin) for span in tile)
+        planes: dict[int, _Plane] = {}
+        for number, interval in enumerate(intervals[first:], first + 1):
+            window = lattice.window(number - 1, len(intervals))
+            planes = {z: planes[z] if z in planes else ends.read(tile, z) for z in sorted(set(window))}
+            if interval.kept is not None:
+                ends.keep(planes[number - 1].stored[across, along], x, y, interval.kept)
+            if interval.depths:
+                slab = torch.stack([_padded(planes[z].scaled, tile) for z in window], -1)
+                depths = to_device(torch.tensor(interval.depths), device)
+                ends.put(self._predict(slab, depths, factor, network, batch)[:, across, along], x, y, interval.first)
+            yield number, width * height * (len(interval.depths) + (interval.kept is not None))
+
+    def _predict(
+        self, slab: torch.Tensor, depths: torch.Tensor, factor: float, network: Any, batch: int
+    ) -> torch.Tensor:
+        """One tile of one window: slab (H, W, 4) in [0, 1], depths (D,) decoded ``batch`` at a time -> slices (D, H, W)."""
+        with autocast(slab, self.amp):
+            features = network.encode(slab[None, None])
+            parts = [
+                network.decode(features, some, torch.full_like(some, factor)).float()[:, 0]
+                for some in depths.split(batch)
+            ]
+        return torch.cat(parts)
 
 
-def _shares(tilings: Sequence[lattice.Tiling]) -> list[float]:
-    """Overlaps as MONAI wants them, shares of a tile, that give exactly the steps of the tilings."""
-    # MONAI truncates side * (1 - overlap): half a voxel keeps the step whole whatever the rounding.
-    return [max(0.0, 1 - (step + 0.5) / side) for side, step, _ in tilings]
+class _Tile(NamedTuple):
+    """A tile of the plane."""
+
+    x: lattice.Span
+    y: lattice.Span
+
+
+class _Interval(NamedTuple):
+    """Output slices from one input slice up to the next: index of the one that is a copy, if any, index of the first new one, and
+    depths of the new ones."""
+
+    kept: int | None
+    first: int
+    depths: list[float]
+
+
+def _intervals(slices: int, factor: float, copy: bool) -> list[_Interval]:
+    """The output slices, by interval; without ``copy`` all of them are new."""
+    result = [_Interval(None, 0, []) for _ in range(slices)]
+    for number, group in groupby(enumerate(lattice.positions(slices, factor)), key=lambda item: item[1].interval):
+        indices, places = zip(*group)
+        kept = copy and places[0].depth == 0
+        depths = [place.depth for place in places[kept:]]
+        result[number] = _Interval(indices[0] if kept else None, indices[0] + kept, depths)
+    return result
+
+
+def _padded(plane: torch.Tensor, tile: _Tile) -> torch.Tensor:
+    """A tile that ends beyond the plane gets its edge repeated, so that all are of one size."""
+    padding = (0, tile.y.end - tile.y.begin - plane.shape[1], 0, tile.x.end - tile.x.begin - plane.shape[0])
+    return F.pad(plane[None, None], padding, mode="replicate")[0, 0]
+
+
+class _Plane(NamedTuple):
+    """A tile of an input slice (H, W), cut at the edge of the plane: as it is stored, and on the device in [0, 1]."""
+
+    stored: Any
+    scaled: torch.Tensor
+
+
+class _Ends(Protocol):
+    """Where a walk reads and writes."""
+
+    def read(self, tile: _Tile, z: int) -> _Plane:
+        """A tile of input slice ``z``."""
+
+    def keep(self, stored: Any, x: int, y: int, z: int) -> None:
+        """Copy a part (H, W) of an input slice to its place in output slice ``z``."""
+
+    def put(self, slices: torch.Tensor, x: int, y: int, z: int) -> None:
+        """Bring new slices (D, H, W) to their place in the output."""
+
+
+class _Tensors:
+    """From a volume (X, Y, K) on the device to one (X, Y, Z) in main memory, both in [0, 1]."""
+
+    def __init__(self, volume: torch.Tensor, output: torch.Tensor, background: Background) -> None:
+        self.volume = volume
+        self.output = output
+        self.background = background
+
+    def read(self, tile: _Tile, z: int) -> _Plane:
+        plane = self.volume[tile.x.begin : tile.x.end, tile.y.begin : tile.y.end, z]
+        return _Plane(plane, plane)
+
+    def keep(self, stored: torch.Tensor, x: int, y: int, z: int) -> None:
+        self.put(stored[None], x, y, z)
+
+    def put(self, slices: torch.Tensor, x: int, y: int, z: int) -> None:
+        arrive = to_host(slices)
+        depth, height, width = slices.shape
+        place = self.output[x : x + height, y : y + width, z : z + depth]
+        self.background.run(lambda: place.copy_(arrive().movedim(0, -1)))
+
+
+class _Files:
+    """From an open volume to a writer."""
+
+    def __init__(
+        self,
+        source: VolumeSource,
+        writer: BlockWriter,
+        intensity: Intensity,
+        device: torch.device,
+        background: Background,
+    ) -> None:
+        self.source = source
+        self.writer = writer
+        self.intensity = intensity
+        self.device = device
+        self.background = background
+        # the GPU sends what the file holds, where it knows the type: a quarter of the bytes for 8 bits
+        dtype = stored_dtype(source.header.dtype)
+        self.sent = _ON_DEVICE.get(dtype.name, torch.int32 if dtype.kind in "ui" else torch.float32)
+
+    def read(self, tile: _Tile, z: int) -> _Plane:
+        stored = np.array(self.source.read(z)[tile.x.begin : tile.x.end, tile.y.begin : tile.y.end])
+        values = torch.from_numpy(stored.astype(np.float32, order="C"))
+        return _Plane(stored, self.intensity.scale(to_device(values, self.device)))
+
+    def keep(self, stored: np.ndarray, x: int, y: int, z: int) -> None:
+        self.background.run(lambda: self.writer.write(stored[..., None], x, y, z))
+
+    def put(self, slices: torch.Tensor, x: int, y: int, z: int) -> None:
+        restored = self.intensity.restore(slices, self.source.header.dtype).to(self.sent)
+        arrive = to_host(restored.transpose(1, 2).contiguous())  # in the order of the file
+        self.background.run(lambda: self.writer.write(arrive().numpy().transpose(2, 1, 0), x, y, z))

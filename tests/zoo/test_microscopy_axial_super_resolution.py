@@ -33,7 +33,7 @@ TRAIN_DIFFUSION = [{**PRIOR, **SHORT, "factor": FACTOR}]
 GENERATE = [{**PRIOR, "factor": FACTOR, "evaluations": 2, "batch_size": 16}]
 TRAIN = [{**AENET, **SHORT, "depths": 1, "val_gap": 4}]
 INFER_INTEGER = [{**AENET, "factor": FACTOR}, (48, 40, 33)]
-INFER_FRACTION = [{**AENET, "factor": 2.5, "tile": 32}, (48, 40, 21)]
+INFER_FRACTION = [{**AENET, "factor": 2.5, "tile": 32, "halo": 0}, (48, 40, 21)]
 INFER_SHIPPED = [{"factor": 2}, (48, 40, 17)]
 
 

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import math
 import os
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +19,8 @@ from monai.data import MetaTensor
 from scripts.command_line import true_or_false
 from scripts.errors import InputError, one_line
 from scripts.io import nifti, slice_folder, tiff
-from scripts.io.whole_file import write_whole
+from scripts.io.block_writer import BlockWriter
+from scripts.io.whole_file import whole_file
 
 # a longer suffix comes before the one that it ends in
 _WRITE_SUFFIXES = (".ome.tiff", ".ome.tif", *tiff.SUFFIXES, ".nii.gz", ".nii")
@@ -43,24 +47,102 @@ class Header(NamedTuple):
     unit: str
 
 
-def read_header(path: str | os.PathLike, spacing: Sequence[float] | None = None) -> Header:
+class VolumeSource:
+    """A volume that is open for reading, a slice at a time; made by :func:`open_volume`.
+
+    Attributes:
+        header: what is known of it.
     """
-    Read sizes, type and voxel size of a volume, and nothing else.
+
+    def __init__(self, file: Path, header: Header, read: Callable[[int], np.ndarray]) -> None:
+        self.header = header
+        self._file = file
+        self._read = read
+
+    def read(self, index: int) -> np.ndarray:
+        """
+        Return slice ``index`` (x, y) in the dtype of the file, in any byte order. It may be a memory map: then only the part that
+        is cut out of it is read.
+
+        Raises:
+            InputError: it is damaged, or not like the other slices.
+        """
+        with _cannot_be_read(self._file):
+            return self._read(index)
+
+    def checked_slices(self) -> Iterator[np.ndarray]:
+        """
+        Read the volume once from its first to its last slice.
+
+        Yields:
+            The slices (x, y) as float32.
+
+        Raises:
+            InputError: as :func:`read_volume`; what is wrong with the voxels is said after the last slice.
+        """
+        largest, bad, low, high = 0, 0, math.inf, -math.inf
+        for index in range(self.header.shape[2]):
+            stored = self.read(index)
+            if stored.dtype.kind in "ui" and stored.dtype.itemsize > 2:
+                largest = max(largest, abs(int(stored.min())), abs(int(stored.max())))
+            with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinite, which is refused below
+                voxels = np.array(stored, dtype=np.float32, order="C")
+            del stored
+            first, last = float(voxels.min()), float(voxels.max())  # NaN comes through both
+            if math.isfinite(first) and math.isfinite(last):
+                low, high = min(low, first), max(high, last)
+            else:
+                bad += int(voxels.size - np.isfinite(voxels).sum())
+            yield voxels
+        if largest > _LARGEST_EXACT_INTEGER:
+            raise InputError(
+                f"{self._file}: has values up to {largest}, too large for exact work; save it with 16 bits"
+            )
+        if bad:
+            raise InputError(
+                f"{self._file}: has {bad} voxels that are NaN, infinite or beyond float32; replace them first"
+            )
+        if low == high:
+            raise InputError(f"{self._file}: all voxels have the same value {low:g}; is it the right file?")
+
+
+@contextmanager
+def open_volume(path: str | os.PathLike, spacing: Sequence[float] | None = None) -> Iterator[VolumeSource]:
+    """
+    Open a volume without reading its voxels.
 
     Args:
-        path: file or folder.
-        spacing: as in :func:`read_volume`.
+        path: TIFF or NIfTI file, or folder of 2-D slices (PNG or TIFF).
+        spacing: voxel size [z, y, x] that replaces the one in the file, in the unit of the file, or in micrometer
+            when the file names none.
 
     Raises:
         InputError: as :func:`read_volume`, but for what only the voxels can show.
     """
     file = _as_path(path)
     new_sizes = None if spacing is None else _check_spacing(spacing)
-    shape, dtype, affine, unit = _read_with("read_header", file)
-    x, y, z = (int(size) for size in shape)
-    _check_layout((x, y, z), dtype, file)
-    affine, unit = _grid(affine, unit, new_sizes, file)
-    return Header((x, y, z), dtype.newbyteorder("=").name, affine, unit)
+    with ExitStack() as opened:
+        with _cannot_be_read(file):
+            stack = opened.enter_context(_format_of(file).open_stack(file))
+        x, y, z = (int(size) for size in stack.shape)
+        _check_layout((x, y, z), stack.dtype, file)
+        affine, unit = _grid(stack.affine, stack.unit, new_sizes, file)
+        yield VolumeSource(file, Header((x, y, z), stack.dtype.newbyteorder("=").name, affine, unit), stack.read)
+
+
+def read_header(path: str | os.PathLike, spacing: Sequence[float] | None = None) -> Header:
+    """
+    Read sizes, type and voxel size of a volume, and nothing else.
+
+    Args:
+        path: file or folder.
+        spacing: as in :func:`open_volume`.
+
+    Raises:
+        InputError: as :func:`read_volume`, but for what only the voxels can show.
+    """
+    with open_volume(path, spacing) as source:
+        return source.header
 
 
 def read_volume(path: str | os.PathLike, spacing: Sequence[float] | None = None) -> MetaTensor:
@@ -69,8 +151,7 @@ def read_volume(path: str | os.PathLike, spacing: Sequence[float] | None = None)
 
     Args:
         path: file or folder.
-        spacing: voxel size [z, y, x] that replaces the one in the file, in the unit of the file, or in micrometer
-            when the file names none.
+        spacing: as in :func:`open_volume`.
 
     Returns:
         Volume (1, X, Y, Z), float32, with the values of the file; ``affine`` with the voxel size;
@@ -82,52 +163,97 @@ def read_volume(path: str | os.PathLike, spacing: Sequence[float] | None = None)
             slices; its voxels are not finite, all the same, not numbers, or too large for float32; the spacing is not
             three positive numbers.
     """
-    file = _as_path(path)
-    new_sizes = None if spacing is None else _check_spacing(spacing)
-    array, affine, unit = _read_with("read", file)
-    voxels = _check_voxels(array, file)
-    affine, unit = _grid(affine, unit, new_sizes, file)
-    meta = {"unit": unit, "dtype": array.dtype.name, "filename_or_obj": str(file)}
-    return MetaTensor(torch.from_numpy(voxels)[None], affine=torch.as_tensor(affine, dtype=torch.float64), meta=meta)
+    with open_volume(path, spacing) as source:
+        header = source.header
+        voxels = np.empty((1, *header.shape), np.float32)
+        for index, plane in enumerate(source.checked_slices()):
+            voxels[0, :, :, index] = plane
+    meta = {"unit": header.unit, "dtype": header.dtype, "filename_or_obj": str(path)}
+    return MetaTensor(torch.from_numpy(voxels), affine=torch.as_tensor(header.affine, dtype=torch.float64), meta=meta)
 
 
-def check_volume(path: str | os.PathLike, spacing: Sequence[float] | None = None) -> None:
+def check_volume(path: str | os.PathLike, spacing: Sequence[float] | None = None) -> tuple[float, float]:
     """
     Read a volume to its last voxel and keep nothing of it, before work that must not begin on a file that is bad.
+
+    Returns:
+        The smallest and the largest value.
 
     Raises:
         InputError: as :func:`read_volume`.
     """
-    read_volume(path, spacing)
+    with open_volume(path, spacing) as source:
+        ranges = [(float(plane.min()), float(plane.max())) for plane in source.checked_slices()]
+    return min(low for low, _ in ranges), max(high for _, high in ranges)
+
+
+@contextmanager
+def volume_writer(
+    path: str | os.PathLike, shape: tuple[int, int, int], dtype: str, affine: np.ndarray, unit: str
+) -> Iterator[BlockWriter]:
+    """
+    Write a volume block by block; its name appears only at the end, and not if the work ends in an exception.
+
+    TIFF keeps the voxel size of the affine alone, NIfTI the whole affine.
+
+    Args:
+        path: file, whose name decides on the format; missing folders are made.
+        shape: number of voxels (x, y, z).
+        dtype: of the volume; the file has that of :func:`stored_dtype`.
+        affine: 4x4.
+        unit: of the affine.
+
+    Yields:
+        What takes the blocks. Voxels that are never written are 0.
+
+    Raises:
+        InputError: the format is not supported, or the file cannot be written.
+    """
+    file = _as_path(path)
+    suffix = _write_suffix(file).lower()
+    target = stored_dtype(dtype)
+    create: Any = nifti.create if suffix in nifti.SUFFIXES else tiff.create
+    with whole_file(file) as partial, ExitStack() as removed:
+        raw = partial
+        if suffix.endswith(".gz"):  # only an uncompressed file can be written in any order
+            raw = partial.with_suffix("")
+            removed.callback(raw.unlink, missing_ok=True)
+        begin = create(raw, shape, target, np.asarray(affine, dtype=float), unit)
+        with open(raw, "r+b", buffering=0) as opened:
+            yield BlockWriter(opened.fileno(), begin, shape, target)
+        if raw != partial:
+            nifti.compress(raw, partial)
 
 
 def write_volume(volume: MetaTensor, path: str | os.PathLike) -> None:
     """
     Write a volume with its voxel size; the name appears only once the file is complete.
 
-    TIFF keeps the voxel size of the affine alone, NIfTI the whole affine.
-
     Args:
         volume: (1, X, Y, Z) or (X, Y, Z) with ``affine`` and ``meta["unit"]``. If ``meta["dtype"]`` is there, it is
             the dtype written: for integers the values are rounded and clipped to its range.
-        path: file, whose name decides on the format; missing folders are made.
+        path: as in :func:`volume_writer`.
 
     Raises:
         InputError: the format is not supported, or the file cannot be written.
         ValueError: the shape is another, or there are NaN or infinite values.
     """
-    file = _as_path(path)
-    suffix = _write_suffix(file)
     array = volume.detach().cpu().numpy() if isinstance(volume, torch.Tensor) else np.asarray(volume)
     if array.ndim == 4 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 3:
         raise ValueError(f"a volume has the shape (1, X, Y, Z) or (X, Y, Z), not {tuple(array.shape)}")
-    array = _to_dtype(array, str(volume.meta.get("dtype", array.dtype.name)))
-    affine = np.asarray(volume.affine, dtype=float)
-    unit = str(volume.meta.get("unit", "pixel"))
-    writer: Any = nifti.write if suffix in nifti.SUFFIXES else tiff.write
-    write_whole(file, lambda partial: writer(array, affine, unit, partial))
+    x, y, z = array.shape
+    dtype, unit = str(volume.meta.get("dtype", array.dtype.name)), str(volume.meta.get("unit", "pixel"))
+    with volume_writer(path, (x, y, z), dtype, np.asarray(volume.affine), unit) as writer:
+        writer.write(array)
+
+
+def tell_written(path: str | os.PathLike, shape: Sequence[int], affine: np.ndarray, unit: str) -> None:
+    """Print one line about a volume (x, y, z) that was written."""
+    sizes = " x ".join(str(size) for size in shape)
+    voxel = " x ".join(f"{size:.6g}" for size in np.linalg.norm(np.asarray(affine, dtype=float)[:3, :3], axis=0))
+    print(f"wrote {path}: {sizes} voxels (x, y, z) of {voxel} {unit}")
 
 
 def check_output(path: str | os.PathLike, overwrite: bool | str = False) -> None:
@@ -148,9 +274,7 @@ def check_output(path: str | os.PathLike, overwrite: bool | str = False) -> None
     _write_suffix(file)
     if file.exists() and not replace:
         raise InputError(f"{file}: exists already; give another name, or --overwrite true to replace it")
-    folder = file.absolute().parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
+    folder = _folder_for(file)
     if not folder.is_dir():
         raise InputError(f"{file}: cannot be written, because {folder} is a file and not a folder")
     try:
@@ -159,6 +283,32 @@ def check_output(path: str | os.PathLike, overwrite: bool | str = False) -> None
             pass
     except OSError as error:
         raise InputError(f"{file}: cannot be written to the folder {folder} ({error.strerror})") from error
+
+
+def check_space(path: str | os.PathLike, shape: Sequence[int], dtype: str, factor: float) -> None:
+    """
+    Check, before the work, that a disk has room for an output.
+
+    Args:
+        path: file to be written.
+        shape: number of voxels (x, y, z).
+        dtype: of the volume.
+        factor: that made it so large, for the error.
+
+    Raises:
+        InputError: it has not.
+    """
+    needed, free = math.prod(shape) * stored_dtype(dtype).itemsize, free_space(path)
+    if needed > free:
+        raise InputError(
+            f"--factor {factor:g}: the output would need {needed / 2**30:.3g} GiB and {free / 2**30:.3g} are free where {path} is to "
+            "be: give a lower --factor, cut the volume, or name another place"
+        )
+
+
+def free_space(path: str | os.PathLike) -> int:
+    """Return the bytes that are free where a file is to be written."""
+    return shutil.disk_usage(_folder_for(_as_path(path))).free
 
 
 def stored_dtype(dtype: str) -> np.dtype:
@@ -175,20 +325,32 @@ def _as_path(path: Any) -> Path:
     return Path(path)
 
 
-def _read_with(function: str, file: Path) -> Any:
-    """Return what ``function`` of the module for the file's format returns."""
+def _folder_for(file: Path) -> Path:
+    """Return the nearest folder above a file that exists."""
+    folder = file.absolute().parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def _format_of(file: Path) -> Any:
+    """Return the module for the format of a file or folder."""
     if not file.exists():
         raise InputError(f"{file}: no such file or folder")
     if file.is_dir():
-        reader: Any = slice_folder
-    elif file.name.lower().endswith(tiff.SUFFIXES):
-        reader = tiff
-    elif file.name.lower().endswith(nifti.SUFFIXES):
-        reader = nifti
-    else:
-        raise InputError(f"{file}: cannot be read; the formats are {_FORMATS} and folders of PNG or TIFF slices")
+        return slice_folder
+    if file.name.lower().endswith(tiff.SUFFIXES):
+        return tiff
+    if file.name.lower().endswith(nifti.SUFFIXES):
+        return nifti
+    raise InputError(f"{file}: cannot be read; the formats are {_FORMATS} and folders of PNG or TIFF slices")
+
+
+@contextmanager
+def _cannot_be_read(file: Path) -> Iterator[None]:
+    """Name the file in what is raised about it."""
     try:
-        return getattr(reader, function)(file)
+        yield
     except (InputError, MemoryError):
         raise
     except Exception as error:  # each library has its own exceptions for a damaged file
@@ -241,37 +403,3 @@ def _check_layout(shape: tuple[int, ...], dtype: np.dtype, file: Path) -> None:
         raise InputError(f"{file}: has voxels of type {dtype}; save it as greyscale integers or floats")
     if shape[2] < 2 or 0 in shape:
         raise InputError(f"{file}: has {shape[2]} slice; at least 2 are needed")
-
-
-def _check_voxels(array: np.ndarray, file: Path) -> np.ndarray:
-    """Return the voxels (x, y, z) as float32, or raise InputError when they are no volume to work with."""
-    _check_layout(array.shape, array.dtype, file)
-    if array.dtype.kind in "ui" and array.dtype.itemsize > 2:
-        largest = max(abs(int(array.min())), abs(int(array.max())))
-        if largest > _LARGEST_EXACT_INTEGER:
-            raise InputError(f"{file}: has values up to {largest}, too large for exact work; save it with 16 bits")
-    with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinite, which is refused below
-        voxels = np.array(array, dtype=np.float32, order="C")
-    low, high = voxels.min(), voxels.max()  # NaN comes through both
-    if not (np.isfinite(low) and np.isfinite(high)):
-        count = int(voxels.size - np.isfinite(voxels).sum())
-        raise InputError(f"{file}: has {count} voxels that are NaN, infinite or beyond float32; replace them first")
-    if low == high:
-        raise InputError(f"{file}: all voxels have the same value {low:g}; is it the right file?")
-    return voxels
-
-
-def _to_dtype(array: np.ndarray, dtype: str) -> np.ndarray:
-    """Return the array in a dtype that can be stored; integers are rounded and clipped."""
-    target = stored_dtype(dtype)
-    if array.dtype == target:
-        return array
-    if target.kind not in "ui":
-        return array.astype(target)
-    if array.dtype.kind == "f":
-        if not np.isfinite(array).all():
-            raise ValueError(f"the volume has NaN or infinite values, which {target} cannot hold")
-        # float32 cannot hold the limits of 32-bit integers
-        array = np.rint(array, dtype=np.float64 if target.itemsize > 2 else None)
-    limits = np.iinfo(target)
-    return np.clip(array, limits.min, limits.max).astype(target)

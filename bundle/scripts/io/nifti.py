@@ -5,13 +5,18 @@ from __future__ import annotations
 
 import gzip
 import math
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.arrayproxy import ArrayProxy
 
 from scripts.errors import InputError
+from scripts.io.stack import Stack
 
 SUFFIXES = (".nii", ".nii.gz")
 
@@ -27,52 +32,43 @@ _WRITE_UNITS = {
 _NIFTI1_MAX_SIZE = 32767  # sizes are 16-bit there
 
 
-def read(path: Path) -> tuple[np.ndarray, np.ndarray, str | None]:
+@contextmanager
+def open_stack(path: Path) -> Iterator[Stack]:
     """
-    Read a volume.
+    Open a volume.
 
     Args:
         path: file to read.
 
-    Returns:
-        The voxels in (x, y, z) order, float32 if the header scales them, otherwise the dtype of the file; the 4x4
-        affine of the file; its unit, None if the header names none.
+    Yields:
+        The stack; float32 if the header scales the voxels, otherwise the dtype of the file. A compressed file is read from
+        its beginning again whenever a slice before the last one is asked for.
 
     Raises:
         InputError: the file does not hold one single-channel volume.
-    """
-    if path.name.lower().endswith(".gz"):
-        with gzip.open(path) as file:  # to the end, where the checksum is; nibabel stops before it
-            while file.read(2**24):
-                pass
-    image = _open(path)
-    array = np.asanyarray(image.dataobj).reshape(image.shape[:3])
-    if array.dtype != image.get_data_dtype():  # scaled while it was read, to float64
-        array = array.astype(np.float32)
-    return array, *_grid(image)
-
-
-def read_header(path: Path) -> tuple[tuple[int, ...], np.dtype, np.ndarray, str | None]:
-    """
-    Read what :func:`read` returns without the voxels; only an uncompressed file that ends too early is found.
-
-    Args:
-        path: file to read.
-
-    Returns:
-        The sizes (x, y, z), the dtype that :func:`read` gives, the affine and its unit.
-
-    Raises:
-        InputError: as :func:`read`.
+        OSError: an uncompressed one ends too early; a compressed one shows that where its last slice is read.
     """
     image = _open(path)
     proxy: Any = image.dataobj  # of a file: where its voxels begin and how they are scaled
     shape, dtype = image.shape[:3], image.get_data_dtype()
+    compressed = path.name.lower().endswith(".gz")
     needed, size = proxy.offset + math.prod(shape) * dtype.itemsize, path.stat().st_size
-    if not path.name.lower().endswith(".gz") and size < needed:
+    if not compressed and size < needed:
         raise OSError(f"ends at byte {size}, but its voxels go on to {needed}")
     scaled = (proxy.slope, proxy.inter) != (1.0, 0.0)
-    return shape, np.dtype(np.float32) if scaled else dtype, *_grid(image)
+    opener: Any = gzip.open if compressed else open
+    with opener(path, "rb") as file:
+        # one that keeps its place in the file: nibabel's own begins to unpack anew for each slice
+        voxels = ArrayProxy(file, (shape, dtype, proxy.offset, proxy.slope, proxy.inter))
+
+        def read(index: int) -> np.ndarray:
+            array = np.asanyarray(voxels[:, :, index])
+            if compressed and index == shape[2] - 1:  # to the end, where the checksum is
+                while file.read(2**24):
+                    pass
+            return array.astype(np.float32) if scaled else array
+
+        yield Stack(shape, np.dtype(np.float32) if scaled else dtype, *_grid(image), read)
 
 
 def _open(path: Path) -> nib.Nifti1Image:
@@ -99,21 +95,45 @@ def _grid(image: nib.Nifti1Image) -> tuple[np.ndarray, str | None]:
     return affine, unit
 
 
-def write(array: np.ndarray, affine: np.ndarray, unit: str, path: Path) -> None:
+def create(path: Path, shape: tuple[int, int, int], dtype: np.dtype, affine: np.ndarray, unit: str) -> int:
     """
-    Write a volume with its affine.
+    Write an uncompressed volume of zeros with its affine.
 
     Args:
-        array: voxels in (x, y, z) order.
+        path: file to write.
+        shape: number of voxels (x, y, z).
+        dtype: of the voxels.
         affine: 4x4 affine.
         unit: unit of the affine: millimeter or micrometer; nanometer is converted to micrometer; pixel becomes
             "unknown".
-        path: file to write; compressed if it ends in ``.gz``.
+
+    Returns:
+        The byte of the file where its voxels begin; they follow each other without a gap, x fastest, z slowest.
     """
     nifti_unit, scale = _WRITE_UNITS[unit]
     scaled = np.array(affine, dtype=float)
     scaled[:3] *= scale
-    image_class = nib.Nifti2Image if max(array.shape) > _NIFTI1_MAX_SIZE else nib.Nifti1Image
-    image = image_class(array, scaled)
-    image.header.set_xyzt_units(nifti_unit)
-    nib.save(image, path)
+    image_class = nib.Nifti2Image if max(shape) > _NIFTI1_MAX_SIZE else nib.Nifti1Image
+    image = image_class(np.broadcast_to(np.zeros(1, dtype), shape), scaled)
+    header: Any = image.header
+    header.set_xyzt_units(nifti_unit)
+    header.set_slope_inter(1, 0)
+    begin = int(header.single_vox_offset)
+    header.set_data_offset(begin)
+    with open(path, "wb") as file:
+        header.write_to(file)
+        file.truncate(begin + math.prod(shape) * dtype.itemsize)
+    return begin
+
+
+def compress(path: Path, compressed: Path) -> None:
+    """
+    Write what an uncompressed volume becomes as ``.nii.gz``.
+
+    Args:
+        path: file to read.
+        compressed: file to write.
+    """
+    # the level that nibabel takes: volumes are noise to gzip, and higher levels cost time for next to nothing
+    with open(path, "rb") as source, gzip.open(compressed, "wb", compresslevel=1) as target:
+        shutil.copyfileobj(source, target, 2**20)

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,54 +13,39 @@ from PIL import Image
 
 from scripts.errors import InputError, one_line
 from scripts.io import tiff
+from scripts.io.stack import Stack
 
 SUFFIXES = (".png", *tiff.SUFFIXES)
 _GREYSCALE_MODES = ("L", "I;16", "I;16B", "I;16L", "I", "F")
 
 
-def read(path: Path) -> tuple[np.ndarray, None, None]:
+@contextmanager
+def open_stack(path: Path) -> Iterator[Stack]:
     """
-    Read the slices of a folder in natural order (slice2 before slice10). Other and hidden files are passed over.
+    Open the slices of a folder in natural order (slice2 before slice10). Other and hidden files are passed over.
 
     Args:
         path: the folder.
 
-    Returns:
-        The voxels in (x, y, z) order and the dtype of the files; two times None, for slices have no voxel size.
-
-    Raises:
-        InputError: there are no slices, PNG and TIFF are mixed, or a file is not like the others.
-    """
-    files = _slices(path)
-    first = _read_slice(files[0])
-    array = np.empty((len(files), *first.shape), first.dtype)
-    array[0] = first
-    for index, file in enumerate(files[1:], start=1):
-        pixels = _read_slice(file)
-        if (pixels.shape, pixels.dtype) != (first.shape, first.dtype):
-            raise InputError(
-                f"{file}: is {_describe(pixels)}, but {files[0].name} is {_describe(first)}; make all alike"
-            )
-        array[index] = pixels
-    return array.transpose(2, 1, 0), None, None
-
-
-def read_header(path: Path) -> tuple[tuple[int, ...], np.dtype, None, None]:
-    """
-    Read what :func:`read` returns without the pixels: only the first slice is opened.
-
-    Args:
-        path: the folder.
-
-    Returns:
-        The sizes (x, y, z), the dtype of the first slice, and two times None.
+    Yields:
+        The stack, of the size and dtype of the first slice, without a voxel size; a slice that is not like the first raises
+        InputError where it is read.
 
     Raises:
         InputError: there are no slices, PNG and TIFF are mixed, or the first cannot be read.
     """
     files = _slices(path)
     first = _read_slice(files[0])
-    return (*first.shape[::-1], len(files)), first.dtype, None, None
+
+    def read(index: int) -> np.ndarray:
+        pixels = _read_slice(files[index])
+        if (pixels.shape, pixels.dtype) != (first.shape, first.dtype):
+            raise InputError(
+                f"{files[index]}: is {_describe(pixels)}, but {files[0].name} is {_describe(first)}; make all alike"
+            )
+        return pixels.transpose()
+
+    yield Stack((*first.shape[::-1], len(files)), first.dtype, None, None, read)
 
 
 def _slices(path: Path) -> list[Path]:

@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
 
 from scripts.errors import InputError
+from scripts.io.stack import Stack
 
 SUFFIXES = (".tif", ".tiff")
 
@@ -38,9 +40,10 @@ _IMAGEJ_MAX_BYTES = 2**32 - 2**25  # a classic TIFF ends at 4 GB; some of it goe
 logger = logging.getLogger(__name__)
 
 
-def read(path: Path) -> tuple[np.ndarray, np.ndarray | None, str | None]:
+@contextmanager
+def open_stack(path: Path) -> Iterator[Stack]:
     """
-    Read a stack of 2-D pages.
+    Open a stack of 2-D pages.
 
     A plain TIFF has no tag for the distance of slices, so that its lateral resolution alone is not a voxel size; it is
     then left out, with a warning.
@@ -48,38 +51,26 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray | None, str | None]:
     Args:
         path: file to read.
 
-    Returns:
-        The voxels in (x, y, z) order and the dtype of the file; the 4x4 affine, None if the file has no voxel size;
-        the unit of the affine, None if the file names none.
+    Yields:
+        The stack. The slices of a contiguous file are memory maps, of which only what is looked at is read.
 
     Raises:
-        InputError: the file holds something else than one single-channel volume, or it is damaged.
+        InputError: the file holds something else than one single-channel volume.
+        OSError: it is damaged; one that ends too early is found here, not only where its slices are read.
     """
-    with _open(path) as tif:
-        layout = _layout(tif, path)
-        affine, unit = _describe_stack(tif, layout, path)
-        array = _read_pages(tif, layout)
-    return array.transpose(2, 1, 0), affine, unit
+    with ExitStack() as opened:
+        with _damage_raised():
+            tif = opened.enter_context(tifffile.TiffFile(path))
+            layout = _layout(tif, path)
+            affine, unit = _describe_stack(tif, layout, path)
+            series = tif.series[0]
+            read_page = _page_reader(tif, layout, path)
 
+        def read(index: int) -> np.ndarray:
+            with _damage_raised():
+                return read_page(index).transpose()
 
-def read_header(path: Path) -> tuple[tuple[int, ...], np.dtype, np.ndarray | None, str | None]:
-    """
-    Read what :func:`read` returns without the pixels; a file that ends too early is found all the same.
-
-    Args:
-        path: file to read.
-
-    Returns:
-        The sizes (x, y, z), the dtype of the file, the affine and its unit.
-
-    Raises:
-        InputError: as :func:`read`.
-    """
-    with _open(path) as tif:
-        layout = _layout(tif, path)
-        affine, unit = _describe_stack(tif, layout, path)
-        dtype = tif.series[0].dtype
-    return layout.shape[::-1], np.dtype(dtype), affine, unit
+        yield Stack(layout.shape[::-1], np.dtype(series.dtype), affine, unit, read)
 
 
 def read_slice(path: Path) -> np.ndarray:
@@ -93,51 +84,54 @@ def read_slice(path: Path) -> np.ndarray:
         The pixels in (y, x) order.
 
     Raises:
-        InputError: the file holds something else than one single-channel image, or it is damaged.
+        InputError: the file holds something else than one single-channel image.
+        OSError: it is damaged.
     """
-    with _open(path) as tif:
-        array = _read_pages(tif, _layout(tif, path))
-    if array.ndim != 2:
-        raise InputError(f"{path}: holds {array.shape[0]} pages, but each file in a folder must be one 2-D slice")
-    return array
+    with _damage_raised(), tifffile.TiffFile(path) as tif:
+        layout = _layout(tif, path)
+        if len(layout.shape) != 2:
+            raise InputError(f"{path}: holds {layout.shape[0]} pages, but each file in a folder must be one 2-D slice")
+        return tif.series[0].asarray().reshape(layout.shape)
 
 
-def write(array: np.ndarray, affine: np.ndarray, unit: str, path: Path) -> None:
+def create(path: Path, shape: tuple[int, int, int], dtype: np.dtype, affine: np.ndarray, unit: str) -> int:
     """
-    Write a stack with its voxel size, readable by Fiji, napari and :func:`read`.
+    Write a stack of zeros with its voxel size, readable by Fiji, napari and :func:`open_stack`.
 
     OME-TIFF if the name ends in ``.ome.tif(f)``, or if ImageJ's format cannot hold the volume (its dtypes are uint8,
     uint16 and float32, its size stays under 4 GB), otherwise an ImageJ stack.
 
     Args:
-        array: voxels in (x, y, z) order.
+        path: file to write.
+        shape: number of voxels (x, y, z).
+        dtype: of the voxels.
         affine: 4x4, of which the voxel size is kept; TIFF has no place for a rotation or an origin.
         unit: unit of the affine: nanometer, micrometer, millimeter or pixel.
-        path: file to write.
+
+    Returns:
+        The byte of the file where its voxels begin; they follow each other without a gap, x fastest, z slowest.
     """
-    pages = np.ascontiguousarray(array.transpose(2, 1, 0))
     x, y, z = (float(size) for size in np.linalg.norm(affine[:3, :3], axis=0))
     ome = path.name.lower().endswith((".ome.tif", ".ome.tiff"))
-    if ome or pages.dtype.name not in _IMAGEJ_DTYPES or pages.nbytes > _IMAGEJ_MAX_BYTES:
+    options: dict[str, Any]
+    if ome or dtype.name not in _IMAGEJ_DTYPES or math.prod(shape) * dtype.itemsize > _IMAGEJ_MAX_BYTES:
         metadata: dict[str, object] = {"axes": "ZYX"}
         for axis, size in zip("XYZ", (x, y, z)):
             metadata[f"PhysicalSize{axis}"] = size
             metadata[f"PhysicalSize{axis}Unit"] = _OME_UNITS[unit]
-        tifffile.imwrite(path, pages, ome=True, bigtiff=True, photometric="minisblack", metadata=metadata)
+        options = {"ome": True, "bigtiff": True, "metadata": metadata}
     else:
-        tifffile.imwrite(
-            path,
-            pages,
-            imagej=True,
-            photometric="minisblack",
-            resolution=(1 / x, 1 / y),
-            metadata={"axes": "ZYX", "spacing": z, "unit": _IMAGEJ_UNITS[unit]},
-        )
+        metadata = {"axes": "ZYX", "spacing": z, "unit": _IMAGEJ_UNITS[unit]}
+        options = {"imagej": True, "resolution": (1 / x, 1 / y), "metadata": metadata}
+    place: Any = tifffile.imwrite(
+        path, shape=shape[::-1], dtype=dtype, photometric="minisblack", returnoffset=True, **options
+    )
+    return int(place[0])
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[tifffile.TiffFile]:
-    """Open a TIFF; what tifffile only logs about a damaged file, such as lost pages, becomes an error."""
+def _damage_raised() -> Iterator[None]:
+    """What tifffile only logs about a damaged file, such as lost pages, becomes an error."""
     errors: list[str] = []
 
     class Collect(logging.Handler):
@@ -149,8 +143,7 @@ def _open(path: Path) -> Iterator[tifffile.TiffFile]:
     propagate, tifffile_logger.propagate = tifffile_logger.propagate, False
     tifffile_logger.addHandler(collect)
     try:
-        with tifffile.TiffFile(path) as tif:
-            yield tif
+        yield
         if errors:
             raise OSError(errors[0])
     except InputError:
@@ -212,10 +205,21 @@ def _layout(tif: tifffile.TiffFile, path: Path) -> _Layout:
     return _Layout(tuple(shape[index] for index in kept), "".join(axes[index] for index in kept), pages_of_a_stack)
 
 
-def _read_pages(tif: tifffile.TiffFile, layout: _Layout) -> np.ndarray:
-    """Return the one image of the file without axes of length 1."""
-    array = tif.asarray(key=slice(None)) if layout.pages_of_a_stack else tif.series[0].asarray()
-    return array.reshape(layout.shape)
+def _page_reader(tif: tifffile.TiffFile, layout: _Layout, path: Path) -> Callable[[int], np.ndarray]:
+    """Return what reads one page (y, x) of a stack."""
+    series = tif.series[0]
+    _, height, width = layout.shape
+    begin = None if layout.pages_of_a_stack else series.dataoffset
+    if begin is not None:  # one block of the file, as ImageJ writes, even where only its first page has a header
+        dtype = np.dtype(tif.byteorder + np.dtype(series.dtype).char)
+        size = height * width * dtype.itemsize
+        # mapped anew for each slice: what stays mapped counts as memory of the process
+        return lambda index: np.memmap(path, dtype, "r", begin + index * size, (height, width))
+    pages: Any = [s.pages[0] for s in tif.series] if layout.pages_of_a_stack else series.pages
+    if len(pages) == layout.shape[0]:
+        return lambda index: pages[index].asarray().reshape(height, width)
+    voxels = series.asarray().reshape(layout.shape)  # several slices in one compressed page: there is no part to read
+    return lambda index: voxels[index]
 
 
 def _voxel_size(tif: tifffile.TiffFile, path: Path) -> tuple[tuple[float, float, float] | None, str | None]:

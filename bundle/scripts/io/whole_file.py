@@ -6,19 +6,24 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from scripts.errors import InputError, one_line
 
 
-def write_whole(path: str | os.PathLike, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` fill a file beside ``path`` and move it into place when it is complete; missing folders are made.
+@contextmanager
+def whole_file(path: str | os.PathLike) -> Iterator[Path]:
+    """Give a name beside ``path`` to write to, and move that file into place at the end; missing folders are made.
 
     Args:
         path: the file; replaced when it exists.
-        write: is called with a temporary path in the same folder whose name ends like that of ``path``.
+
+    Yields:
+        A temporary path in the same folder whose name ends like that of ``path``. If the block ends in an exception, what is
+        there is deleted.
 
     Raises:
         InputError: if the file cannot be written.
@@ -27,7 +32,7 @@ def write_whole(path: str | os.PathLike, write: Callable[[Path], Any]) -> None:
     partial = path.with_name(f".{os.getpid()}.partial.{path.name}")  # same folder: the move is atomic
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(partial)
+        yield partial
         os.replace(partial, path)
     except OSError as error:
         reason = error.strerror or one_line(error)
@@ -36,6 +41,12 @@ def write_whole(path: str | os.PathLike, write: Callable[[Path], Any]) -> None:
         # The parent may be a file, which is the error reported above.
         if path.parent.is_dir():
             partial.unlink(missing_ok=True)
+
+
+def write_whole(path: str | os.PathLike, write: Callable[[Path], Any]) -> None:
+    """Let ``write`` fill the file that :func:`whole_file` gives for ``path``."""
+    with whole_file(path) as partial:
+        write(partial)
 
 
 def write_json(path: str | os.PathLike, document: Mapping[str, Any]) -> None:

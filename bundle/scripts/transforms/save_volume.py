@@ -11,7 +11,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 
-from scripts.io import check_output, write_volume
+from scripts.io import check_output, tell_written, write_volume
 
 
 class SaveVolume(Transform):
@@ -41,10 +41,7 @@ class SaveVolume(Transform):
         """
         check_output(self.path, self.overwrite)
         write_volume(data, self.path)
-        shape = " x ".join(str(size) for size in data.shape[-3:])
-        sizes = np.linalg.norm(np.asarray(data.affine, dtype=float)[:3, :3], axis=0)
-        voxel = " x ".join(f"{size:.6g}" for size in sizes)
-        print(f"wrote {self.path}: {shape} voxels (x, y, z) of {voxel} {data.meta.get('unit', 'pixel')}")
+        tell_written(self.path, data.shape[-3:], np.asarray(data.affine), data.meta.get("unit", "pixel"))
         return data
 
 

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every format gives of a volume that is open for reading."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Stack(NamedTuple):
+    """An open volume, of which slices are read one at a time.
+
+    Attributes:
+        shape: number of voxels (x, y, z).
+        dtype: of the voxels, in any byte order.
+        affine: 4x4, None if the file has no voxel size.
+        unit: of the affine, None if the file names none.
+        read: gives slice z as an array (x, y).
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    affine: np.ndarray | None
+    unit: str | None
+    read: Callable[[int], np.ndarray]
