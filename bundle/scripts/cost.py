@@ -92,15 +92,17 @@ class ReconstructionCost:
         tiles = [lattice.tiles((0, length), length, side, self.inferer.halo, GRID) for length in (x, y)]
         width, height = (spans[0].end - spans[0].begin for spans in tiles)
         number = len(tiles[0]) * len(tiles[1])
-        self.inferer.tile, self.inferer.depth_batch = max(width, height), batch
+        predictor = self.inferer.predictor(self.network, factor, self.device, batch)
 
-        def reconstruct(side: int) -> None:
-            self.inferer(torch.rand(1, 1, side, side, 2, device=self.device), self.network)
+        def predict(side: int) -> None:
+            slabs = torch.rand(predictor.windows, side, side, lattice.WINDOW, device=self.device)
+            predictor(slabs, torch.rand(predictor.windows, of_one_interval, device=self.device))
 
-        trial = _largest_trial(reconstruct, _sides(min(width, height)), self.device)
-        of_the_trial = sum(
-            place.depth > 0 or self.inferer.kept_slices == "predicted" for place in lattice.positions(2, factor)
-        )
+        sides = _sides(min(width, height))
+        if self.device.type == "cuda":  # each size is recorded, which takes longer than the work
+            sides = sides[-1:]
+        trial = _largest_trial(predict, sides, self.device)
+        of_the_trial = predictor.windows * of_one_interval
         of_a_tile = width * height / trial.size**2
         seconds = trial.seconds * of_a_tile * number * new / of_the_trial
         work = f"{new} new slices of {x} x {y}"

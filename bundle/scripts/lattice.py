@@ -122,7 +122,8 @@ class Span(NamedTuple):
     """One side of a tile: what is computed, and the part of it that is kept, its core.
 
     Attributes:
-        begin, end: what is computed; both are multiples of the pooling grid, so the last one may end beyond the plane.
+        begin, end: what is computed. It begins on the pooling grid and ends on it as well, if need be beyond the plane; a single tile ends
+            with the plane.
         core_begin, core_end: what is kept.
     """
 
@@ -159,7 +160,7 @@ def tiles(part: tuple[int, int], size: int, tile: int, halo: int, multiple: int)
     last = min(padded_size(size, multiple), padded_size(part[1] + halo, multiple))
     length, side = last - first, padded_size(tile, multiple)
     if length <= side:
-        return [Span(first, last, *part)]
+        return [Span(first, min(last, size), *part)]
     if side <= 2 * halo:
         raise InputError(
             f"--tile {tile}: nothing is left of a tile between margins of {halo} voxels: give at least "

@@ -75,18 +75,24 @@ class Predictor:
                 parts.append(slices.float().view(*some.shape, *slices.shape[-2:]))
         return torch.cat(parts, 1)
 
+    def forget(self) -> None:
+        """Free the memory of a recording, for one of another size."""
+        self._graph, self._inputs, self._output = None, [], torch.empty(0)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def _record(self, slabs: torch.Tensor, depths: torch.Tensor) -> None:
-        self._graph, self._output = None, torch.empty(0)  # frees the memory of another size
-        self._inputs = [slabs.clone(), depths.clone()]
+        self.forget()
+        inputs = [slabs.clone(), depths.clone()]
         stream = torch.cuda.Stream(self.device)
         stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(stream):  # beside the recording, libraries load what they need
-            self._compute(*self._inputs)
+            self._compute(*inputs)
         torch.cuda.current_stream(self.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            self._output = self._compute(*self._inputs)
-        self._graph = graph
+            self._output = self._compute(*inputs)
+        self._graph, self._inputs = graph, inputs
 
 
 def _prepared(network: nn.Module, device: torch.device, amp: bool) -> nn.Module:

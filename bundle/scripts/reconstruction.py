@@ -21,11 +21,12 @@ from tqdm import tqdm
 from scripts import lattice
 from scripts.background import Background, to_device, to_host
 from scripts.errors import InputError
-from scripts.inferers import autocast, check_memory, with_grid_of
+from scripts.inferers import check_memory, with_grid_of
 from scripts.io import VolumeSource, check_output, check_space, open_volume, stored_dtype, tell_written, volume_writer
 from scripts.io.block_writer import BlockWriter
 from scripts.io.factor import factor_of
 from scripts.networks.local_average import WINDOW as GRID
+from scripts.prediction import Predictor
 from scripts.transforms.scale_intensity import Intensity, check_percentiles, measure_intensity
 
 KEPT_SLICES = ("original", "predicted")
@@ -37,7 +38,7 @@ _DEPTH_BATCHES = (
     4,
 )  # slices decoded at once: a large tile with few of them wastes less than a small one with many
 # Pixels decoded at once: with more, feature maps have over 2^31 elements, and a GPU is busy with far fewer.
-_MOST_PIXELS = 2**24
+_MOST_PIXELS = 2**25
 _TRIAL_TILE = 256  # side of the tile that tells how much memory a pixel takes
 _SHARE_OF_FREE = 0.5  # of the GPU's memory: algorithms of convolutions take more or less of it from size to size
 _ON_DEVICE = {"uint8": torch.uint8, "int8": torch.int8, "uint16": torch.uint16, "int16": torch.int16}
@@ -194,27 +195,22 @@ class AxialInferer(Inferer):
         wanted = whole if self.tile is None else min(whole, self.tile)
         side, batch = wanted, batches[0]
         for batch in batches:
-            pixels = _MOST_PIXELS / min(batch, depths)
             trial = min(wanted, _TRIAL_TILE)
-            used = self._memory_of(trial, depths, factor, network, device, batch)
+            predictor = self.predictor(network, factor, device, batch)
+            pixels = _MOST_PIXELS / min(batch, depths) / predictor.windows
+            used = _memory_of(predictor, trial, depths)
+            del predictor
+            torch.cuda.empty_cache()
             free, _ = torch.cuda.mem_get_info(device)
-            free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
             pixels = min(pixels, _SHARE_OF_FREE * free / (used / trial**2))
             side = int(math.sqrt(pixels)) // GRID * GRID
             if side >= wanted:
                 break
         return self.tile or max(self._smallest_tile(), min(side, wanted)), batch
 
-    def _memory_of(
-        self, side: int, depths: int, factor: float, network: Any, device: torch.device, batch: int
-    ) -> float:
-        """Bytes of the GPU that a tile takes at its peak."""
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        slab = torch.zeros(side, side, lattice.WINDOW, device=device)
-        with torch.no_grad():
-            self._predict(slab, torch.full((depths,), 0.5, device=device), factor, network, batch)
-        return max(1.0, float(torch.cuda.max_memory_allocated(device) - before))
+    def predictor(self, network: Any, factor: float, device: torch.device, batch: int) -> Predictor:
+        """The network made ready to decode ``batch`` slices of a window at once."""
+        return Predictor(network, factor, device, batch, self.amp)
 
     def _smallest_tile(self) -> int:
         return 2 * lattice.padded_size(self.halo, GRID) + GRID
@@ -237,6 +233,7 @@ class AxialInferer(Inferer):
         intervals = _intervals(slices, factor, copy=self.kept_slices == "original")
         most = max(len(interval.depths) for interval in intervals)
         side, batch = self.choose((x, y), most, factor, network, device)
+        predictor = self.predictor(network, factor, device, batch)
         tiles = [(tile, 0) for tile in self._tiles((0, x), (0, y), shape, side)]
         filled = 0
         bar = tqdm(
@@ -246,7 +243,7 @@ class AxialInferer(Inferer):
             while tiles:
                 tile, reached = tiles[0]
                 try:
-                    for reached, voxels in self._fill(tile, reached, intervals, ends, factor, network, batch, device):
+                    for reached, voxels in self._fill(tile, reached, intervals, ends, predictor):
                         filled += voxels
                         bar.update(filled // (x * y) - bar.n)
                     del tiles[0]
@@ -254,8 +251,7 @@ class AxialInferer(Inferer):
                 except torch.OutOfMemoryError:
                     pass  # what follows must not run while the exception holds on to tensors of the frames it came through
                 side = self._smaller(tile)
-                if device.type == "cuda":
-                    torch.cuda.empty_cache()
+                predictor.forget()
                 tiles = [
                     (part, reached if index == 0 else begun)
                     for index, (whole, begun) in enumerate(tiles)
@@ -283,43 +279,45 @@ class AxialInferer(Inferer):
         return smaller
 
     def _fill(
-        self,
-        tile: _Tile,
-        first: int,
-        intervals: Sequence[_Interval],
-        ends: _Ends,
-        factor: float,
-        network: Any,
-        batch: int,
-        device: torch.device,
+        self, tile: _Tile, first: int, intervals: Sequence[_Interval], ends: _Ends, predictor: Predictor
     ) -> Iterator[tuple[int, int]]:
-        """Fill a tile's core from an interval on; yields, after each, the number of the next and how many voxels were filled."""
+        """Fill a tile's core from an interval on; yields, after each batch, the number of the next interval and how many voxels were filled."""
         x, y = tile.x.core_begin, tile.y.core_begin
         width, height = tile.x.core_end - x, tile.y.core_end - y
         across, along = (slice(span.core_begin - span.begin, span.core_end - span.begin) for span in tile)
+        most = max(len(interval.depths) for interval in intervals)
         planes: dict[int, _Plane] = {}
-        for number, interval in enumerate(intervals[first:], first + 1):
-            window = lattice.window(number - 1, len(intervals))
-            planes = {z: planes[z] if z in planes else ends.read(tile, z) for z in sorted(set(window))}
-            if interval.kept is not None:
-                ends.keep(planes[number - 1].stored[across, along], x, y, interval.kept)
-            if interval.depths:
-                slab = torch.stack([_padded(planes[z].scaled, tile) for z in window], -1)
-                depths = to_device(torch.tensor(interval.depths), device)
-                ends.put(self._predict(slab, depths, factor, network, batch)[:, across, along], x, y, interval.first)
-            yield number, width * height * (len(interval.depths) + (interval.kept is not None))
+        for begin in range(first, len(intervals), predictor.windows):
+            batch = intervals[begin : begin + predictor.windows]
+            slabs, depths = [], []
+            for number, interval in enumerate(batch, begin):
+                window = lattice.window(number, len(intervals))
+                planes = {z: planes[z] if z in planes else ends.read(tile, z) for z in sorted(set(window))}
+                if interval.kept is not None:
+                    ends.keep(planes[number].stored[across, along], x, y, interval.kept)
+                slabs.append(torch.stack([_padded(planes[z].scaled, tile) for z in window], -1))
+                # Batches of one size are recorded once: what is missing is made up, and left out again below.
+                depths.append([*interval.depths, *[0.5] * (most - len(interval.depths))])
+            if any(interval.depths for interval in batch):
+                missing = predictor.windows - len(batch)
+                slabs, depths = slabs + slabs[-1:] * missing, depths + depths[-1:] * missing
+                at = to_device(torch.tensor(depths), slabs[0].device)
+                slices = predictor(torch.stack(slabs), at)[..., across, along]
+                for interval, new in zip(batch, slices):
+                    if interval.depths:
+                        ends.put(new[: len(interval.depths)], x, y, interval.first)
+            filled = sum(len(interval.depths) + (interval.kept is not None) for interval in batch)
+            yield begin + len(batch), width * height * filled
 
-    def _predict(
-        self, slab: torch.Tensor, depths: torch.Tensor, factor: float, network: Any, batch: int
-    ) -> torch.Tensor:
-        """One tile of one window: slab (H, W, 4) in [0, 1], depths (D,) decoded ``batch`` at a time -> slices (D, H, W)."""
-        with autocast(slab, self.amp):
-            features = network.encode(slab[None, None])
-            parts = [
-                network.decode(features, some, torch.full_like(some, factor)).float()[:, 0]
-                for some in depths.split(batch)
-            ]
-        return torch.cat(parts)
+
+def _memory_of(predictor: Predictor, side: int, depths: int) -> float:
+    """Bytes of the GPU that a batch of windows of a small tile takes at its peak."""
+    device = predictor.device
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    slabs = torch.zeros(predictor.windows, side, side, lattice.WINDOW, device=device)
+    predictor(slabs, torch.full((predictor.windows, depths), 0.5, device=device))
+    return max(1.0, float(torch.cuda.max_memory_allocated(device) - before))
 
 
 class _Tile(NamedTuple):
