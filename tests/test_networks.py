@@ -7,13 +7,17 @@ from typing import Any, TypeVar
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from scripts.errors import InputError
 from scripts.networks.aenet import AENet
 from scripts.networks.local_average import cell_average, spread
 from scripts.networks.nafnet import ConditionalNAFNet
 from scripts.networks.plane_conv import PlaneConv, PlaneConvTranspose, fold_planes
 from scripts.networks.settings import Settings
+from scripts.networks.srunet import GRID, LARGEST_FACTOR, SRUNet
+from scripts.reconstruction import AxialInferer
 
 SMALL: dict[str, Any] = {"widths": (4, 6, 8, 10)}
 
@@ -67,6 +71,11 @@ def test_nafnet_has_the_papers_size():
 )
 def test_aenet_sizes(widths, expected):
     assert parameters(on_meta(lambda: AENet(widths))) == expected
+
+
+@pytest.mark.parametrize("factor", [2, 7, 8, 9, 22])
+def test_srunet_has_the_papers_size_at_any_factor(factor):
+    assert parameters(on_meta(lambda: SRUNet(factor))) == 2_408_257
 
 
 # ---- ConditionalNAFNet -----------------------------------------------------------------------------------------------
@@ -207,6 +216,127 @@ def test_aenet_learns_in_every_parameter(aenet):
     out.square().mean().backward()
     for name, parameter in aenet.named_parameters():
         assert parameter.grad is not None and parameter.grad.any(), name
+
+
+# ---- SRUNet ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def srunet() -> SRUNet:
+    torch.manual_seed(0)
+    return SRUNet(5).eval()
+
+
+@pytest.mark.parametrize("factor, x, y", [(2, 37, 50), (3, 24, 24), (8, 7, 5), (9, 1, 2), (22, 4, 4)])
+def test_srunet_takes_any_size_and_whole_factor(factor, x, y):
+    with torch.no_grad():
+        features = SRUNet(factor).encode(torch.rand(2, 1, x, y, 4))
+    assert features[0].shape == (2, factor, x, y)
+    assert torch.isfinite(features[0]).all()
+
+
+@pytest.mark.parametrize("factor", [1, 0, 6.5, LARGEST_FACTOR + 1, None, "8"])
+def test_srunet_refuses_other_factors(factor):
+    with pytest.raises(InputError, match=f"SRUNet at factor {factor}: .* from 2 to 22"):
+        SRUNet(factor)
+
+
+@pytest.mark.parametrize("factor", [2, 3, 5, 8, 9])
+def test_srunet_computes_the_middle_of_what_the_whole_stack_gives(factor):
+    torch.manual_seed(0)
+    network = SRUNet(factor).eval()
+    planes = slab(1, 1, 16, 12, 4)
+    with torch.no_grad():
+        stack = network.stack(planes)
+        assert stack.shape == (1, 1, 16, 12, 4 * factor)
+        middle = network.encode(planes)[0]
+    assert torch.allclose(stack[0, 0, :, :, factor : 2 * factor].permute(2, 0, 1), middle[0], atol=1e-6)
+    assert network.stack(planes[..., :3]).shape == (1, 1, 16, 12, 3 * factor)
+
+
+def test_upsampling_centres_each_slice_on_its_plane(srunet):
+    """Plane i of the input is centred on plane 5 i of the output, in both branches: no shift along Z."""
+    for upsample in (*srunet.up_skip, *srunet.up):
+        stride = upsample.stride[0]
+        x = torch.zeros(1, upsample.in_channels, 3, 4, 4)
+        x[:, :, 1] = 1
+        reached = (upsample(x) - upsample(torch.zeros_like(x))).abs().amax((0, 1, 3, 4))
+        assert len(reached) == 3 * stride
+        assert reached.nonzero().flatten().tolist() == [stride - 1, stride, stride + 1]
+
+
+@pytest.mark.parametrize("factor", [2, 5, 8, 13, 19, 22])
+def test_every_slice_of_srunet_sees_the_image(factor):
+    torch.manual_seed(0)
+    network = SRUNet(factor)
+    planes = slab(1, 1, 16, 16, 4).requires_grad_()
+    slices = network.encode(planes)[0][0, :, 8, 8]
+    for j in range(factor):
+        (gradient,) = torch.autograd.grad(slices[j], planes, retain_graph=True)
+        assert gradient.any(), j
+
+
+def test_srunet_decodes_the_nearest_slice_of_each_window(srunet):
+    planes = slab(2, 1, 16, 12, 4)
+    depth, gap = torch.tensor([0.0, 0.2, 0.38, 0.6, 0.8, 0.99]), torch.full((6,), 5.0)
+    with torch.no_grad():
+        features = srunet.encode(planes)
+        found = srunet.decode(features, depth, gap)
+        assert found.shape == (6, 1, 16, 12)
+        for i, (window, index) in enumerate([(0, 0), (0, 1), (0, 2), (1, 3), (1, 4), (1, 4)]):
+            assert torch.equal(found[i, 0], features[0][window, index])
+        assert torch.allclose(srunet(planes, torch.tensor(0.6))[:, 0], features[0][:, 3], atol=1e-6)
+
+
+def test_srunet_scripts_to_the_same_network(srunet):
+    scripted = torch.jit.script(srunet)
+    planes, depth, gap = slab(2, 1, 13, 18, 4), torch.tensor([0.2, 0.6]), torch.tensor([5.0, 5.0])
+    with torch.no_grad():
+        assert torch.allclose(scripted(planes, depth, gap), srunet(planes, depth, gap), atol=1e-6)
+        assert torch.allclose(scripted(planes), srunet(planes), atol=1e-6)
+        found = scripted.decode(scripted.encode(planes), depth, gap)
+    assert torch.allclose(found, srunet(planes, depth, gap), atol=1e-6)
+
+
+def test_srunet_reads_every_slice_and_learns_in_every_parameter(srunet):
+    planes = slab(1, 1, 16, 16, 4).requires_grad_()
+    srunet.encode(planes)[0].square().mean().backward()
+    assert planes.grad is not None and planes.grad.abs().amax((0, 1, 2, 3)).gt(0).all()
+    for name, parameter in srunet.named_parameters():
+        assert parameter.grad is not None and parameter.grad.any(), name
+    srunet.zero_grad()
+
+
+def test_srunet_tiles_agree_with_the_whole(srunet):
+    """A tile that begins on the pooling grid, where it is farther from its edges than the network reaches."""
+    reach = 40
+    planes = slab(1, 1, 120, 8, 4)
+    with torch.no_grad():
+        whole = srunet.encode(planes)[0]
+        tile = srunet.encode(planes[:, :, 3 * GRID :])[0]
+    begin = 3 * GRID + reach
+    assert torch.allclose(tile[:, :, reach:], whole[:, :, begin:], atol=1e-6)
+    assert not torch.allclose(tile[:, :, :4], whole[:, :, 3 * GRID : 3 * GRID + 4], atol=1e-6)  # edges do differ
+
+
+def test_srunet_fills_a_volume(srunet):
+    """By the inferer that AENet has: each slice of each interval is the one of its window."""
+    volume = slab(1, 1, 16, 12, 3)
+    result = AxialInferer(5, progress=False)(volume, srunet)
+    assert result.shape == (1, 1, 16, 12, 11)
+    assert torch.equal(result[..., ::5], volume)
+    padded = F.pad(volume, (0, 0, 0, 20, 0, 16), mode="replicate")  # the inferer's grid is 32
+    with torch.no_grad():
+        for interval, window in enumerate(([0, 0, 1, 2], [0, 1, 2, 2])):
+            expected = srunet.encode(padded[..., window])[0][0, 1:, :16, :12].permute(1, 2, 0)
+            assert torch.allclose(result[0, 0, :, :, 5 * interval + 1 : 5 * interval + 5], expected, atol=1e-5)
+
+
+def test_srunet_keeps_its_factor_with_the_weights():
+    state = SRUNet(5, settings={"percentiles": [0.1, 99.9]}).state_dict()
+    SRUNet(5, settings={"percentiles": [0.1, 99.9]}).load_state_dict(state)
+    with pytest.raises(RuntimeError, match=r"factor = 5\.0, the configuration says 8\.0"):
+        SRUNet(8, settings={"percentiles": [0.1, 99.9]}).load_state_dict(state)
 
 
 # ---- convolutions over folded planes ---------------------------------------------------------------------------------

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SRUNet, the stage III network that came before: a 3-D U-Net that maps coarse slices to fine ones at one whole factor.
+
+Heinrich, Bogovic and Saalfeld 2017 (arXiv 1706.03142), with the widths and depths of the D2R paper's comparison (Table 1, "D2R-SRUNet").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from scripts.errors import InputError
+from scripts.networks.settings import Settings
+
+GRID = 4
+"""Pixels: two poolings by 2. Images are padded inside to multiples of it; tiles that begin on it agree with the whole image."""
+
+LARGEST_FACTOR = 22
+"""Above it some whole factors leave slices halfway between two input slices that no kernel reaches, a constant grey."""
+
+_REACH = 4  # fine planes to either side that the four convolutions of the last level see
+
+
+class SRUNet(nn.Module):
+    """3-D U-Net of Heinrich et al. 2017: pools within the slices only, and upsamples Z on its way back to the full image.
+
+    Three levels of 32, 64 and 128 channels, three 3 x 3 x 3 convolutions with ReLU each. K slices become factor * K planes. Both skips
+    are upsampled in Z by transposed convolutions, and so is what comes from below: by ``first`` on the way from the
+    third level to the second and by factor / ``first`` on the way to the first, where ``first`` is the smallest prime factor of ``factor``.
+    For an even factor that is 2, as the paper's code has it (which knows no odd one): at 8 by 2 and 4, at 9 by 3 and 3, at 7 by 7 and 1.
+    The strides change, the weights keep their shapes: 2,408,257 parameters at any factor.
+
+    On the lattice of ``lattice.py``: input slice i lies at plane i * factor of the output (every transposed convolution has kernel 3 and
+    padding 1, so it centres plane i on plane i * stride), and plane j after it at depth j / factor. Of a window of four slices the planes
+    factor to 2 * factor - 1 are the middle interval; they alone are computed, to the same values as in the whole stack.
+
+    It predicts the intensities themselves, not a residual, and nothing tells it a depth: a plane's place in the output is its depth.
+
+    Args:
+        factor: whole number from 2 to 22, kept with the weights as the setting ``factor``.
+        settings: more numbers the weights belong to (intensity percentiles, for example), compared when weights are loaded.
+
+    Raises:
+        InputError: for another factor.
+
+    Sizes: any X and Y; they are padded inside to multiples of 4.
+
+    Example::
+
+        net = SRUNet(factor=8)
+        slab = torch.rand(1, 1, 64, 64, 4)                    # (B, 1, X, Y, 4), intensities scaled to [0, 1]
+        middle = net(slab)                                    # (B, 1, X, Y), at depth 0.5
+        features = net.encode(slab)                           # one tensor: all 8 slices of the middle interval
+        two = net.decode(features, torch.tensor([0.25, 0.875]), torch.tensor([8.0, 8.0]))  # (2, 1, X, Y): slices 2 and 7
+    """
+
+    def __init__(self, factor: int = 8, settings: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        if factor not in range(2, LARGEST_FACTOR + 1):
+            raise InputError(
+                f"SRUNet at factor {factor}: it knows one whole factor from 2 to {LARGEST_FACTOR}; round the factor, or use AENet"
+            )
+        self.factor = int(factor)
+        self.grid, self.reach = GRID, _REACH
+        first = next(n for n in range(2, self.factor + 1) if self.factor % n == 0)
+        self.down = nn.ModuleList(
+            [_three_convolutions(1, 32), _three_convolutions(32, 64), _three_convolutions(64, 128)]
+        )
+        self.up_skip = nn.ModuleList([_upsample(64, 64, first, 1), _upsample(32, 32, self.factor, 1)])
+        self.up = nn.ModuleList([_upsample(128, 64, first, 2), _upsample(64, 32, self.factor // first, 2)])
+        self.merge = nn.ModuleList([_three_convolutions(128, 64), _three_convolutions(64, 32)])
+        self.head = nn.Conv3d(32, 1, 3, padding=1)
+        self.settings = Settings({**(settings or {}), "factor": self.factor})
+        self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # a fifth faster on a CPU
+
+    def encode(self, slab: torch.Tensor) -> list[torch.Tensor]:
+        """Slab (B, 1, X, Y, 4) in [0, 1] -> [all slices of its middle interval, (B, factor, X, Y)], for :meth:`decode`."""
+        return [self._planes(slab, self.factor, 2 * self.factor)]
+
+    def stack(self, slab: torch.Tensor) -> torch.Tensor:
+        """The whole output, as the paper's code uses it: (B, 1, X, Y, K) in [0, 1] -> (B, 1, X, Y, factor * K)."""
+        return self._planes(slab, 0, self.factor * slab.shape[4]).permute(0, 2, 3, 1)[:, None]
+
+    def decode(self, features: list[torch.Tensor], depth: torch.Tensor, gap: torch.Tensor) -> torch.Tensor:
+        """Slices of the encoded windows, the nearest to depth * factor.
+
+        Args:
+            features: of B windows.
+            depth: (N,) in [0, 1), N a multiple of B: the first N / B belong to the first window, and so on. Depths that are
+                no multiple of 1 / factor get the nearest slice of the interval; it is not interpolated.
+            gap: (N,), not used: the gap is always ``factor``.
+
+        Returns:
+            (N, 1, X, Y), intensities in the scale of the slab.
+        """
+        slices = features[0]
+        each = depth.shape[0] // slices.shape[0]
+        windows = torch.arange(depth.shape[0], device=slices.device) // each
+        index = torch.round(depth.float() * self.factor).long().clamp(0, self.factor - 1)
+        return slices[windows, index.to(slices.device)][:, None]
+
+    def forward(
+        self,
+        slab: torch.Tensor,
+        depth: torch.Tensor = torch.tensor(0.5),
+        gap: torch.Tensor = torch.tensor(8.0),
+    ) -> torch.Tensor:
+        """Slices (B, 1, X, Y) at ``depth`` (scalar or (B,)) from slabs (B, 1, X, Y, 4); ``gap`` is not used."""
+        batch = slab.shape[0]
+        return self.decode(self.encode(slab), depth.expand(batch), gap.expand(batch))
+
+    def _planes(self, slab: torch.Tensor, begin: int, end: int) -> torch.Tensor:
+        """Planes ``begin`` to ``end`` - 1 of the output: (B, 1, X, Y, K) -> (B, end - begin, X, Y)."""
+        planes = slab[:, 0].permute(0, 3, 1, 2)
+        planes = F.pad(planes, [0, -slab.shape[3] % self.grid, 0, -slab.shape[2] % self.grid], mode="replicate")
+        fine = planes[:, None]
+        levels: list[torch.Tensor] = []
+        for i, convolutions in enumerate(self.down):
+            if i > 0:
+                fine = F.max_pool3d(fine, [1, 2, 2])
+            fine = convolutions(fine)
+            levels.append(fine)
+
+        low, high = max(begin - self.reach, 0), min(end + self.reach, self.factor * slab.shape[4])
+        for i, (up_skip, up, merge) in enumerate(zip(self.up_skip, self.up, self.merge)):
+            fine, skip = up(fine), up_skip(levels[1 - i])
+            if i == 1:  # the last and by far largest level: only planes that reach the asked ones
+                fine, skip = fine[:, :, low:high], skip[:, :, low:high]
+            fine = merge(torch.cat([fine, skip], 1))
+        result = self.head(fine)[:, 0, begin - low : end - low]
+        return result[:, :, : slab.shape[2], : slab.shape[3]]
+
+
+def _three_convolutions(channels_in: int, channels: int) -> nn.Sequential:
+    """(B, C_in, Z, H, W) -> (B, C, Z, H, W)."""
+    layers: list[nn.Module] = []
+    for i in range(3):
+        layers += [nn.Conv3d(channels if i else channels_in, channels, 3, padding=1), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+def _upsample(channels_in: int, channels: int, axial: int, lateral: int) -> nn.ConvTranspose3d:
+    """(B, C_in, Z, H, W) -> (B, C, axial * Z, lateral * H, lateral * W), plane i centred on plane axial * i."""
+    stride, rest = (axial, lateral, lateral), (axial - 1, lateral - 1, lateral - 1)
+    return nn.ConvTranspose3d(channels_in, channels, 3, stride, padding=1, output_padding=rest)
