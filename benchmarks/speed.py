@@ -37,12 +37,12 @@ sys.path.insert(0, str(ROOT / "bundle"))
 
 from scripts import lattice  # noqa: E402
 from scripts.inferers import RestorationInferer  # noqa: E402
+from scripts.io import read_header  # noqa: E402
 from scripts.networks.aenet import AENet  # noqa: E402
 from scripts.networks.plane_conv import PLANES, PlaneConv, PlaneConvTranspose  # noqa: E402
 from scripts.networks.srunet import SRUNet  # noqa: E402
-from scripts.reconstruction import AxialInferer  # noqa: E402
-from scripts.io import read_header  # noqa: E402
 from scripts.phantom import tissue  # noqa: E402
+from scripts.reconstruction import AxialInferer  # noqa: E402
 from scripts.sde import MeanRevertingSDE  # noqa: E402
 from scripts.settings import machine  # noqa: E402
 from scripts.transforms.axial_interpolate import axial_interpolate  # noqa: E402
@@ -192,7 +192,7 @@ def restoration(sizes: Sizes) -> list[Row]:
     """Stage II: one batch of slices of the coarse volume, eight evaluations each."""
     reset_memory()
     evaluations = 8
-    network = section("generate.yaml", "network_def", factor=8.0).to(DEVICE).eval()
+    network = section("generate.yaml", "network_def", axial_factor=8.0).to(DEVICE).eval()
     restore = RestorationInferer(MeanRevertingSDE(), evaluations=evaluations, amp=AMP)
     mu = torch.rand(sizes.restored, 1, sizes.side, 8 * (sizes.slices - 1) + 1, device=DEVICE)
     with torch.no_grad():
@@ -251,16 +251,19 @@ def reconstruction_cost(network: AENet, slab: torch.Tensor, slices: int, factor:
         encode = cost(network, lambda: network.encode(slab))
         features = network.encode(slab)
         decode = cost(network, lambda: network.decode(features, depths, torch.full_like(depths, factor)))
-    work, moved = (
-        (slices - 1) * once + len(new) / len(depths) * each for once, each in zip(encode, decode)
-    )
+    work, moved = ((slices - 1) * once + len(new) / len(depths) * each for once, each in zip(encode, decode))
     return work, moved
 
 
-def agreement(sizes: Sizes) -> dict[str, float]:
-    """Difference in grey levels of an 8-bit reconstruction x8, as the inferer makes it here with the shipped weights, from eager fp32."""
+def agreement(sizes: Sizes, weights: dict[str, str]) -> dict[str, float]:
+    """Difference in grey levels of an 8-bit reconstruction x8, as the inferer makes it here, from eager fp32.
+
+    Args:
+        sizes: of the planes.
+        weights: {"weights": path}; empty for the shipped ones.
+    """
     coarse = tissue((sizes.side, sizes.side, 33), seed=0)[..., ::8]
-    network = section("inference.yaml", "network").eval()
+    network = section("inference.yaml", "network", **weights).eval()
     slabs = torch.from_numpy(coarse.astype(np.float32)).to(DEVICE)[None, None] / 255
     allowed = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
@@ -283,12 +286,19 @@ def agreement(sizes: Sizes) -> dict[str, float]:
 def end_to_end(volume: Path, workdir: Path, preset: str) -> list[Row]:
     """The whole of D2R in one command from a cold start, and how long each stage of it took."""
     shutil.rmtree(workdir, ignore_errors=True)
-    options = {"volume": volume.resolve(), "output": workdir / "result.tif", "workdir": workdir / "work", "preset": preset}
+    options = {
+        "volume": volume.resolve(),
+        "output": workdir / "result.tif",
+        "workdir": workdir / "work",
+        "preset": preset,
+    }
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/d2r.yaml", "--factor", "8"]
     start = time.perf_counter()
     with tempfile.TemporaryFile("w+") as log:
-        subprocess.run([*command, *words, "--overwrite", "true"], cwd=ROOT / "bundle", stdout=log, stderr=log, check=True)
+        subprocess.run(
+            [*command, *words, "--overwrite", "true"], cwd=ROOT / "bundle", stdout=log, stderr=log, check=True
+        )
         took = time.perf_counter() - start
         log.seek(0)
         stages = re.findall(r": (stage [^:]*|reconstruct): took ([0-9.]+) s", log.read())
@@ -317,7 +327,9 @@ def table(result: dict[str, Any]) -> str:
         rate = f"{row['rate']:,.4g} {row['unit']}"
         lines.append(f"| {row['what']} | {rate} | {row['seconds']:.4g} | {shares[0]} | {shares[1]} | {memory} |")
     rates = {row["what"]: row["rate"] for row in result["rows"]}
-    ratios = ", ".join(f"{rates[MAIN] / rates[peer]:.1f} x {peer.removeprefix('peer: ')}" for peer in rates if peer.startswith("peer"))
+    ratios = ", ".join(
+        f"{rates[MAIN] / rates[peer]:.1f} x {peer.removeprefix('peer: ')}" for peer in rates if peer.startswith("peer")
+    )
     grey = result["grey levels from eager fp32"]
     return "\n".join(
         [
@@ -339,7 +351,10 @@ def measure(sizes: Sizes, toy: bool, volume: Path | None, workdir: Path) -> dict
         workdir: of that run.
     """
     torch.manual_seed(0)
-    rows = [] if volume is None else end_to_end(volume, workdir, "quick" if toy else "standard")
+    rows, weights = [], {}
+    if volume is not None:
+        rows = end_to_end(volume, workdir, "standard")
+        weights = {"weights": str(workdir / "work" / "aenet" / "model.pt")}
     machine_can = ceilings(toy)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -368,7 +383,7 @@ def measure(sizes: Sizes, toy: bool, volume: Path | None, workdir: Path) -> dict
         "sizes": asdict(sizes),
         "ceilings": machine_can,
         "rows": [asdict(row) for row in rows],
-        "grey levels from eager fp32": agreement(sizes),
+        "grey levels from eager fp32": agreement(sizes, weights),
     }
 
 
@@ -377,7 +392,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--size", choices=SIZES, default=DEVICE.type, help="how large; default: what fits this machine")
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "speed.json")
-    parser.add_argument("--volume", type=Path, help="a volume coarse in Z, to time the whole of d2r.yaml on it at x8 too")
+    parser.add_argument(
+        "--volume", type=Path, help="a volume coarse in Z, to time the whole of d2r.yaml on it at x8 too"
+    )
     parser.add_argument("--workdir", type=Path, default=ROOT / "runs" / "speed", help="of that run, which begins anew")
     arguments = parser.parse_args()
     logging.disable(logging.INFO)

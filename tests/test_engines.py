@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,6 +128,7 @@ class Steps:
         self.network = AENet(widths=(2, 2, 2, 2)).to(device)
         rate = torch.tensor(1e-2, device=device)
         self.optimizer = torch.optim.Adam(self.network.parameters(), rate, capturable=device == "cuda")
+        schedule: Any = CosineAnnealingLR(self.optimizer, 8)
         self.average = WeightAverage(self.network, 0.25)
         dataset = CacheDataset(
             [{"image": torch.rand(1, 14, 14, 14, generator=torch.Generator().manual_seed(0), device="cpu").to(device)}],
@@ -147,7 +149,7 @@ class Steps:
             iteration_update=TrainingStep() if ours else None,
             train_handlers=[
                 SeedEachEpoch(0, dataset),
-                LrScheduleHandler(CosineAnnealingLR(self.optimizer, 8), print_lr=False),
+                LrScheduleHandler(schedule, print_lr=False),
                 self.average,
             ],
             decollate=False,
@@ -189,6 +191,8 @@ def test_average_follows_slowly():
 
 class Run:
     """A toy stage III with the handlers of configs/train.yaml."""
+
+    scheduler: Any
 
     def __init__(self, path, epochs: int, settings: dict = SETTINGS) -> None:
         torch.manual_seed(99)

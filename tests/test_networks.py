@@ -325,10 +325,9 @@ def test_srunet_fills_a_volume(srunet):
     result = AxialInferer(5, progress=False)(volume, srunet)
     assert result.shape == (1, 1, 16, 12, 11)
     assert torch.equal(result[..., ::5], volume)
-    padded = F.pad(volume, (0, 0, 0, 20, 0, 16), mode="replicate")  # the inferer's grid is 32
     with torch.no_grad():
         for interval, window in enumerate(([0, 0, 1, 2], [0, 1, 2, 2])):
-            expected = srunet.encode(padded[..., window])[0][0, 1:, :16, :12].permute(1, 2, 0)
+            expected = srunet.encode(volume[..., window])[0][0, 1:].permute(1, 2, 0)
             assert torch.allclose(result[0, 0, :, :, 5 * interval + 1 : 5 * interval + 5], expected, atol=1e-5)
 
 

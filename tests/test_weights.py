@@ -19,7 +19,7 @@ SETTINGS = {"percentiles": [0.1, 99.9], "gap_range": [2, 12]}
 def aenet(seed: int = 0, **changes) -> AENet:
     torch.manual_seed(seed)
     network = AENet(widths=(2, 4, 4, 4), settings=SETTINGS | changes)
-    torch.nn.init.normal_(network.head.weight, std=0.1)
+    torch.nn.init.normal_(network.output.head.weight, std=0.1)
     return network
 
 

@@ -9,6 +9,8 @@ are bfloat16 in channels-last memory. ``torch.compile`` finds the same kernels, 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 import triton
@@ -225,17 +227,26 @@ def biased(y: torch.Tensor, bias: torch.Tensor, slope: float, before: torch.Tens
     block = 2048
     share = 1 if before is None else y.shape[0] // before.shape[0]
     _biased[(triton.cdiv(y.numel(), block),)](
-        y, bias, y if before is None else before, y.numel(), y[0].numel(), y.shape[1], share, slope, before is not None, block
+        y,
+        bias,
+        y if before is None else before,
+        y.numel(),
+        y[0].numel(),
+        y.shape[1],
+        share,
+        slope,
+        before is not None,
+        block,
     )
     return y
 
 
 class _Biasless(nn.Module):
-    """A convolution without its bias, which the kernel after it adds."""
+    """A (transposed) convolution without its bias, which the kernel after it adds."""
 
     bias: torch.Tensor
 
-    def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    def __init__(self, conv: Any) -> None:
         super().__init__()
         bias = torch.zeros(conv.out_channels, device=conv.weight.device) if conv.bias is None else conv.bias.detach()
         self.register_buffer("bias", bias)
@@ -343,10 +354,10 @@ def fuse(network: AENet) -> AENet:
         for name, child in list(parent.named_children()):
             if type(child) in _FUSED:
                 setattr(parent, name, _FUSED[type(child)](child))  # type: ignore[index]
-    for from_skip, stage in zip(network.from_skip, network.decoder):
-        # a bias that was added once a window is now added on the way
-        stage.from_below.bias += from_skip.bias  # type: ignore[operator]
-        from_skip.bias = None  # type: ignore[assignment]
+    stages: Any = zip(network.from_skip, network.decoder)
+    for from_skip, stage in stages:  # a bias that was added once a window is now added on the way
+        stage.from_below.bias += from_skip.bias
+        from_skip.bias = None
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             module.to(torch.bfloat16, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -12,7 +12,7 @@ folded at each step; for use, :func:`fold_planes` folds them once.
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -68,8 +68,8 @@ def fold_planes(network: Network) -> Network:
     return network
 
 
-def _folded(conv: PlaneConv | PlaneConvTranspose) -> nn.Module:
-    kind = nn.Conv2d if isinstance(conv, PlaneConv) else nn.ConvTranspose2d
+def _folded(conv: PlaneConv | PlaneConvTranspose) -> nn.Conv2d | nn.ConvTranspose2d:
+    kind: Any = nn.Conv2d if isinstance(conv, PlaneConv) else nn.ConvTranspose2d
     sizes = [(int(value[1]), int(value[2])) for value in (conv.kernel_size, conv.stride, conv.padding)]
     channels = PLANES * conv.in_channels, PLANES * conv.out_channels
     folded = kind(*channels, *sizes, bias=conv.bias is not None, device="meta")

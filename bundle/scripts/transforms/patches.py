@@ -50,9 +50,9 @@ def cut_patches(volume: torch.Tensor, patches: Sequence[Patch], size: Sequence[i
 
     On a GPU, cutting patch by patch would take longer than training on them.
     """
-    corner = np.stack([patch.corner for patch in patches])
-    steps = np.stack([np.stack([patch.down, patch.across]) for patch in patches])
-    table = torch.from_numpy(np.concatenate([corner, steps], 1)).to(volume.device, non_blocking=True)
+    # one small table: each copy to a GPU costs as much as the gathering
+    tables = np.stack([np.concatenate([patch.corner, [patch.down, patch.across]]) for patch in patches])
+    table = torch.from_numpy(tables).to(volume.device, non_blocking=True)
     corner, down, across = table[:, :-2, None, None], table[:, None, None, None, -2], table[:, None, None, None, -1]
     rows = torch.arange(size[0], device=volume.device)[:, None, None]
     columns = torch.arange(size[1], device=volume.device)[:, None]
