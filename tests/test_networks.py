@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from scripts.errors import InputError

@@ -43,7 +43,8 @@ def test_round_trip(saved):
     network = load_weights(aenet(seed=1), saved)
     assert not network.training
     for name, value in aenet().state_dict().items():
-        assert torch.equal(network.state_dict()[name], value), name
+        stored = value if name.startswith("settings.") else value.half().float()
+        assert torch.equal(network.state_dict()[name], stored), name
     assert [file.name for file in saved.parent.iterdir()] == ["model.pt"]
 
 

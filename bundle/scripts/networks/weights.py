@@ -16,12 +16,15 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def save_weights(network: nn.Module, path: str | Path) -> None:
-    """Write the state dict of ``network``; nothing half-written is left under ``path``.
+    """Write the state dict of ``network``, parameters in half precision; nothing half-written is left under ``path``.
+
+    Half precision is finer than the bfloat16 that a GPU computes in, and halves the file. Settings keep their digits.
 
     Raises:
         InputError: if the file cannot be written.
     """
     state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+    state.update({name: state[name].half() for name, _ in network.named_parameters()})
     write_whole(path, lambda partial: torch.save(state, partial))
 
 
