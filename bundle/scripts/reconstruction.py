@@ -189,7 +189,7 @@ class AxialInferer(Inferer):
             depths: new slices of an interval.
         """
         batches = _DEPTH_BATCHES if self.depth_batch is None else (self.depth_batch,)
-        if device.type != "cuda":
+        if device.type != "cuda" or (self.tile is not None and self.depth_batch is not None):
             return self.tile or _CPU_TILE, batches[0]
         whole = lattice.padded_size(max(plane), GRID)
         wanted = whole if self.tile is None else min(whole, self.tile)
