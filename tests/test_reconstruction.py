@@ -125,7 +125,7 @@ def test_tiles_of_an_untrained_network_leave_no_seam(untrained, tile):
 
 @pytest.mark.parametrize("factor", [3, 2.5])
 def test_kept_slices_can_be_predicted(trained, factor):
-    data = tissue(32, 40, 7)
+    data = tissue(32, 64, 7)
     result = reconstruct(trained, data, factor, kept_slices="predicted")
     copied = reconstruct(trained, data, factor)
     kept = lattice.kept_indices(7, factor)
