@@ -532,7 +532,9 @@ def test_failing_write_leaves_nothing(tmp_path, monkeypatch, failure, name, wher
 
 @pytest.mark.parametrize("name", ["v.tif", "v.ome.tif", "v.nii", "v.nii.gz"])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32"])
-def test_blocks_in_any_order_make_the_volume(tmp_path, name, dtype):
+@pytest.mark.parametrize("short_row", [0, 4096])
+def test_blocks_in_any_order_make_the_volume(tmp_path, monkeypatch, name, dtype, short_row):
+    monkeypatch.setattr("scripts.io.block_writer._SHORT_ROW", short_row)
     voxels = stack(dtype).transpose(2, 1, 0)  # 7 x 6 x 5
     corners = [(x, y, z) for x in (4, 0) for z in (2, 4, 0) for y in (3, 0)]
     with volume_writer(tmp_path / name, voxels.shape, dtype, np.diag([2, 3, 8, 1.0]), "nanometer") as writer:

@@ -7,6 +7,10 @@ import os
 
 import numpy as np
 
+# Bytes of a row of the volume up to which rows are read, changed and written together: the disk's cache holds pages of this size, so
+# nothing more moves than if parts of rows were written one by one, and that takes a call of the system each.
+_SHORT_ROW = 4096
+
 
 class BlockWriter:
     """
@@ -31,7 +35,7 @@ class BlockWriter:
 
     def write(self, block: np.ndarray, x: int = 0, y: int = 0, z: int = 0) -> None:
         """
-        Write a block; more than one thread may do so at a time.
+        Write a block; one thread at a time may do so.
 
         Args:
             block: voxels (x, y, z).
@@ -43,14 +47,22 @@ class BlockWriter:
         """
         pages = _converted(np.ascontiguousarray(block.transpose(2, 1, 0)), self.dtype)
         width, height, _ = self.shape
-        if pages.shape[2] == width:  # rows that follow each other in the file
-            pages = pages.reshape(len(pages), 1, -1)
+        pitch = width * self.dtype.itemsize
+        rows = np.empty((pages.shape[1], width if pitch <= _SHORT_ROW else 0), self.dtype)
         for index, page in enumerate(pages, start=z):
-            for number, row in enumerate(page, start=y):
-                self._put(row, ((index * height + number) * width + x) * self.dtype.itemsize)
+            place = (index * height + y) * pitch
+            if page.shape[1] == width:
+                self._put(page, place)
+            elif pitch <= _SHORT_ROW:
+                os.preadv(self.file, [rows.data], self.begin + place)
+                rows[:, x : x + page.shape[1]] = page
+                self._put(rows, place)
+            else:
+                for number, row in enumerate(page):
+                    self._put(row, place + number * pitch + x * self.dtype.itemsize)
 
-    def _put(self, row: np.ndarray, place: int) -> None:
-        data = row.data.cast("B")
+    def _put(self, voxels: np.ndarray, place: int) -> None:
+        data = voxels.data.cast("B")
         while data:  # a call may write less than all
             written = os.pwrite(self.file, data, self.begin + place)
             data, place = data[written:], place + written
