@@ -10,6 +10,8 @@ that must move are each convolution's input, output and weights, once, as if eve
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import logging
 import math
@@ -20,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,8 @@ from scripts.networks.aenet import AENet  # noqa: E402
 from scripts.networks.plane_conv import PLANES, PlaneConv, PlaneConvTranspose  # noqa: E402
 from scripts.networks.srunet import SRUNet  # noqa: E402
 from scripts.phantom import tissue  # noqa: E402
-from scripts.reconstruction import AxialInferer  # noqa: E402
+from scripts.prediction import Predictor  # noqa: E402
+from scripts.reconstruction import AxialInferer, reconstruct_file  # noqa: E402
 from scripts.sde import MeanRevertingSDE  # noqa: E402
 from scripts.settings import machine  # noqa: E402
 from scripts.transforms.axial_interpolate import axial_interpolate  # noqa: E402
@@ -50,7 +53,7 @@ from scripts.transforms.axial_interpolate import axial_interpolate  # noqa: E402
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TYPE = torch.bfloat16 if DEVICE.type == "cuda" else torch.float32
 AMP = DEVICE.type == "cuda"
-MAIN = "reconstruction x8"
+MAIN = "reconstruction x8, on the device"
 
 
 @dataclass(frozen=True)
@@ -209,19 +212,23 @@ def section(config: str, name: str, **options: Any) -> Any:
     return parser.get_parsed_content(name)
 
 
-def reconstruction(sizes: Sizes) -> list[Row]:
-    """Use: the whole volume by the inferer, and back to the CPU; and what else one could run at x8."""
+def reconstruction(sizes: Sizes, folder: Path) -> list[Row]:
+    """Use, and what else one could run at x8.
+
+    Args:
+        sizes: of the volume.
+        folder: that has it as ``coarse.tif``.
+    """
     network = section("inference.yaml", "network_def").to(DEVICE).eval()
     nn.init.normal_(network.output.head.weight, std=0.01)  # zeros would be faster
     volume = torch.rand(1, 1, sizes.side, sizes.side, sizes.slices, device=DEVICE)
     slab, rows = volume[..., :4], []
     for factor in (4, 8, 6.5):
-        reset_memory()
-        infer = AxialInferer(factor, amp=AMP, progress=False)
-        work, moved = reconstruction_cost(network, slab, sizes.slices, factor)
-        took = seconds(lambda: infer(volume, network), sizes.repeats)
-        voxels = sizes.side**2 * lattice.output_size(sizes.slices, factor)
-        rows.append(Row(f"reconstruction x{factor:g}", voxels / took, "voxel/s", took, work, moved, peak_memory()))
+        rows += [
+            on_the_device(network, slab, factor, sizes.repeats),
+            memory_to_memory(network, volume, factor, sizes.repeats),
+        ]
+    rows.append(file_to_file(network, folder, sizes))
     gap = torch.full((1,), 8.0, device=DEVICE)
 
     def encode_every_depth() -> None:
@@ -243,27 +250,47 @@ def reconstruction(sizes: Sizes) -> list[Row]:
     return rows
 
 
-def reconstruction_cost(network: AENet, slab: torch.Tensor, slices: int, factor: float) -> tuple[float, float]:
-    """Useful operations and bytes of all windows of a volume, counted on one."""
-    new = [place.depth for place in lattice.positions(slices, factor) if place.depth > 0]
-    depths = torch.tensor(new[: max(1, round(len(new) / (slices - 1)))], device=DEVICE)
+def on_the_device(network: AENet, slab: torch.Tensor, factor: float, repeats: int) -> Row:
+    """Windows made to slices, both on the device: what a large volume comes close to."""
+    reset_memory()
+    predict = Predictor(network, factor, DEVICE, 16, AMP)
+    depths = torch.tensor([place.depth for place in lattice.positions(2, factor) if 0 < place.depth < 1], device=DEVICE)
+    slabs = slab[0].expand(predict.windows, -1, -1, -1).contiguous()
+    at = depths.expand(predict.windows, -1).contiguous()
+    took = seconds(lambda: predict(slabs, at), 4 * repeats)
     with torch.no_grad():
-        encode = cost(network, lambda: network.encode(slab))
-        features = network.encode(slab)
-        decode = cost(network, lambda: network.decode(features, depths, torch.full_like(depths, factor)))
-    work, moved = ((slices - 1) * once + len(new) / len(depths) * each for once, each in zip(encode, decode))
-    return work, moved
+        gap = torch.full_like(depths, factor)
+        work, moved = cost(network, lambda: network.decode(network.encode(slab), depths, gap))
+    voxels = predict.windows * factor * slab[..., 0].numel()
+    what = f"reconstruction x{factor:g}, on the device"
+    return Row(what, voxels / took, "voxel/s", took, predict.windows * work, predict.windows * moved, peak_memory())
 
 
-def agreement(sizes: Sizes, weights: dict[str, str]) -> dict[str, float]:
-    """Difference in grey levels of an 8-bit reconstruction x8, as the inferer makes it here, from eager fp32.
+def memory_to_memory(network: AENet, volume: torch.Tensor, factor: float, repeats: int) -> Row:
+    """The whole volume by the inferer in single precision, its preparations included."""
+    infer = AxialInferer(factor, amp=AMP, progress=False)
+    took = seconds(lambda: infer(volume, network), repeats)
+    voxels = volume[..., 0].numel() * lattice.output_size(volume.shape[-1], factor)
+    return Row(f"reconstruction x{factor:g}, memory to memory", voxels / took, "voxel/s", took)
 
-    Args:
-        sizes: of the planes.
-        weights: {"weights": path}; empty for the shipped ones.
-    """
+
+def file_to_file(network: AENet, folder: Path, sizes: Sizes) -> Row:
+    """An 8-bit TIFF to another, as inference.yaml does it."""
+    infer = AxialInferer(8.0, amp=AMP, progress=False)
+    output = folder / "result.tif"
+
+    def reconstruct() -> None:
+        with contextlib.redirect_stdout(io.StringIO()):
+            reconstruct_file(folder / "coarse.tif", output, network, infer, (0.1, 99.9), DEVICE, overwrite=True)
+
+    took = seconds(reconstruct, sizes.repeats)
+    return Row("reconstruction x8, file to file", math.prod(read_header(output).shape) / took, "voxel/s", took)
+
+
+def agreement(sizes: Sizes) -> dict[str, float]:
+    """Difference in grey levels of an 8-bit reconstruction x8 with the shipped weights, as the inferer makes it here, from eager fp32."""
     coarse = tissue((sizes.side, sizes.side, 33), seed=0)[..., ::8]
-    network = section("inference.yaml", "network", **weights).eval()
+    network = section("inference.yaml", "network").eval()
     slabs = torch.from_numpy(coarse.astype(np.float32)).to(DEVICE)[None, None] / 255
     allowed = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
@@ -341,8 +368,8 @@ def table(result: dict[str, Any]) -> str:
     )
 
 
-def measure(sizes: Sizes, toy: bool, volume: Path | None, workdir: Path) -> dict[str, Any]:
-    """All rows, the ceilings they are compared with, and what they were measured on.
+def measure(sizes: Sizes, toy: bool, volume: Path | None, workdir: Path) -> Iterator[dict[str, Any]]:
+    """Rows, the ceilings they are compared with, and what they were measured on: again and again, with more rows each time.
 
     Args:
         sizes: of what is measured.
@@ -351,57 +378,63 @@ def measure(sizes: Sizes, toy: bool, volume: Path | None, workdir: Path) -> dict
         workdir: of that run.
     """
     torch.manual_seed(0)
-    rows, weights = [], {}
-    if volume is not None:
-        rows = end_to_end(volume, workdir, "standard")
-        weights = {"weights": str(workdir / "work" / "aenet" / "model.pt")}
-    machine_can = ceilings(toy)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        noise = np.random.default_rng(0).integers(0, 256, (sizes.slices, sizes.side, sizes.side), dtype=np.uint8)
-        # Stage III wants a depth of a patch at least; what it reads has the pseudo-HR volume's size.
-        fine = np.repeat(noise, 8, 0)
-        for file, array in (("coarse.tif", noise), ("fine.tif", fine)):
-            tifffile.imwrite(folder / file, array, metadata={"axes": "ZYX"}, imagej=True)
-        steps = 2 if toy else 60 if DEVICE.type == "cuda" else 5
-        prior = {"volume": str(folder / "coarse.tif"), "factor": 8, "batch_size": sizes.prior_batch}
-        aenet = {"volume": str(folder / "fine.tif"), "batch_size": sizes.sequences}
-        for side in (sizes.prior_patch, sizes.prior_patch * 3 // 4):  # what one compares with, and what the presets use
-            options = {**prior, "output_dir": str(folder / f"prior{side}"), "patch_size": [side, side]}
-            what = f"stage I, training at {sizes.prior_batch} x {side} x {side}"
-            rows.append(training(what, "images/s", "train_diffusion.yaml", sizes.prior_batch, options, steps))
-        rows += restoration(sizes)
-        side = sizes.sequence_patch
-        options = {**aenet, "output_dir": str(folder / "aenet"), "patch_size": [side, side]}
-        what = f"stage III, training at {sizes.sequences} x {side} x {side}"
-        rows.append(training(what, "windows/s", "train.yaml", sizes.sequences, options, steps))
-        rows += reconstruction(sizes)
-    return {
+    result: dict[str, Any] = {
         "machine": machine(),
         "torch": torch.__version__,
         "type": str(TYPE),
         "sizes": asdict(sizes),
-        "ceilings": machine_can,
-        "rows": [asdict(row) for row in rows],
-        "grey levels from eager fp32": agreement(sizes, weights),
+        "ceilings": ceilings(toy),
+        "rows": [],
     }
+    steps = 2 if toy else 60 if DEVICE.type == "cuda" else 5
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        noise = np.random.default_rng(0).integers(0, 256, (sizes.slices, sizes.side, sizes.side), dtype=np.uint8)
+        # Stage III wants a depth of a patch at least; what it reads has the pseudo-HR volume's size.
+        for file, array in (("coarse.tif", noise), ("fine.tif", np.repeat(noise, 8, 0))):
+            tifffile.imwrite(folder / file, array, metadata={"axes": "ZYX"}, imagej=True)
+
+        def stage_one(side: int) -> list[Row]:
+            options = {"volume": str(folder / "coarse.tif"), "factor": 8, "batch_size": sizes.prior_batch}
+            options.update(output_dir=str(folder / f"prior{side}"), patch_size=[side, side])
+            what = f"stage I, training at {sizes.prior_batch} x {side} x {side}"
+            return [training(what, "images/s", "train_diffusion.yaml", sizes.prior_batch, options, steps)]
+
+        def stage_three(side: int) -> list[Row]:
+            options = {"volume": str(folder / "fine.tif"), "batch_size": sizes.sequences}
+            options.update(output_dir=str(folder / "aenet"), patch_size=[side, side])
+            what = f"stage III, training at {sizes.sequences} x {side} x {side}"
+            return [training(what, "windows/s", "train.yaml", sizes.sequences, options, steps)]
+
+        groups: list[Callable[[], list[Row]]] = [
+            lambda: reconstruction(sizes, folder),
+            lambda: stage_one(sizes.prior_patch),
+            lambda: stage_one(sizes.prior_patch * 3 // 4),  # the patches of the presets
+            lambda: restoration(sizes),
+            lambda: stage_three(sizes.sequence_patch),
+        ]
+        if volume is not None:
+            groups.append(lambda: end_to_end(volume, workdir, "standard"))
+        for group in groups:
+            result["rows"] += [asdict(row) for row in group()]
+            if "grey levels from eager fp32" not in result:
+                result["grey levels from eager fp32"] = agreement(sizes)
+            yield result
 
 
 def main() -> None:
-    """Measure and write the result."""
+    """Measure and write the result, after each group of rows, so that a run that is cut short leaves what it has measured."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--size", choices=SIZES, default=DEVICE.type, help="how large; default: what fits this machine")
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "speed.json")
-    parser.add_argument(
-        "--volume", type=Path, help="a volume coarse in Z, to time the whole of d2r.yaml on it at x8 too"
-    )
+    parser.add_argument("--volume", type=Path, help="a volume coarse in Z, to time the whole of d2r.yaml on at x8 too")
     parser.add_argument("--workdir", type=Path, default=ROOT / "runs" / "speed", help="of that run, which begins anew")
     arguments = parser.parse_args()
     logging.disable(logging.INFO)
-    result = measure(SIZES[arguments.size], arguments.size == "toy", arguments.volume, arguments.workdir)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    arguments.output.with_suffix(".md").write_text(table(result) + "\n", encoding="utf-8")
+    for result in measure(SIZES[arguments.size], arguments.size == "toy", arguments.volume, arguments.workdir):
+        arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        arguments.output.with_suffix(".md").write_text(table(result) + "\n", encoding="utf-8")
     print(f"{table(result)}\n\nwrote {arguments.output} and the table beside it")
 
 

@@ -175,6 +175,25 @@ def test_step_is_the_one_of_the_trainer(device):
         assert torch.allclose(ours.average.network.state_dict()[name], value, atol=1e-3), name
 
 
+def test_large_gradients_are_scaled_down():
+    layer = nn.Linear(1, 1, bias=False)
+    optimizer = torch.optim.SGD(layer.parameters(), 1.0)
+    for factor, expected in ((0.5, 0.5), (100.0, 2.0)):
+        nn.init.zeros_(layer.weight)
+        trainer = SupervisedTrainer(
+            device="cpu",
+            max_epochs=1,
+            train_data_loader=[{"image": torch.full((1, 1), factor), "label": torch.zeros(1, 1)}],
+            network=layer,
+            optimizer=optimizer,
+            loss_function=lambda prediction, target: (prediction - target).sum(),
+            iteration_update=TrainingStep(largest_gradient=2.0),
+            decollate=False,
+        )
+        trainer.run()
+        assert layer.weight.item() == pytest.approx(-expected, rel=1e-4)
+
+
 def test_average_follows_slowly():
     layer = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(layer.weight)

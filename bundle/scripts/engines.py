@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -99,10 +100,13 @@ class TrainingStep:
     Output: {"loss": scalar on the device}. Reading it waits for the GPU.
 
     Args:
+        largest_gradient: norm to which larger gradients are scaled down. One batch in some hundred has a gradient ten times that of the
+            others; in long runs such a step can throw a network off for good.
         ordinary: steps before the recording, in which the libraries choose and load what they need.
     """
 
-    def __init__(self, ordinary: int = 3) -> None:
+    def __init__(self, largest_gradient: float = math.inf, ordinary: int = 3) -> None:
+        self.largest_gradient = largest_gradient
         self.ordinary = ordinary
         self.done = 0
         self.graph: torch.cuda.CUDAGraph | None = None
@@ -129,13 +133,14 @@ class TrainingStep:
         self.done += 1
         return {"loss": self.loss}
 
-    @staticmethod
-    def _step(engine: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def _step(self, engine: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         inputs, targets, *rest = engine.prepare_batch(batch, engine.state.device, engine.non_blocking)
         args, kwargs = rest or ((), {})
         engine.optimizer.zero_grad()
         loss = engine.loss_function(engine.inferer(inputs, engine.network, *args, **kwargs), targets).mean()
         loss.backward()
+        if math.isfinite(self.largest_gradient):
+            nn.utils.clip_grad_norm_(engine.network.parameters(), self.largest_gradient)
         engine.optimizer.step()
         return loss.detach()
 

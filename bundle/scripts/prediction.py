@@ -90,7 +90,8 @@ class Predictor:
             self._compute(*inputs)
         torch.cuda.current_stream(self.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # only what this thread does counts: meanwhile another one may wait for results and write them
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._output = self._compute(*inputs)
         self._graph, self._inputs = graph, inputs
 

@@ -16,8 +16,21 @@ WINDOW = 32
 
 
 def cell_average(x: torch.Tensor, cell: int) -> torch.Tensor:
-    """Mean of each cell: (B, C, H, W) -> (B, C, ceil(H / cell), ceil(W / cell))."""
-    return F.avg_pool2d(x, cell, ceil_mode=True, count_include_pad=False)
+    """Mean of each cell: (B, C, H, W) -> (B, C, ceil(H / cell), ceil(W / cell)).
+
+    Two matrix products: the gradient of ``F.avg_pool2d`` took a tenth of a training step on CUDA.
+    """
+    rows, columns = averaging(x.shape[-2], cell, x), averaging(x.shape[-1], cell, x)
+    values = torch.matmul(rows, x.permute(0, 2, 3, 1).flatten(2))  # (B, h, W C)
+    return torch.matmul(columns, values.unflatten(2, [x.shape[-1], -1])).permute(0, 3, 1, 2)
+
+
+def averaging(pixels: int, cell: int, like: torch.Tensor) -> torch.Tensor:
+    """Weights (ceil(pixels / cell), pixels) that average the pixels of each cell."""
+    cells = (pixels + cell - 1) // cell
+    place = torch.arange(pixels, device=like.device) // cell
+    member = (torch.arange(cells, device=like.device)[:, None] == place).to(torch.float32)
+    return (member / member.sum(1, keepdim=True)).to(like.dtype)
 
 
 def spread(cells: torch.Tensor, like: torch.Tensor, cell: int) -> torch.Tensor:
