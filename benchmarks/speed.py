@@ -354,15 +354,14 @@ def table(result: dict[str, Any]) -> str:
         rate = f"{row['rate']:,.4g} {row['unit']}"
         lines.append(f"| {row['what']} | {rate} | {row['seconds']:.4g} | {shares[0]} | {shares[1]} | {memory} |")
     rates = {row["what"]: row["rate"] for row in result["rows"]}
-    ratios = ", ".join(
-        f"{rates[MAIN] / rates[peer]:.1f} x {peer.removeprefix('peer: ')}" for peer in rates if peer.startswith("peer")
-    )
+    networks = [name for name in rates if name.startswith("peer: ") and name.endswith("fp32")]
+    ratios = " and ".join(f"{rates[MAIN] / rates[name]:.1f} times {name.removeprefix('peer: ')}" for name in networks)
     grey = result["grey levels from eager fp32"]
     return "\n".join(
         [
             *lines,
             "",
-            f"Reconstruction x8 is {ratios}. In 8 bits it differs from eager fp32 by {grey['mean']:.3f} grey levels on average and "
+            f"{MAIN[0].upper()}{MAIN[1:]}, is {ratios}. In 8 bits it differs from eager fp32 by {grey['mean']:.3f} grey levels on average and "
             f"{grey['largest']:.0f} at most.",
         ]
     )

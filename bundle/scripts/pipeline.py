@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import time
@@ -72,6 +73,8 @@ def run_stages(config_dir: str | Path, stages: Sequence[Mapping[str, Any]]) -> N
         workflow.initialize()
         workflow.run()
         workflow.finalize()
+        del workflow
+        gc.collect()  # what the stage held on the GPU is the next one's
         logger.info(f"{title}: took {time.monotonic() - begin:.1f} s")
 
 
