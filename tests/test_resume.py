@@ -74,7 +74,7 @@ def prior(sample, tmp_path_factory) -> Runs:
 
 @pytest.fixture(scope="module")
 def aenet(sample, tmp_path_factory) -> Runs:
-    options = {"volume": sample / "sample_lowres.tif", "gap_range": "[2,6]", "patience": 0}
+    options = {"volume": sample / "sample_lowres.tif", "gap_range": "[2,6]"}
     options = {**options, **AENET, **AENET_TRAINING, **LENGTH, "val_interval": 2}
     return whole_and_continued("train.yaml", options, tmp_path_factory.mktemp("aenet"), "checkpoint.pt")
 
@@ -122,7 +122,7 @@ def test_learning_rate_and_its_schedule_are_part_of_the_state(aenet):
 def test_finished_training_is_not_repeated(aenet, sample):
     """A longer run of the same settings goes on from the finished one; here it is just as long."""
     _, folder, _, _ = aenet
-    options = {"volume": sample / "sample_lowres.tif", "gap_range": "[2,6]", "patience": 0, "output_dir": folder}
+    options = {"volume": sample / "sample_lowres.tif", "gap_range": "[2,6]", "output_dir": folder}
     expected = torch.load(folder / "model.pt", weights_only=True)
     result = run_bundle("train.yaml", {**options, **AENET, **AENET_TRAINING, **LENGTH, "val_interval": 2})
     assert result.status == 0, result.output
