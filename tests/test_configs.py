@@ -422,6 +422,22 @@ def expected_scores(volume: np.ndarray, truth: np.ndarray) -> dict[str, dict[str
     return found
 
 
+def assert_resolutions(found: dict, table: str, figure: Path) -> None:
+    """Longer along Z than over all directions, at the stricter threshold than at the other, and as the table shows them."""
+    for volume, title in {"linear": "aligned linear", "cubic": "aligned cubic", "result": "reconstruction"}.items():
+        length = {(d, t): found[volume][d][t]["length"] for d in ("whole", "axial") for t in ("0.5", "0.143")}
+        assert length["axial", "0.5"] >= length["whole", "0.5"] >= length["whole", "0.143"] > 0
+        (row,) = (line for line in table.splitlines() if line.startswith(f"| {title} "))
+        shown = [float(cell.replace("<=", "")) for cell in row.split("|")[2:-1]]
+        order = [("whole", "0.5"), ("axial", "0.5"), ("whole", "0.143"), ("axial", "0.143")]
+        for cell, key in zip(shown, order):
+            assert 0 <= cell - length[key] < 0.11, (title, key)
+            assert ("<=" in row.split("|")[2 + order.index(key)]) != found[volume][key[0]][key[1]]["crossed"]
+    assert found["unit"] in ("nanometer", "micrometer", "pixel")
+    with Image.open(figure) as picture:
+        assert picture.format == "PNG"
+
+
 def test_evaluate(places, scored):
     for name, place in places.items():
         folder = place.folder / ("scores" if name == "inside" else ".")
@@ -446,8 +462,10 @@ def test_evaluate(places, scored):
                 gain = document["gain over the better interpolation"][measure][plane]
                 assert gain == pytest.approx(scores["result"] - max(scores["linear"], scores["cubic"]))
 
-        table = (folder / "scores.md").read_text()
-        assert table.strip() in scored[name].stdout
+        tables = (folder / "scores.md").read_text()
+        assert tables.strip() in scored[name].stdout
+        table, _, resolutions = tables.partition("| FSC, ")
+        assert_resolutions(document["resolution by Fourier shell correlation"], resolutions, folder / "fsc.png")
         for title, volume in {"aligned linear": "linear", "aligned cubic": "cubic", "reconstruction": "result"}.items():
             (row,) = (line for line in table.splitlines() if line.startswith(f"| {title} "))
             shown = [float(cell) for cell in row.split("|")[2:-1]]

@@ -12,6 +12,7 @@ from PIL import Image
 
 from scripts import report
 from scripts.errors import InputError
+from scripts.fourier_shell import Curve
 from scripts.metrics import gains
 
 NM = (10.0, 10.0, 10.0)
@@ -56,6 +57,42 @@ def test_table_is_aligned_markdown():
     assert {line.count("|") for line in table} == {8}
     assert set(table[1]) <= set("|-:")
     assert "inf" in table[2]
+
+
+def correlations(voxel: float, falls_to: float) -> dict[str, Curve]:
+    """The whole curve falls in a line to a value at the highest frequency, the axial one twice as fast."""
+    frequency = np.linspace(0.1, 1, 10) / (2 * voxel)
+    fall = (1 - falls_to) * np.linspace(0.1, 1, 10)
+    return {"whole": Curve(frequency, 1 - fall, 2 * voxel), "axial": Curve(frequency, 1 - 2 * fall, 2 * voxel)}
+
+
+@pytest.mark.parametrize(
+    "voxel, unit, expected",
+    [
+        # lines cross 0.5 at 0.5 / 0.8 of the highest frequency, 0.143 nowhere: 0.857 / 0.8 is beyond it
+        (10, "nanometer", ["FSC, nm", "32.0", "64.0", "<= 20.0", "37.4"]),
+        (0.26, "micrometer", ["FSC, µm", "0.832", "1.664", "<= 0.520", "0.971"]),
+        (1, "pixel", ["FSC, px", "3.20", "6.40", "<= 2.00", "3.74"]),
+    ],
+)
+def test_resolution_table(voxel, unit, expected):
+    """0.2 at the end: lengths are rounded up, never in favour of the result."""
+    lines = report.resolution_table({"a | b": correlations(voxel, 0.2)}, unit).splitlines()
+    assert cells(lines[0]) == [expected[0], "whole 0.5", "axial 0.5", "whole 0.143", "axial 0.143"]
+    assert cells(lines[2]) == ["a / b", *expected[1:]]
+    assert len({len(line) for line in lines[:3]}) == 1
+    assert "copied" in lines[-1]
+
+
+def test_drawn_correlations(tmp_path):
+    path = tmp_path / "fsc.png"
+    report.draw_correlations(path, {"cubic": correlations(10, -0.2), "result": correlations(10, 0.2)}, "nanometer")
+    image = pixels(path)
+    height, width = image.shape[:2]
+    assert 1000 < width < 1400 and 600 < height < 900
+    red = (image[..., 0] > image[..., 1] + 80) & (image[..., 0] > image[..., 2] + 80)
+    assert red.mean() > 0.003  # the result stands out
+    assert [p.name for p in tmp_path.iterdir()] == ["fsc.png"]
 
 
 @pytest.mark.parametrize("plane", ["xz", "yz"])

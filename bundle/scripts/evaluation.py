@@ -4,20 +4,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from monai.data import MetaTensor
 
 from scripts import lattice
 from scripts.errors import InputError
+from scripts.fourier_shell import THRESHOLDS, Curve, shell_correlation
 from scripts.io import read_volume
 from scripts.io.whole_file import write_json, write_whole
 from scripts.metrics import best_baseline, gains, plane_scores
-from scripts.report import compare_slices, rounded_down, score_table
+from scripts.report import compare_slices, draw_correlations, resolution_table, rounded_down, score_table
 from scripts.settings import machine
 from scripts.transforms.axial_decimate import axial_decimate
 from scripts.transforms.axial_interpolate import axial_interpolate
@@ -28,7 +28,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a reconstruction and both interpolations of the slices it was made from; print and write the result.
 
-    Writes ``scores.json``, ``scores.md`` (the table) and ``comparison.png`` to ``output_dir``, replacing older ones.
+    Writes ``scores.json``, ``scores.md`` (the tables), ``comparison.png`` and ``fsc.png`` to ``output_dir``, replacing older ones.
 
     Args:
         reconstruction: volume made from every ``factor``-th slice of the truth.
@@ -55,6 +55,8 @@ def evaluate(
     scores = {name: plane_scores(volume, true, factor, data_range) for name, volume in volumes.items()}
     baseline = best_baseline({name: scores[name] for name in ("linear", "cubic")})
     gain = gains(scores["result"], baseline)
+    spacing, unit = lattice.voxel_size(reference.affine.numpy()), str(reference.meta["unit"])
+    curves = {name: shell_correlation(volume, true, spacing) for name, volume in volumes.items()}
     document = {
         "reconstruction": Path(reconstruction).name,
         "truth": Path(truth).name,
@@ -64,14 +66,20 @@ def evaluate(
         "machine": machine(),
         "scores": scores,
         "gain over the better interpolation": gain,
+        "resolution by Fourier shell correlation": {
+            "unit": unit,
+            **{name: _resolutions(directions) for name, directions in curves.items()},
+        },
     }
     folder = Path(output_dir)
     write_json(folder / "scores.json", document)
-    table = score_table(_titled(scores), gain)
+    table = f"{score_table(_titled(scores), gain)}\n\n{resolution_table(_titled(curves), unit)}"
     print(f"\n{Path(reconstruction).name} against {Path(truth).name}, x{factor:g}\n\n{table}\n")
     write_whole(folder / "scores.md", lambda partial: partial.write_text(table + "\n", encoding="utf-8"))
-    _draw(folder / "comparison.png", reference, {"input": lowres.numpy(), **volumes, "truth": true}, factor, scores)
-    print(f"wrote scores.json, scores.md and comparison.png to {folder}")
+    shown = {"input": lowres.numpy(), **volumes, "truth": true}
+    _draw(folder / "comparison.png", shown, spacing, unit, factor, scores)
+    draw_correlations(folder / "fsc.png", _titled(curves), unit)
+    print(f"wrote scores.json, scores.md, comparison.png and fsc.png to {folder}")
     return document
 
 
@@ -85,13 +93,26 @@ def _as_stored(volume: torch.Tensor, lowres: torch.Tensor, dtype: str) -> np.nda
     return np.rint(array) if np.issubdtype(np.dtype(dtype), np.integer) else array
 
 
+def _resolutions(directions: Mapping[str, Curve]) -> dict[str, dict[str, Any]]:
+    """Direction -> threshold -> where the curve crosses it first, and whether it does."""
+    return {
+        direction: {f"{threshold:g}": curve.resolution(threshold)._asdict() for threshold in THRESHOLDS}
+        for direction, curve in directions.items()
+    }
+
+
 def _titled(scores: Mapping[str, Mapping]) -> dict[str, Mapping]:
     titles = {"linear": "aligned linear", "cubic": "aligned cubic", "result": "reconstruction"}
     return {titles[name]: row for name, row in scores.items()}
 
 
 def _draw(
-    path: Path, reference: MetaTensor, volumes: Mapping[str, np.ndarray], factor: float, scores: Mapping[str, Mapping]
+    path: Path,
+    volumes: Mapping[str, np.ndarray],
+    spacing: Sequence[float],
+    unit: str,
+    factor: float,
+    scores: Mapping[str, Mapping],
 ) -> None:
     mode = max(("linear", "cubic"), key=lambda name: scores[name]["psnr"]["xz"])
     shown = {
@@ -104,5 +125,4 @@ def _draw(
         title: f"{rounded_down(scores[name]['psnr']['xz'], 2):.2f} dB"
         for title, name in ((f"{mode} interpolation", mode), ("reconstruction", "result"))
     }
-    spacing = lattice.voxel_size(reference.affine.numpy())
-    compare_slices(path, shown, spacing, str(reference.meta["unit"]), factor, captions=captions)
+    compare_slices(path, shown, spacing, unit, factor, captions=captions)

@@ -16,6 +16,7 @@ from matplotlib.patches import Rectangle
 from scipy import ndimage
 
 from scripts.errors import InputError
+from scripts.fourier_shell import CONE, THRESHOLDS, Curve
 from scripts.io.whole_file import write_whole
 from scripts.metrics import MEASURES, PLANES
 
@@ -25,6 +26,8 @@ _DPI = 150
 _COLUMN = 3.3  # inches, the width of one picture
 _LONGEST = 1.5  # sides of a picture; of a longer slice the middle is shown
 _HIGHLIGHT = "#ffd23f"
+_RESULT = "#d1495b"
+_CURVES = ("#8d99ae", "#2b6cb0", "#66a182", "#edae49")
 
 
 def score_table(rows: Mapping[str, Mapping[str, Mapping[str, float]]], gain: Mapping | None = None) -> str:
@@ -38,9 +41,50 @@ def score_table(rows: Mapping[str, Mapping[str, Mapping[str, float]]], gain: Map
         The table and a line that says what the XY scores leave out; no newline at the end.
     """
     header = [""] + [f"{measure.upper()} {plane.upper()}" for measure in MEASURES for plane in PLANES]
-    body = [[name.replace("|", "/")] + _numbers(scores, "") for name, scores in rows.items()]
+    body = [[_cell(name)] + _numbers(scores, "") for name, scores in rows.items()]
     if gain is not None:
         body.append(["gain"] + _numbers(gain, "+"))
+    note = (
+        "PSNR in dB, rounded down. XY leaves out the slices that coincide with an input slice, XZ and YZ include them."
+    )
+    return f"{_table(header, body)}\n\n{note}"
+
+
+def resolution_table(rows: Mapping[str, Mapping[str, Curve]], unit: str = "pixel") -> str:
+    """Resolutions by Fourier shell correlation as a plain text table that is Markdown as well.
+
+    Args:
+        rows: name of a volume -> its curves, as `fourier_shell.shell_correlation` gives them.
+        unit: of the voxel size.
+
+    Returns:
+        The table and a few lines that say what its numbers are; no newline at the end.
+    """
+    symbol = _SYMBOLS.get(unit, unit)
+    columns = [(threshold, direction) for threshold in THRESHOLDS for direction in ("whole", "axial")]
+    header = [f"FSC, {symbol}"] + [f"{direction} {threshold:g}" for threshold, direction in columns]
+    body = []
+    for name, curves in rows.items():
+        cells = []
+        for threshold, direction in columns:
+            length, crossed = curves[direction].resolution(threshold)
+            digits = max(0, 2 - math.floor(math.log10(curves[direction].finest)))  # a twentieth of a voxel or finer
+            cells.append(("" if crossed else "<= ") + f"{-rounded_down(-length, digits):.{digits}f}")
+        body.append([_cell(name)] + cells)
+    notes = [
+        f"Resolution in {symbol} by Fourier shell correlation with the truth, rounded up: lower is better. <=: agrees down to 2 voxels.",
+        "0.5 is the threshold for a comparison with a reference; 0.143 belongs to two independent halves and flatters here.",
+        f"Axial: within {CONE:g} degrees of Z. Slices copied from the input agree with the truth exactly and lower all these numbers.",
+    ]
+    return "\n".join([_table(header, body), "", *notes])
+
+
+def _cell(name: str) -> str:
+    return name.replace("|", "/")
+
+
+def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Markdown with its columns aligned, the first to the left."""
     widths = [max(3, *(len(line[i]) for line in [header, *body])) for i in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:
@@ -48,10 +92,7 @@ def score_table(rows: Mapping[str, Mapping[str, Mapping[str, float]]], gain: Map
         return "| " + " | ".join(padded) + " |"
 
     rule = "|" + "|".join(["-" * (widths[0] + 2)] + ["-" * (w + 1) + ":" for w in widths[1:]]) + "|"
-    note = (
-        "PSNR in dB, rounded down. XY leaves out the slices that coincide with an input slice, XZ and YZ include them."
-    )
-    return "\n".join([line(header), rule, *map(line, body), "", note])
+    return "\n".join([line(header), rule, *map(line, body)])
 
 
 def _numbers(scores: Mapping[str, Mapping[str, float]], sign: str) -> list[str]:
@@ -181,6 +222,51 @@ def show_disagreement(
     axes[0, 0].set_ylabel("pseudo-HR", fontsize=11)
     axes[1, 0].set_ylabel("disagreement of XZ and YZ", fontsize=11)
     figure.colorbar(heat, ax=axes[1, :], label="grey levels", extend="max", fraction=0.05, pad=0.01)
+    _save(figure, path)
+
+
+def draw_correlations(path: str | os.PathLike, rows: Mapping[str, Mapping[str, Curve]], unit: str = "pixel") -> None:
+    """Draw Fourier shell correlations by spatial frequency, whole and axial, with the thresholds, as a PNG.
+
+    Args:
+        path: the file; replaced when it exists.
+        rows: name of a volume -> its curves, as `fourier_shell.shell_correlation` gives them; the result last.
+        unit: of the voxel size.
+
+    Raises:
+        InputError: if the file cannot be written.
+    """
+    symbol = _SYMBOLS.get(unit, unit)
+    figure = Figure(figsize=(2.4 * _COLUMN, 1.5 * _COLUMN), dpi=_DPI, layout="constrained")
+    ax = figure.subplots()
+    styles = {"whole": "-", "axial": "--"}
+    others = iter(_CURVES)
+    for name, curves in rows.items():
+        last = name == list(rows)[-1]
+        colour = _RESULT if last else next(others, "0.5")
+        for direction, style in styles.items():
+            # A correlation is 1 at frequency 0, where there is no shell.
+            frequency, correlation = (
+                np.concatenate([[first], values])
+                for first, values in ((0, curves[direction].frequency), (1, curves[direction].correlation))
+            )
+            label = name if direction == "whole" else None
+            ax.plot(frequency, correlation, style, color=colour, label=label, linewidth=2.0 if last else 1.3)
+    for direction, style in styles.items():
+        ax.plot([], [], style, color="0.25", label="all directions" if direction == "whole" else "axial")
+    drawn = [curve for curves in rows.values() for curve in curves.values()]
+    end, lowest = max(1 / curve.finest for curve in drawn), min(float(curve.correlation.min()) for curve in drawn)
+    for threshold in THRESHOLDS:
+        ax.axhline(threshold, color="0.6", linewidth=0.8, zorder=0)
+        ax.text(1.01 * end, threshold, f"{threshold:g}", color="0.4", va="center", fontsize=10)
+    ax.set(xlim=(0, end), ylim=(min(0, lowest) - 0.02, 1.02))
+    ax.set_ylabel("correlation with the truth", fontsize=11)
+    ax.set_xlabel(f"spatial frequency (1/{symbol})", fontsize=11)
+    ax.legend(fontsize=10, frameon=False)
+    top = ax.secondary_xaxis("top")
+    ticks = np.linspace(0, end, 6)[1:]
+    top.set_xticks(ticks, [f"{1 / tick:.3g}" for tick in ticks])
+    top.set_xlabel(f"wave length ({symbol})", fontsize=11)
     _save(figure, path)
 
 
