@@ -328,10 +328,10 @@ def end_to_end(volume: Path, workdir: Path, preset: str) -> list[Row]:
         )
         took = time.perf_counter() - start
         log.seek(0)
-        stages = re.findall(r": (stage [^:]*|reconstruct): took ([0-9.]+) s", log.read())
+        stages = re.findall(r"took ([0-9.]+) s: (.*)", log.read())
     voxels = math.prod(read_header(workdir / "result.tif").shape)
     rows = [Row(f"d2r.yaml --preset {preset}, cold start to written volume", voxels / took, "voxel/s", took)]
-    return rows + [Row(f"of that: {title}", voxels / float(stage), "voxel/s", float(stage)) for title, stage in stages]
+    return rows + [Row(f"of that: {title}", voxels / float(stage), "voxel/s", float(stage)) for stage, title in stages]
 
 
 def table(result: dict[str, Any]) -> str:

@@ -75,7 +75,7 @@ def run_stages(config_dir: str | Path, stages: Sequence[Mapping[str, Any]]) -> N
         workflow.finalize()
         del workflow
         gc.collect()  # what the stage held on the GPU is the next one's
-        logger.info(f"{title}: took {time.monotonic() - begin:.1f} s")
+        logger.info(f"took {time.monotonic() - begin:.1f} s: {stage['title']}")
 
 
 def choose_preset(presets: Mapping[str, Any], preset: str) -> Mapping[str, Any]:
