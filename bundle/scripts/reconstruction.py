@@ -106,8 +106,7 @@ class AxialInferer(Inferer):
             memory of a GPU. Where the memory does not hold it, it is halved.
         halo: margin around the core of a tile in voxels.
         depth_batch: slices decoded at once; None chooses it like ``tile``.
-        kept_slices: "original" copies the input slices, "predicted" has the network estimate them too, at depth 0: as smooth as
-            the new ones.
+        kept_slices: "original" copies the input slices, "predicted" has the network estimate them too, at depth 0.
         amp: compute in bfloat16 where torch's autocast finds it safe.
         progress: show a progress bar.
     """

@@ -37,8 +37,8 @@ class RandSequences(Randomizable):
         axes: axes to draw sequences along; ("z",) on a volume that is isotropic already.
         edge_probability: how often an outer plane is replaced by its neighbour, as at the ends of a volume.
         kept_probability: how often a target is an input plane itself, at depth 0. In its place stands a plane one voxel to either side:
-            the noise differs from plane to plane, so the network learns to leave it out (Noise2Noise, Lehtinen et al. 2018), where
-            the input plane itself would teach it to copy.
+            where the noise differs from plane to plane the network learns to leave it out (Noise2Noise, Lehtinen et al. 2018); the
+            input plane itself would teach it to copy.
     """
 
     def __init__(
