@@ -14,7 +14,7 @@ CHECKED = benchmarks bundle tests docs examples monailabel release
 PINNED = setup.cfg pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs speed memory weights bundle monailabel clean
+.PHONY: help demo test check docs speed memory benchmark weights bundle monailabel clean
 
 help: ## list the targets
 	@echo "usage: make TARGET"
@@ -44,6 +44,9 @@ speed: $(VENV)/installed ## measure how fast each stage is on this machine (runs
 
 memory: $(VENV)/installed ## measure the memory of a reconstruction and of one 8 times larger (runs/memory.json)
 	$(VENV)/bin/python benchmarks/memory.py
+
+benchmark: data-given $(VENV)/installed ## train and score the paper's tables (docs/benchmarks.md): make benchmark DATA=folder of train.ome.tif and test.ome.tif
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(VENV)/bin/python benchmarks/tables.py --data "$(DATA)"
 
 weights: data-given $(VENV)/installed ## repeat the training of the shipped weights: make weights DATA=volume or folder of slices
 	volume=$$(realpath "$(DATA)") && $(BUNDLE_RUN) --config_file configs/decimate.yaml --volume "$$volume" \
