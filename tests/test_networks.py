@@ -11,6 +11,7 @@ from torch import nn
 
 from scripts.errors import InputError
 from scripts.networks.aenet import AENet
+from scripts.networks.by_name import check_network, make_network
 from scripts.networks.local_average import cell_average, spread
 from scripts.networks.nafnet import ConditionalNAFNet
 from scripts.networks.plane_conv import PlaneConv, PlaneConvTranspose, fold_planes
@@ -438,3 +439,46 @@ def test_weights_without_settings_are_refused_by_a_lenient_load_too():
     """As MONAI Label's, which would go on with a network of random weights."""
     with pytest.raises(RuntimeError, match="another network"):
         AENet(**SMALL, settings={"delta": 0.2}).load_state_dict({"other": torch.zeros(1)}, strict=False)
+
+
+# ---- by name ---------------------------------------------------------------------------------------------------------
+
+
+def named(network: str, factor: float | None = None, gap_range: tuple[int, int] = (2, 12)) -> AENet | SRUNet:
+    return make_network(network, [0.1, 99.9], gap_range, [2, 2, 2, 2], [2, 1, 2, 2, 1], factor)
+
+
+def test_networks_by_name_keep_what_they_were_trained_for():
+    aenet, srunet = named("aenet"), named("srunet", 6.0)
+    assert isinstance(aenet, AENet) and isinstance(srunet, SRUNet)
+    assert set(dict(aenet.settings.named_buffers())) == {"percentiles", "gap_range"}
+    assert set(dict(srunet.settings.named_buffers())) == {"percentiles", "factor"}
+    named("srunet", 6, gap_range=(2, 5)).load_state_dict(srunet.state_dict())  # not a number of SRUNet
+    for other, words in (
+        (named("srunet", 4), "factor = 6.0, the configuration says 4.0"),
+        (aenet, "no settings.gap_range"),
+    ):
+        with pytest.raises(RuntimeError, match=words):
+            other.load_state_dict(srunet.state_dict())
+
+
+@pytest.mark.parametrize(
+    "network, factor, words",
+    [
+        ("unet", 8, "--network unet: there is none of that name; choose aenet or srunet"),
+        ("srunet", None, "--factor is missing: .* whole number from 2 to 22"),
+        ("srunet", 6.5, "SRUNet at factor 6.5: .* --network aenet"),
+        ("srunet", "eight", "SRUNet at factor eight: .* whole --factor"),
+        ("aenet", 8, "--factor 8: .* --gap_range"),
+    ],
+)
+def test_networks_by_name_refuse_in_one_line(network, factor, words):
+    with pytest.raises(InputError, match=words):
+        named(network, factor)
+    if network != "aenet":
+        with pytest.raises(InputError, match=words):
+            check_network(network, factor)
+
+
+def test_aenet_is_used_at_any_factor():
+    check_network("aenet", 6.5)

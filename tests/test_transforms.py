@@ -477,6 +477,12 @@ def test_depths_of_a_sequence_differ_where_they_can():
     assert all(item["depth"].tolist() == [0.5] * 3 for item in items)
 
 
+@pytest.mark.parametrize("axes", [["w"], [], 3, "['z']"])
+def test_sequences_along_axes_that_do_not_exist(axes):
+    with pytest.raises(InputError, match="--axes .*: give one or more of x, y and z"):
+        RandSequences((6, 6), axes=axes)
+
+
 @pytest.mark.parametrize(
     "axes, coordinates", [(("x",), {"x"}), (("y",), {"y"}), (("z",), {"z"}), (("x", "y"), {"x", "y"})]
 )

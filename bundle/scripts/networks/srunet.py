@@ -60,11 +60,7 @@ class SRUNet(nn.Module):
 
     def __init__(self, factor: int = 8, settings: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        if factor not in range(2, LARGEST_FACTOR + 1):
-            raise InputError(
-                f"SRUNet at factor {factor}: it knows one whole factor from 2 to {LARGEST_FACTOR}; round the factor, or use AENet"
-            )
-        self.factor = int(factor)
+        self.factor = check_whole_factor(factor)
         self.grid, self.reach = GRID, _REACH
         first = next(n for n in range(2, self.factor + 1) if self.factor % n == 0)
         self.down = nn.ModuleList(
@@ -133,6 +129,20 @@ class SRUNet(nn.Module):
             fine = merge(torch.cat([fine, skip], 1))
         result = self.head(fine)[:, 0, begin - low : end - low]
         return result[:, :, : slab.shape[2], : slab.shape[3]]
+
+
+def check_whole_factor(factor: float) -> int:
+    """Return ``factor`` as a whole number.
+
+    Raises:
+        InputError: if it is none from 2 to 22.
+    """
+    if factor not in range(2, LARGEST_FACTOR + 1):
+        raise InputError(
+            f"SRUNet at factor {factor}: it knows one whole factor from 2 to {LARGEST_FACTOR}; give a whole --factor, or "
+            "--network aenet, which takes any"
+        )
+    return int(factor)
 
 
 def _three_convolutions(channels_in: int, channels: int) -> nn.Sequential:

@@ -55,7 +55,7 @@ def load_weights(network: Network, path: str | Path, option: str = "--weights") 
 def _first_difference(error: RuntimeError) -> str:
     """The part of torch's many-line message a user can act on."""
     lines = [line.strip().rstrip(".") for line in str(error).splitlines()[1:] if line.strip()]
-    settings = [line for line in lines if line.startswith("the weights were trained with")]
+    settings = [line for line in lines if line.startswith(("the weights were trained with", "the weights have no"))]
     line = (settings or lines or [str(error)])[0]
     line = line if len(line) <= 200 else line[:197] + "..."
     return f"{line}; use the configuration it was trained with"

@@ -34,11 +34,14 @@ class RandSequences(Randomizable):
         gap_range: smallest and largest distance between the input planes in voxels, both included.
         depths: target planes per sequence; each window is encoded once and decoded for all of them.
         num_samples: sequences per call.
-        axes: axes to draw sequences along; ("z",) on a volume that is isotropic already.
+        axes: axes to draw sequences along; ("z",) on a volume that is isotropic already (supervised training).
         edge_probability: how often an outer plane is replaced by its neighbour, as at the ends of a volume.
         kept_probability: how often a target is an input plane itself, at depth 0. In its place stands a plane one voxel to either side:
             where the noise differs from plane to plane the network learns to leave it out (Noise2Noise, Lehtinen et al. 2018); the
             input plane itself would teach it to copy.
+
+    Raises:
+        InputError: for gaps without a whole plane in between, or axes that do not exist.
     """
 
     def __init__(
@@ -51,6 +54,8 @@ class RandSequences(Randomizable):
         edge_probability: float = 0.05,
         kept_probability: float = 0.0,
     ) -> None:
+        if not isinstance(axes, (str, list, tuple)) or not axes or any(axis not in _DIMS for axis in axes):
+            raise InputError(f"--axes {axes}: give one or more of x, y and z in brackets, such as \"['z']\"")
         self.patch_size = tuple(patch_size)
         self.gap_range = tuple(int(gap) for gap in gap_range)
         if self.gap_range[0] < 2:
