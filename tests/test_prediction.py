@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 
 from scripts.networks.aenet import AENet, ChannelGate
-from scripts.prediction import Predictor
+from scripts.prediction import Ensemble, Predictor
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
@@ -68,3 +70,55 @@ def test_batches_of_another_size_are_recorded_anew():
     for sides in ((64, 64), (32, 96), (64, 64)):
         slabs, depths = torch.rand(1, *sides, 4, device="cuda"), torch.rand(1, 2, device="cuda")
         assert torch.allclose(predict(slabs, depths), expected(aenet, slabs, depths, 5.0), atol=1e-3)
+
+
+# ---- the ensemble ----------------------------------------------------------------------------------------------------
+
+# The turns and flips of an image, each with what undoes it.
+TURNS: list[tuple[Callable, Callable]] = [
+    *[(partial(torch.rot90, k=k, dims=(-2, -1)), partial(torch.rot90, k=-k, dims=(-2, -1))) for k in range(4)],
+    *[
+        (
+            lambda image, k=k: torch.rot90(image.flip(-1), k, (-2, -1)),
+            lambda image, k=k: torch.rot90(image, -k, (-2, -1)).flip(-1),
+        )
+        for k in range(4)
+    ],
+]
+
+
+def by_hand(aenet: AENet, slab: torch.Tensor, depth: float, factor: float) -> torch.Tensor:
+    """Mean over the sixteen ways, or over eight at depth 0: (H, W, 4) -> (H, W)."""
+    found = []
+    for turn, back in TURNS:
+        planes = turn(slab.movedim(-1, 0)).movedim(0, -1)[None, None]
+        for window, at in [(planes, depth)] + ([(planes.flip(-1), 1 - depth)] if depth > 0 else []):
+            with torch.no_grad():
+                slice_ = aenet(window.contiguous(), *(torch.tensor(n, device=slab.device) for n in (at, factor)))
+            found.append(back(slice_[0, 0]))
+    assert len(found) == (16 if depth > 0 else 8)
+    return torch.stack(found).mean(0)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=CUDA)])
+@pytest.mark.parametrize("sides", [(64, 64), (40, 67)])
+def test_ensemble_is_the_mean_of_all_ways_to_look_at_a_window(device, sides):
+    aenet = network(device)
+    predict = Ensemble(aenet, 5.0, torch.device(device), 2, False)
+    slabs, depths = torch.rand(2, *sides, 4, device=device), torch.tensor([[0.0, 0.2, 0.6], [0.8, 0.0, 0.4]])
+    for _ in range(2):  # on CUDA the second is a replay
+        found = predict(slabs, depths.to(device))
+        assert found.shape == (2, 3, *sides)
+        for b, row in enumerate(depths.tolist()):
+            for d, depth in enumerate(row):
+                mean = by_hand(aenet, slabs[b], depth, 5.0)
+                assert torch.allclose(found[b, d], mean, atol=1e-3 if device == "cuda" else 1e-5), (b, d)
+    assert not torch.allclose(predict.upright(slabs, depths.to(device)), found, atol=1e-3)
+    predict.forget()
+
+
+def test_ensemble_of_a_network_that_turns_with_its_input_changes_nothing():
+    interpolation = AENet(widths=(2, 2, 2, 2)).eval()  # untrained, it is that
+    slabs, depths = torch.rand(2, 33, 48, 4), torch.rand(2, 3)
+    alone, ensemble = (kind(interpolation, 5.0, torch.device("cpu"), 4, False) for kind in (Predictor, Ensemble))
+    assert torch.allclose(alone(slabs, depths), ensemble(slabs, depths), atol=1e-5)

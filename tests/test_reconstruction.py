@@ -140,6 +140,17 @@ def test_kept_slices_can_be_predicted(trained, factor):
             assert torch.allclose(result[..., j], copied[..., j], atol=1e-5), j
 
 
+def test_ensemble_does_not_depend_on_how_the_volume_lies(trained):
+    """A network alone does; seen from all sides, a turned and reversed volume gives the turned and reversed result."""
+    data = tissue(32, 64, 4)
+    turned = data.flip(2, 4).transpose(2, 3)
+    for ensemble in (True, False):
+        result = reconstruct(trained, data, 3, ensemble=ensemble)
+        same = reconstruct(trained, turned, 3, ensemble=ensemble).transpose(2, 3).flip(2, 4)
+        assert torch.allclose(result, same, atol=1e-5) == ensemble
+        assert torch.equal(result[..., ::3], data)  # input slices are copied
+
+
 @pytest.mark.parametrize(
     "options, words",
     [
@@ -259,6 +270,15 @@ def test_file_is_what_memory_gives(trained, tmp_path, name, dtype, output, facto
         originals = read_volume(path)[..., [round(j / factor) for j in kept_indices]]
         assert torch.equal(result[..., kept_indices].as_tensor(), originals.as_tensor())
     assert sorted(file.name for file in tmp_path.iterdir()) == [name, output]
+
+
+def test_ensemble_from_file_to_file(trained, tmp_path):
+    path = on_disk(tmp_path, "a.nii", "float32", 136, 40, 3)
+    inferer = AxialInferer(2, tile=96, halo=20, kept_slices="predicted", ensemble=True, progress=False)
+    stream(path, tmp_path / "b.nii", trained, inferer)
+    data = ScalePercentiles(*PERCENTILES)(read_volume(path))
+    expected = RestoreIntensity()(inferer(data[None], trained)[0])
+    assert torch.allclose(read_volume(tmp_path / "b.nii").as_tensor(), expected.as_tensor(), atol=1e-3)
 
 
 def test_file_is_read_once_and_then_once_a_tile(untrained, tmp_path, monkeypatch):

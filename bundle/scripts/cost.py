@@ -108,6 +108,8 @@ class ReconstructionCost:
         work = f"{new} new slices of {x} x {y}"
         if number > 1:
             work += f" in {len(tiles[0])} x {len(tiles[1])} tiles of {width} x {height}"
+        if self.inferer.ensemble:
+            work += ", 16 times over (--ensemble true)"
         # a sample of the voxels for the intensity scale, two slices, and what waits to be written
         here = 4 * min(math.prod(header.shape), ENOUGH_VOXELS) + 2 * 4 * x * y
         here += (WAITING + 1) * of_one_interval * width * height * stored_dtype(header.dtype).itemsize

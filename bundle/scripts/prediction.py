@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+from itertools import product
 from typing import Any
 
 import torch
@@ -32,7 +34,10 @@ class Predictor:
 
     Attributes:
         windows: how many make a batch.
+        recordings: for how many shapes of a tile work is recorded at the same time.
     """
+
+    recordings = 1
 
     def __init__(self, network: nn.Module, factor: float, device: torch.device, depth_batch: int, amp: bool) -> None:
         self.network: Any = _prepared(network, device, amp)
@@ -94,6 +99,65 @@ class Predictor:
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._output = self._compute(*inputs)
         self._graph, self._inputs = graph, inputs
+
+
+class Ensemble:
+    """Mean of what a :class:`Predictor` makes of a window in all 16 ways of looking at it, in the place of one.
+
+    Eight are the turns and flips in XY. Eight more are the same with the slices in reverse order, at depth 1 - d, and are left out at
+    depth 0: the network was trained for depths in [0, 1), not for 1.
+
+    Args:
+        network, factor, device, depth_batch, amp: of the predictor.
+
+    Attributes:
+        windows, device, recordings: as those of the predictor.
+    """
+
+    recordings = 2
+
+    def __init__(self, network: nn.Module, factor: float, device: torch.device, depth_batch: int, amp: bool) -> None:
+        self.upright = Predictor(network, factor, device, depth_batch, amp)
+        # On its side a tile that is no square has another shape: with one recording for both, each would undo the other's.
+        self.on_its_side = copy.copy(self.upright)
+        self.windows, self.device = self.upright.windows, device
+
+    @torch.no_grad()
+    def __call__(self, slabs: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            slabs: (B, H, W, 4) in [0, 1], on the device.
+            depths: (B, D) in [0, 1), on the device.
+
+        Returns:
+            Slices (B, D, H, W), float32.
+        """
+        kept = depths == 0
+        reversed_depths = torch.where(kept, 0.5, 1 - depths)  # what comes out at depth 0 is not used
+        forward = self._turns_and_flips(slabs, depths)
+        backward = self._turns_and_flips(slabs.flip(-1), reversed_depths)
+        return torch.where(kept[..., None, None], forward, (forward + backward) / 2)
+
+    def forget(self) -> None:
+        """Free the memory of the recordings, for tiles of another size."""
+        self.upright.forget()
+        self.on_its_side.forget()
+
+    def _turns_and_flips(self, slabs: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
+        """Mean over the eight."""
+        total = torch.zeros(*depths.shape, *slabs.shape[1:3], device=slabs.device)
+        for on_its_side, *flips in product((False, True), repeat=3):
+            axes = [1 + axis for axis, flip in enumerate(flips) if flip]
+            turned = slabs.flip(axes)
+            if on_its_side:
+                turned = turned.transpose(1, 2).contiguous()
+            square = turned.shape[1] == turned.shape[2]
+            predictor = self.on_its_side if on_its_side and not square else self.upright
+            slices = predictor(turned, depths)
+            if on_its_side:
+                slices = slices.transpose(2, 3)
+            total += slices.flip([1 + axis for axis in axes])
+        return total / 8
 
 
 def _prepared(network: nn.Module, device: torch.device, amp: bool) -> nn.Module:
