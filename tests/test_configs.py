@@ -152,6 +152,28 @@ def whole(places, sample) -> Both:
 
 
 @pytest.fixture(scope="module")
+def srunet(places, sample) -> Path:
+    """SRUNet by D2R without diffusion, and supervised along Z of the truth, used as an ensemble; returns the folder of both."""
+    place = places["outside"]
+    truth, lowres = "sample/sample_truth.tif", "sample/sample_lowres.tif"
+    few = {**AENET_TRAINING, "max_epochs": 1, "epoch_length": 1, "batch_size": 1}
+    presets = {"presets#quick#aenet": few, "preset": "quick", "upsampling": 1}
+    d2r = {"volume": truth, "spacing": "[40,10,10]", "output": "srunet/x4.tif", "workdir": "srunet"}
+    supervised = {"volume": truth, "output_dir": "srunet/sup", "axes": "['z']", "factor": FACTOR, **few}
+    use = {"volume": lowres, "weights": "srunet/sup/model.pt", "output": "srunet/sup.tif", "ensemble": "true"}
+    side_by_side(
+        [
+            partial(succeed, "d2r.yaml", {**d2r, **presets, "network": "srunet"}, place.cwd),
+            partial(succeed, "train.yaml", {**supervised, "network": "srunet"}, place.cwd),
+        ]
+    )
+    succeed(
+        "inference.yaml", {**use, "network": "srunet", "kept_slices": "predicted", "tile": 32, "halo": 0}, place.cwd
+    )
+    return place.folder / "srunet"
+
+
+@pytest.fixture(scope="module")
 def formats(places, aenet) -> Path:
     """Reconstructions of other kinds of input, by the network that was trained inside; returns their folder."""
     place = places["inside"]
@@ -508,8 +530,22 @@ def test_d2r(places, whole):
             assert stages == [("1", "2"), ("2", "2")]
 
 
+def test_srunet(places, srunet):
+    volume, _, _ = tiff_stack(places["outside"].folder / "sample" / "sample_truth.tif")
+    result, spacing, _ = tiff_stack(srunet / "x4.tif")
+    check_copies(volume, result, FACTOR)
+    assert spacing == pytest.approx((10, 10, 10))
+    for name, axes in (("srunet", ["x", "y"]), ("sup", ["z"])):
+        state = check_training(srunet / name, "model.pt", steps=1, epochs=1)
+        assert state["settings.factor"] == FACTOR and "down.0.0.weight" in state
+        found = settings(srunet / name)
+        assert (found["network"], found["gap_range"], found["axes"]) == ("srunet", [FACTOR, FACTOR], axes)
+    assert json.loads((srunet / "run.json").read_text())["network"] == "srunet"
+    assert tiff_stack(srunet / "sup.tif")[0].shape == SIZE
+
+
 @pytest.mark.usefixtures(
-    "sample", "decimated", "prior", "pseudo", "aenet", "reconstructed", "scored", "whole", "formats"
+    "sample", "decimated", "prior", "pseudo", "aenet", "reconstructed", "scored", "whole", "srunet", "formats"
 )
 def test_nothing_half_written_is_left(places):
     assert left_behind([place.folder for place in places.values()]) == []

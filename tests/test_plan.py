@@ -17,6 +17,7 @@ from scripts import cost, plan
 from scripts.command_line import _input_error
 from scripts.networks.aenet import AENet
 from scripts.networks.nafnet import ConditionalNAFNet
+from scripts.networks.srunet import SRUNet
 from scripts.networks.weights import save_weights
 
 SHAPE = (13, 40, 48)  # (z, y, x)
@@ -32,6 +33,7 @@ def folder(tmp_path_factory) -> Path:
     )
     tifffile.imwrite(path / "nan.tif", np.where(voxels == voxels[0, 0, 0], np.nan, voxels).astype(np.float32))
     save_weights(AENet(AENET["widths"], AENET["strides"], NUMBERS), path / "aenet.pt")
+    save_weights(SRUNet(3, {"percentiles": [0.1, 99.9]}), path / "srunet.pt")
     numbers = {"delta": 50 / 255, "steps": 100, "percentiles": [0.1, 99.9], "upsampling": 2.5}
     save_weights(ConditionalNAFNet(**PRIOR_NETWORK, settings=numbers), path / "prior.pt")
     return path
@@ -74,13 +76,37 @@ def test_inference(page):
         "factor 2.5, from the voxel size",
         "out.nii.gz: 48 x 40 x 31 voxels of 1 x 1 x 1 nanometer, uint16",
         "13 become 31: 7 of the input (23%) and 24 new; 2 new in the first interval (slices 1 to 2), 2 in the last",
-        "aenet.pt: fit the network",
+        "aenet.pt: fit the network, AENet; trained for factors 2 to 12",
         "24 new slices of 48 x 40 in 2 x 2 tiles of 32 x 32",
         "memory about",
         "time about",
     ):
         assert words in told
     assert "warning" not in told
+
+
+def test_inference_by_srunet(page):
+    told = page("inference", output="out.tif", weights="srunet.pt", network="srunet", factor=3)
+    assert "srunet.pt: fit the network, SRUNet; trained for the factor 3 alone" in told and "warning" not in told
+    told = page("inference", output="out.tif", weights="srunet.pt", network="srunet", spacing=[3, 1, 1])
+    assert "factor 3, from the voxel size" in told
+    words = "weights were trained with factor = 3.0, the configuration says 4.0"
+    assert words in refusal("inference", output="out.tif", weights="srunet.pt", network="srunet", factor=4)
+    assert "SRUNet at factor 2.5" in refusal("inference", output="out.tif", weights="srunet.pt", network="srunet")
+    words = "the weights have no settings.gap_range: they belong to another network"
+    assert words in refusal("inference", output="out.tif", weights="srunet.pt", factor=3)
+
+
+def test_an_ensemble_is_sixteen_times_the_work(page, monkeypatch):
+    encoded = []
+    encode = AENet.encode
+    monkeypatch.setattr(AENet, "encode", lambda self, slab: (encoded.append(slab.shape[2:4]), encode(self, slab))[1])
+    good = {"output": "out.tif", "weights": "aenet.pt", **AENET}
+    assert "16 times over" not in page("inference", **good)
+    alone = len(encoded)
+    told = page("inference", **good, ensemble="true")
+    assert "24 new slices of 48 x 40, 16 times over (--ensemble true)" in told
+    assert len(encoded) == (1 + 16) * alone  # the trial, by which the time is told
 
 
 def test_warnings_are_no_errors(page, folder):
@@ -117,6 +143,8 @@ def test_stages_one_by_one(page):
     assert "40 XZ and 48 YZ slices, 8 evaluations" in told and "pseudo/pseudo_hr.tif: 48 x 40 x 31 voxels" in told
     told = page("train", output_dir="aenet", **AENET, **AENET_TRAINING)
     assert "4 steps of 2 patches of" in told and "aenet/model.pt" in told
+    told = page("train", output_dir="sup", network="srunet", factor=4, axes=["z"], **AENET_TRAINING)
+    assert "SRUNet with 2,408,257 parameters" in told and "4 steps of 2 patches of 24 x 32" in told  # XY
 
 
 def test_d2r_tells_what_is_done_before(page, folder):
@@ -134,6 +162,9 @@ def test_d2r_tells_what_is_done_before(page, folder):
     (folder / "W" / "run.json").unlink()
     assert "1 of 4 stage I, learn the prior: done before (W/prior/model_diffusion.pt)" in page("d2r", **options)
     assert "1 of 2 stage III" in page("d2r", **options, upsampling=1)
+    told = page("d2r", **options, network="srunet")
+    assert "SRUNet with 2,408,257 parameters" in told.split("3 of 4 ")[1].split("4 of 4 ")[0]
+    assert "SRUNet at factor 2.5" in refusal("d2r", **{**options, "factor": 2.5}, network="srunet")
 
 
 def test_interrupted_training_counts_what_is_left(page, folder, monkeypatch):

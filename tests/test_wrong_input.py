@@ -77,6 +77,12 @@ CASES = {
     "weights of other settings": inference(
         ("--weights other.pt", "trained with percentiles = [1.0, 99.0]", "use"), weights="other.pt"
     ),
+    "no such network": inference("--network unet: there is none of that name; choose aenet or srunet", network="unet"),
+    "srunet at factor 2.5": inference(("SRUNet at factor 2.5", "--network aenet"), network="srunet", factor=2.5),
+    "weights of aenet in srunet": inference(
+        ("--weights aenet.pt: weights of another network", "use"), network="srunet"
+    ),
+    "ensemble perhaps": inference("--ensemble perhaps: must be true or false", ensemble="perhaps"),
     "weights that are text": inference(("--weights notes.txt: not a weights file", "give"), weights="notes.txt"),
     "a pickled network": inference(("--weights module.pt: not a weights file", "give"), weights="module.pt"),
     # the output
@@ -100,6 +106,11 @@ CASES = {
     ),
     "stage III, NaN": Case("train", {"volume": "nan.tif"}, ("nan.tif: has 1 voxels that are NaN", "replace")),
     "stage III, too small": Case("train", {"volume": "narrow.tif", "gap_range": "[4,6]"}, ("too few for four planes",)),
+    "stage III, no such network": Case(
+        "train", {"network": "unet"}, ("--network unet: there is none", "aenet or srunet")
+    ),
+    "stage III, srunet": Case("train", {"network": "srunet"}, ("--factor is missing", "whole number from 2 to 22")),
+    "stage III, axes": Case("train", {"axes": "['w']"}, ("--axes ['w']: give one or more of x, y and z",)),
     "stage III, few slices": Case("train", {"volume": "thin.tif"}, ("at least 11",)),  # the window of SSIM
     "truth of another size": Case(
         "evaluate", {"reconstruction": "narrow.tif"}, ("the reconstruction has 11 x 24 x 13 voxels", "same grid")
@@ -111,6 +122,8 @@ CASES = {
     "d2r, NaN": Case("d2r", {"volume": "nan.tif"}, ("nan.tif: has 1 voxels that are NaN", "replace")),
     "d2r, no workdir": Case("d2r", {"workdir": LEAVE_OUT}, ("--workdir is missing: add --workdir",)),
     "d2r, preset": Case("d2r", {"preset": "fast"}, ("--preset fast: there is none", "quick, standard, thorough")),
+    "d2r, no such network": Case("d2r", {"network": "unet"}, ("--network unet: there is none", "aenet or srunet")),
+    "d2r, srunet": Case("d2r", {"network": "srunet", "factor": 2.5}, ("SRUNet at factor 2.5", "--network aenet")),
     "d2r, output exists": Case("d2r", {"output": "old.tif"}, ("old.tif: exists already", "--overwrite true")),
     "d2r, workdir is a file": Case("d2r", {"workdir": "notes.txt/x"}, ("notes.txt/x", "cannot be written")),
     "d2r, k no divisor": Case(

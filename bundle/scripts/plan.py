@@ -54,7 +54,9 @@ def tell_inference(
     header = page.tell_input(volume, spacing)
     factor = page.tell_factor(header, factor)
     page.tell_output(header, factor, output, overwrite, streamed=True)
-    page.line("weights", f"{weights}: fit the network; trained for factors {gap_range[0]:g} to {gap_range[1]:g}")
+    smallest, largest = gap_range
+    trained = f"the factor {smallest:g} alone" if smallest == largest else f"factors {smallest:g} to {largest:g}"
+    page.line("weights", f"{weights}: fit the network, {type(cost.network).__name__}; trained for {trained}")
     if not gap_range[0] <= factor <= gap_range[1]:
         page.warn(f"the factor {factor:g} is outside the range that the weights were trained for")
     page.tell_cost(cost.measure(header), cost.device)
