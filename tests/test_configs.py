@@ -156,7 +156,7 @@ def srunet(places, sample) -> Path:
     """SRUNet by D2R without diffusion, and supervised along Z of the truth, used as an ensemble; returns the folder of both."""
     place = places["outside"]
     truth, lowres = "sample/sample_truth.tif", "sample/sample_lowres.tif"
-    few = {**AENET_TRAINING, "max_epochs": 1, "epoch_length": 1, "batch_size": 1}
+    few = {**AENET_TRAINING, "max_epochs": 1, "batch_size": 1}
     presets = {"presets#quick#aenet": few, "preset": "quick", "upsampling": 1}
     d2r = {"volume": truth, "spacing": "[40,10,10]", "output": "srunet/x4.tif", "workdir": "srunet"}
     supervised = {"volume": truth, "output_dir": "srunet/sup", "axes": "['z']", "factor": FACTOR, **few}
@@ -536,7 +536,7 @@ def test_srunet(places, srunet):
     check_copies(volume, result, FACTOR)
     assert spacing == pytest.approx((10, 10, 10))
     for name, axes in (("srunet", ["x", "y"]), ("sup", ["z"])):
-        state = check_training(srunet / name, "model.pt", steps=1, epochs=1)
+        state = check_training(srunet / name, "model.pt", steps=2, epochs=1)
         assert state["settings.factor"] == FACTOR and "down.0.0.weight" in state
         found = settings(srunet / name)
         assert (found["network"], found["gap_range"], found["axes"]) == ("srunet", [FACTOR, FACTOR], axes)
