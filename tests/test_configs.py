@@ -153,14 +153,14 @@ def whole(places, sample) -> Both:
 
 @pytest.fixture(scope="module")
 def srunet(places, sample) -> Path:
-    """SRUNet by D2R without diffusion, and supervised along Z of the truth, used as an ensemble; returns the folder of both."""
+    """SRUNet by D2R without diffusion, and supervised along Z of the truth; returns the folder of both."""
     place = places["outside"]
     truth, lowres = "sample/sample_truth.tif", "sample/sample_lowres.tif"
     few = {**AENET_TRAINING, "max_epochs": 1, "batch_size": 1}
     presets = {"presets#quick#aenet": few, "preset": "quick", "upsampling": 1}
     d2r = {"volume": truth, "spacing": "[40,10,10]", "output": "srunet/x4.tif", "workdir": "srunet"}
     supervised = {"volume": truth, "output_dir": "srunet/sup", "axes": "['z']", "factor": FACTOR, **few}
-    use = {"volume": lowres, "weights": "srunet/sup/model.pt", "output": "srunet/sup.tif", "ensemble": "true"}
+    use = {"volume": lowres, "weights": "srunet/sup/model.pt", "output": "srunet/sup.tif"}
     side_by_side(
         [
             partial(succeed, "d2r.yaml", {**d2r, **presets, "network": "srunet"}, place.cwd),
@@ -193,7 +193,14 @@ def formats(places, aenet) -> Path:
     common = {"weights": place.folder / "aenet" / "model.pt", **AENET, "gap_range": GAPS}
     network = {name: str(value) for name, value in common.items()}
     jobs: list[dict[str, Any]] = [
-        {"volume": "slices", "spacing": "[40,10,10]", "output": "slices.ome.tif", "tile": 32, "halo": 0},
+        {
+            "volume": "slices",
+            "spacing": "[40,10,10]",
+            "output": "slices.ome.tif",
+            "tile": 32,
+            "halo": 0,
+            "ensemble": "true",
+        },
         {"volume": "in.nii.gz", "output": "out.nii.gz"},  # 6.5, from the voxel size
         {"volume": "plain.tif", "factor": 2.5, "output": "plain_out.tif", "amp": "true"},
     ]
