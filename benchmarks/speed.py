@@ -290,7 +290,7 @@ def file_to_file(network: AENet, folder: Path, sizes: Sizes) -> Row:
 def agreement(sizes: Sizes) -> dict[str, float]:
     """Difference in grey levels of an 8-bit reconstruction x8 with the shipped weights, as the inferer makes it here, from eager fp32."""
     coarse = tissue((sizes.side, sizes.side, 33), seed=0)[..., ::8]
-    network = section("inference.yaml", "network").eval()
+    network = section("inference.yaml", "model").eval()
     slabs = torch.from_numpy(coarse.astype(np.float32)).to(DEVICE)[None, None] / 255
     allowed = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
