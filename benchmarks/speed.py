@@ -197,7 +197,7 @@ def restoration(sizes: Sizes) -> list[Row]:
     evaluations = 8
     network = section("generate.yaml", "network_def", axial_factor=8.0).to(DEVICE).eval()
     restore = RestorationInferer(MeanRevertingSDE(), evaluations=evaluations, amp=AMP)
-    mu = torch.rand(sizes.restored, 1, sizes.side, 8 * (sizes.slices - 1) + 1, device=DEVICE)
+    mu = torch.rand(sizes.restored, 1, sizes.side, lattice.output_size(sizes.slices, 8), device=DEVICE)
     with torch.no_grad():
         work, moved = cost(network, lambda: restore(mu, network))
     took = seconds(lambda: restore(mu, network), sizes.repeats)

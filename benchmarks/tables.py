@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT / "bundle"))
 
 from baselines import misaligned_interpolation  # noqa: E402
 
+from scripts import lattice  # noqa: E402
 from scripts.evaluation import evaluate  # noqa: E402
 from scripts.io import read_volume, write_volume  # noqa: E402
 from scripts.io.whole_file import write_json, write_whole  # noqa: E402
@@ -179,7 +180,7 @@ def misaligned(recipes: Recipes) -> Path:
         truth, lowres = read_volume(recipes.data / "test.ome.tif"), read_volume(recipes.lowres("test"))
         planes = torch.Tensor.as_subclass(lowres, torch.Tensor)
         fine = misaligned_interpolation(planes, recipes.factor)
-        slices = recipes.factor * (lowres.shape[-1] - 1) + 1
+        slices = lattice.output_size(lowres.shape[-1], recipes.factor)
         fine = fine[..., :slices].clamp(planes.min(), planes.max())
         write_volume(MetaTensor(fine).copy_meta_from(truth), output)
     return output

@@ -18,6 +18,7 @@ from scipy import fft
 from scipy.signal.windows import hann
 
 from scripts.errors import InputError
+from scripts.metrics import size_in_words
 
 THRESHOLDS = (0.5, 0.143)
 
@@ -86,11 +87,11 @@ def shell_correlation(volume: np.ndarray, reference: np.ndarray, spacing: Sequen
     volume, reference = np.asarray(volume), np.asarray(reference)
     if volume.shape != reference.shape:
         raise InputError(
-            f"Fourier shell correlation: one volume has {_shape(volume)} voxels, the other {_shape(reference)}: give two on one grid"
+            f"Fourier shell correlation: one volume has {size_in_words(volume)} voxels, the other {size_in_words(reference)}: give two on one grid"
         )
     if volume.ndim != 3 or min(volume.shape) < SMALLEST_SIDE:
         raise InputError(
-            f"Fourier shell correlation needs a volume of at least {SMALLEST_SIDE} voxels a side, this one has {_shape(volume)}"
+            f"Fourier shell correlation needs a volume of at least {SMALLEST_SIDE} voxels a side, this one has {size_in_words(volume)}"
         )
     sizes, steps = volume.shape, np.asarray(spacing, dtype=float)
     a, b = _spectrum(volume), _spectrum(reference)
@@ -105,9 +106,8 @@ def shell_correlation(volume: np.ndarray, reference: np.ndarray, spacing: Sequen
     sums = {name: np.zeros((3, number + 1)) for name, number in shells.items()}
     for i, f in enumerate(fx):  # plane by plane: the largest temporary is a plane
         length = np.sqrt(f**2 + lateral + axial)
-        shell = np.floor(length / width + 0.5 + 1e-6).astype(
-            int
-        )  # what lies between two shells, in one whatever the unit
+        # what lies between two shells, in one whatever the unit
+        shell = np.floor(length / width + 0.5 + 1e-6).astype(int)
         in_cone = fz[None, :] >= math.cos(math.radians(CONE)) * length
         products = [(a[i] * b[i].conj()).real, np.abs(a[i]) ** 2, np.abs(b[i]) ** 2]
         for name, number in shells.items():
@@ -140,7 +140,3 @@ def _spectrum(volume: np.ndarray) -> np.ndarray:
         window = hann(size + 2)[1:-1].astype(np.float32)  # without the zeros at its ends
         tapered *= np.expand_dims(window, [i for i in range(3) if i != axis])
     return fft.rfftn(tapered)
-
-
-def _shape(volume: np.ndarray) -> str:
-    return " x ".join(str(n) for n in volume.shape)

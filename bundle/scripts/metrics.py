@@ -48,12 +48,12 @@ def plane_scores(
     reconstruction, truth = np.asarray(reconstruction), np.asarray(truth)
     if reconstruction.shape != truth.shape:
         raise InputError(
-            f"the reconstruction has {_shape(reconstruction)} voxels and the truth {_shape(truth)}: give a truth on the "
+            f"the reconstruction has {size_in_words(reconstruction)} voxels and the truth {size_in_words(truth)}: give a truth on the "
             "same grid, (slices - 1) * factor + 1 deep"
         )
     if truth.ndim != 3 or min(truth.shape) < SMALLEST_SIDE:
         raise InputError(
-            f"scores need a volume of at least {SMALLEST_SIDE} voxels a side, this one has {_shape(truth)}"
+            f"scores need a volume of at least {SMALLEST_SIDE} voxels a side, this one has {size_in_words(truth)}"
         )
     factor = lattice.check_factor(factor)
     kept = lattice.kept_indices(len(lattice.decimated_indices(truth.shape[2], factor)), factor)
@@ -113,5 +113,6 @@ def _ssim(truth: np.ndarray, image: np.ndarray, data_range: float) -> float:
     )
 
 
-def _shape(volume: np.ndarray) -> str:
+def size_in_words(volume: np.ndarray) -> str:
+    """Sides of a volume for a message, such as "520 x 520 x 46"."""
     return " x ".join(str(n) for n in volume.shape)
