@@ -19,7 +19,7 @@ from scripts.networks.plane_conv import PLANES, PlaneConv, PlaneConvTranspose
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from speed import cost  # noqa: E402
+from speed import cost, parts  # noqa: E402
 
 
 @pytest.mark.parametrize("groups", [1, 4])
@@ -46,6 +46,19 @@ def test_products_with_zero_are_not_counted(folded, plain):
     operations, _ = cost(folded, lambda: folded(torch.rand(1, 3 * PLANES, 16, 16)))
     # torch counts the products with the zeros outside the window, two of twelve
     assert operations == pytest.approx(counter.get_total_flops() * 10 / 12)
+
+
+def test_times_of_stages_are_read_from_the_log():
+    log = (
+        "\rstage I, diffusion prior:  99%|#| 99/100 [01:18<00:00, 80.2step/s]\rstage I, diffusion prior: 100%|#| 100/100 [01:19<00:00, 80.2step/s]\n"
+        "INFO - took 89.5 s: stage I, learn the prior\n"
+        "\rrestoring: 100%|#| 34/34 [00:12<00:00, 2.7batch/s]\nINFO - took 20.0 s: stage II, restore\n"
+    )
+    rows = {row.what: row for row in parts(log, 1000)}
+    assert rows["of that: stage II, restore"].rate == 50 and rows["of that: stage I, learn the prior"].seconds == 89.5
+    steps = rows["steps of stage I, diffusion prior, validated and saved"]
+    assert steps.seconds == 80 and steps.rate == 100 / 80
+    assert len(rows) == 3
 
 
 def test_benchmark_runs_at_toy_size(tmp_path):
