@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,43 +15,31 @@ from bundle_run import environment
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from tables import page  # noqa: E402
+from page import mean_and_spread  # noqa: E402
 
 
-def scores(value: float) -> dict:
-    planes = dict.fromkeys(("xy", "xz", "yz"), value)
-    return {"psnr": planes, "ssim": {plane: value / 100 for plane in planes}}
-
-
-def test_page_rounds_means_down_and_spreads_up():
-    row = {"kind": "self-supervised", "seeds": {"0": {"scores": scores(25.001)}, "1": {"scores": scores(25.118)}}}
-    result = {
-        "machine": "one machine",
-        "data": "test.ome.tif",
-        "sizes": {"seeds": [0, 1], "factor": 8},
-        "baselines": {"aligned linear": scores(24.999)},
-        "tables": {"table 1": {"D2R-AENet": row}},
-    }
-    text = page(result)
-    assert "| aligned linear | interpolation | 24.99 | 24.99 | 24.99 | 0.249 | 0.249 | 0.249 |" in text
-    assert "| D2R-AENet | self-supervised | 25.05 ± 0.06 |" in text
-    assert "one machine" in text and "every 8th slice" in text
+@pytest.mark.parametrize(
+    "values, lower, cell",
+    [([25.001, 25.118], False, "25.05 ± 0.06"), ([24.999], False, "24.99"), ([72.001], True, "72.01")],
+)
+def test_cells_round_to_the_worse_side_and_spreads_up(values, lower, cell):
+    assert mean_and_spread(values, 2, lower) == cell
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory) -> tuple[Path, list[str]]:
     folder = tmp_path_factory.mktemp("tables")
     words = [sys.executable, str(ROOT / "benchmarks" / "tables.py"), "--size", "toy", "--work", str(folder / "work")]
-    words += ["--page", str(folder / "benchmarks.md")]
+    words += ["--page", str(folder / "benchmarks.md"), "--results", str(folder / "tables.json")]
     subprocess.run(words, env=environment(), check=True, capture_output=True, text=True)
     return folder, words
 
 
 def test_every_row_is_trained_and_scored(toy):
     folder, _ = toy
-    result = json.loads((folder / "work" / "tables.json").read_text())
+    result = json.loads((folder / "tables.json").read_text())
     text = (folder / "benchmarks.md").read_text()
-    titles = [*result["baselines"], *(title for table in result["tables"].values() for title in table)]
+    titles = [*result["interpolations"], *(title for table in result["rows"].values() for title in table)]
     for title in (
         "bicubic as published code has it (misaligned)",
         "SRUNet",
@@ -62,13 +51,27 @@ def test_every_row_is_trained_and_scored(toy):
         assert title in titles
     for title in titles:
         assert f"| {title} |" in text
+    assert "| D2R-AENet | copied |" in text and "| D2R-AENet | predicted |" in text
     # AENet begins at interpolation and SRUNet at nothing: the rows are what they say
-    rows = {title: row["seeds"]["0"]["scores"]["psnr"]["xz"] for title, row in result["tables"]["table 1"].items()}
+    rows = {title: row["seeds"]["0"]["scores"]["psnr"]["xz"] for title, row in result["rows"]["table 1"].items()}
     assert rows["Sup-AENet"] > rows["SRUNet"] + 1 and rows["D2R-AENet"] > rows["D2R-SRUNet"] + 1
 
 
 def test_what_is_finished_is_not_done_again(toy):
     folder, words = toy
-    before = {file: file.stat().st_mtime_ns for file in (folder / "work").rglob("*.tif")}
+    shutil.rmtree(folder / "work" / "seed0")  # as on another machine, to which the results alone were taken
+    page = (folder / "benchmarks.md").read_text()
+    (folder / "benchmarks.md").unlink()
     subprocess.run(words, env=environment(), check=True, capture_output=True, text=True)
-    assert {file: file.stat().st_mtime_ns for file in (folder / "work").rglob("*.tif")} == before
+    assert not (folder / "work" / "seed0").exists()
+    assert (folder / "benchmarks.md").read_text() == page
+
+
+def test_results_of_other_sizes_are_not_mixed(toy):
+    folder, words = toy
+    result = json.loads((folder / "tables.json").read_text())
+    result["sizes"]["factor"] = 5
+    other = folder / "other.json"
+    other.write_text(json.dumps(result))
+    run = subprocess.run([*words, "--results", str(other)], env=environment(), capture_output=True, text=True)
+    assert run.returncode == 2 and "holds results with factor 5, not 4" in run.stderr.splitlines()[-1]

@@ -50,14 +50,18 @@ def check_workdir(workdir: str | Path, settings: Mapping[str, Any]) -> None:
                 )
 
 
-def run_stages(config_dir: str | Path, stages: Sequence[Mapping[str, Any]]) -> None:
+def run_stages(config_dir: str | Path, stages: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Run each stage whose result is not there yet.
 
     Args:
         config_dir: folder of the configs.
         stages: mappings with "title", "config" (file name), "result" (the file that shows that the stage is done), "skip"
             (true leaves the stage out) and "options" (overrides by name; those that are None are left at their default).
+
+    Returns:
+        Title of each stage that was run -> seconds that it took.
     """
+    seconds: dict[str, float] = {}
     wanted = [stage for stage in stages if not stage["skip"]]
     for number, stage in enumerate(wanted, 1):
         title = f"{number} of {len(wanted)}: {stage['title']}"
@@ -75,7 +79,9 @@ def run_stages(config_dir: str | Path, stages: Sequence[Mapping[str, Any]]) -> N
         workflow.finalize()
         del workflow
         gc.collect()  # what the stage held on the GPU is the next one's
-        logger.info(f"took {time.monotonic() - begin:.1f} s: {stage['title']}")
+        seconds[stage["title"]] = time.monotonic() - begin
+        logger.info(f"took {seconds[stage['title']]:.1f} s: {stage['title']}")
+    return seconds
 
 
 def choose_preset(presets: Mapping[str, Any], preset: str) -> Mapping[str, Any]:

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page of the documentation that the benchmark's results become."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
+
+from scripts.fourier_shell import THRESHOLDS  # noqa: E402
+from scripts.metrics import MEASURES, PLANES  # noqa: E402
+from scripts.report import rounded_down  # noqa: E402
+
+Seeds = Sequence[Mapping[str, Any]]
+"""The entries of a row, one a seed."""
+
+DIRECTIONS = ("whole", "axial")
+SYMBOLS = {"nanometer": "nm", "micrometer": "µm"}
+
+
+def page(results: Mapping[str, Any]) -> str:
+    """Markdown of all tables.
+
+    Args:
+        results: what ``tables.json`` holds.
+    """
+    sizes, rows = results["sizes"], results["rows"]
+    machines = sorted({entry["machine"] for table in rows.values() for row in table.values() for entry in _seeds(row)})
+    first = rows.get("table 1", {})
+    lines = [
+        "# Benchmarks",
+        "",
+        f"Written by `make benchmark` from `benchmarks/tables.json`: test.ome.tif, every {sizes['factor']}th slice kept; trained on "
+        f"{', '.join(machines)}. What is trained for how long, and the rule by which it was chosen, stands in `benchmarks/tables.yaml`. Where there "
+        f"are several seeds, of {', '.join(map(str, sizes['seeds']))}, a cell is their mean and, behind ±, half their range. Means are rounded to "
+        "the worse side, spreads up.",
+        "",
+        "## Table 1: quality",
+        "",
+        "PSNR in dB and SSIM; higher is better. XY leaves out the slices that coincide with an input slice, XZ and YZ include them.",
+        "",
+        *_score_table({**_interpolations(results), **first}),
+        "",
+        "## Resolution",
+        "",
+        f"By Fourier shell correlation with the truth, in {SYMBOLS.get(results['unit'], results['unit'])}; lower is better. 0.5 is the threshold for a "
+        "comparison with a reference, 0.143 belongs to two independent halves and flatters here. Axial: within 30 degrees of Z. Kept slices "
+        "that are copied agree with the truth exactly and lower all numbers; predicted ones do not. ≤: some seed agrees down to two voxels.",
+        "",
+        *_resolution_table({**_interpolations(results), **first}),
+        "",
+        "## Table 3: the upsampling k of stage II",
+        "",
+        *_score_table(rows.get("table 3", {})),
+        "",
+        "## Training time",
+        "",
+        "Seconds of all stages behind a row, as they were on that machine.",
+        "",
+        *_time_table({**first, **rows.get("table 3", {})}, results["seconds"]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _seeds(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return list(row["seeds"].values())
+
+
+def _interpolations(results: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        title: {"kind": "interpolation", "seeds": {"": entry}} for title, entry in results["interpolations"].items()
+    }
+
+
+def _score_table(rows: Mapping[str, Any]) -> list[str]:
+    head = [f"{measure.upper()} {plane.upper()}" for measure in MEASURES for plane in PLANES]
+
+    def cells(entries: Seeds) -> list[str]:
+        return [
+            mean_and_spread([entry["scores"][measure][plane] for entry in entries], digits)
+            for measure, digits in zip(MEASURES, (2, 3))
+            for plane in PLANES
+        ]
+
+    return _table(head, [(title, row["kind"], _seeds(row)) for title, row in rows.items()], cells)
+
+
+def _resolution_table(rows: Mapping[str, Any]) -> list[str]:
+    head = [f"{direction} at {threshold:g}" for threshold in THRESHOLDS for direction in DIRECTIONS]
+
+    def cells(entries: Seeds) -> list[str]:
+        found = []
+        for threshold in THRESHOLDS:
+            for direction in DIRECTIONS:
+                crossings = [entry["resolution"][direction][f"{threshold:g}"] for entry in entries]
+                sign = "" if all(crossing["crossed"] for crossing in crossings) else "≤ "
+                found.append(sign + mean_and_spread([crossing["length"] for crossing in crossings], 1, lower=True))
+        return found
+
+    listed = []
+    for title, row in rows.items():
+        entries = _seeds(row)
+        listed.append((title, "copied", entries))
+        predicted = [entry["kept slices predicted"] for entry in entries if "kept slices predicted" in entry]
+        if predicted:
+            listed.append((title, "predicted", predicted))
+    return _table(head, listed, cells, "kept slices")
+
+
+def _time_table(rows: Mapping[str, Any], seconds: Mapping[str, Mapping[str, float]]) -> list[str]:
+    listed = []
+    for title, row in rows.items():
+        known = [
+            [seconds[seed][stage] for stage in entry["stages"]]
+            for seed, entry in row["seeds"].items()
+            if all(stage in seconds.get(seed, {}) for stage in entry["stages"])
+        ]
+        if known:
+            listed.append((title, row["kind"], [{"seconds": sum(stages)} for stages in known]))
+    return _table(
+        ["seconds"], listed, lambda entries: [mean_and_spread([e["seconds"] for e in entries], 0, lower=True)]
+    )
+
+
+def _table(
+    head: Sequence[str],
+    rows: Sequence[tuple[str, str, Seeds]],
+    cells: Callable[[Seeds], list[str]],
+    second: str = "kind",
+) -> list[str]:
+    lines = [f"| method | {second} | {' | '.join(head)} |", "|---|---|" + "---:|" * len(head)]
+    lines += [f"| {title} | {kind} | {' | '.join(cells(entries))} |" for title, kind, entries in rows if entries]
+    return lines
+
+
+def mean_and_spread(values: Sequence[float], digits: int, lower: bool = False) -> str:
+    """The mean, rounded to its worse side, and half the range of several values, rounded up.
+
+    Args:
+        values: one a seed.
+        digits: decimals.
+        lower: whether lower values are better.
+    """
+    mean = float(np.mean(values))
+    cell = f"{-rounded_down(-mean, digits) if lower else rounded_down(mean, digits):.{digits}f}"
+    if len(values) > 1 and math.isfinite(mean):
+        cell += f" ± {-rounded_down(-float(np.ptp(values)) / 2, digits):.{digits}f}"
+    return cell

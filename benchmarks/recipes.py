@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What has to run for each row of the benchmark's tables, as stages of the bundle's own configs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Stage = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table.
+
+    Attributes:
+        title: of the method.
+        kind: supervised or self-supervised.
+        stages: what runs, in order, until ``volume`` is there.
+        volume: the reconstruction of the test volume.
+        predicted: the same with its kept slices predicted too, where the method can; then it has a last stage of its own.
+    """
+
+    title: str
+    kind: str
+    stages: list[Stage] = field(repr=False)
+    volume: Path
+    predicted: Path | None = None
+
+
+class Recipes:
+    """The rows of one seed; what several of them need is made once.
+
+    Args:
+        work: folder of all results.
+        data: folder with ``train.ome.tif`` and ``test.ome.tif``, isotropic.
+        sizes: a section of ``tables.yaml``.
+        seed: of all draws.
+    """
+
+    def __init__(self, work: Path, data: Path, sizes: Mapping[str, Any], seed: int) -> None:
+        self.work, self.data, self.sizes, self.seed = work, data, sizes, seed
+        self.factor = sizes["factor"]
+        self.folder = work / f"seed{seed}"
+        self.begin = [self._decimate("train"), self._decimate("test")]
+
+    def table_1(self) -> Iterator[Row]:
+        """Supervised and self-supervised networks."""
+        truth, coarse = self.data / "train.ome.tif", self.lowres("train")
+        for network, title in (("srunet", "SRUNet"), ("aenet", "Sup-AENet")):
+            yield self._network(title, "supervised", network, [], truth, self.folder / "supervised", ["z"])
+        title = "AENet at k = 1 (no diffusion)"
+        yield self._network(title, "self-supervised", "aenet", [], coarse, self.folder / "k1")
+        folder = self.folder / f"k{self.factor}"
+        first, pseudo = self._pseudo(coarse, self.factor, folder)
+        volume = folder / "prior_on_test" / "pseudo_hr.tif"
+        options = {**first[1]["options"], "volume": str(self.lowres("test")), "output_dir": str(volume.parent)}
+        alone = self._stage("the prior alone on test", "generate.yaml", volume, options)
+        yield Row("the diffusion prior alone", "self-supervised", [*self.begin, first[0], alone], volume)
+        for network, title in (("srunet", "D2R-SRUNet"), ("aenet", "D2R-AENet")):
+            yield self._network(title, "self-supervised", network, first, pseudo, folder)
+        title = "D2R-AENet, self-ensemble"
+        yield self._network(title, "self-supervised", "aenet", first, pseudo, folder, ensemble=True)
+        folder = self.folder / "own"
+        first, pseudo = self._pseudo(self.lowres("test"), self.factor, folder)
+        title = "D2R-AENet, trained on the test volume's own slices"
+        yield self._network(title, "self-supervised", "aenet", first, pseudo, folder)
+
+    def table_3(self) -> Iterator[Row]:
+        """The upsampling k of stage II."""
+        for upsampling in self.sizes["upsamplings"]:
+            folder = self.folder / f"k{upsampling}"
+            first, pseudo = self._pseudo(self.lowres("train"), upsampling, folder)
+            yield self._network(f"k = {upsampling}", "self-supervised", "aenet", first, pseudo, folder)
+
+    def lowres(self, name: str) -> Path:
+        """Every factor-th slice of a volume."""
+        return self.work / f"{name}_lowres.tif"
+
+    def _decimate(self, name: str) -> Stage:
+        options = {"volume": self.data / f"{name}.ome.tif", "factor": self.factor, "output": self.lowres(name)}
+        return self._stage(f"decimate {name}", "decimate.yaml", self.lowres(name), options)
+
+    def _pseudo(self, volume: Path, upsampling: int, folder: Path) -> tuple[list[Stage], Path]:
+        """Stages I and II on a coarse volume; none for an upsampling of 1."""
+        if upsampling == 1:
+            return [], volume
+        prior, pseudo = folder / "prior" / "model_diffusion.pt", folder / "pseudo" / "pseudo_hr.tif"
+        common = {"volume": volume, "factor": self.factor, "upsampling": upsampling, "seed": self.seed}
+        network = self.sizes["prior_network"]
+        train = {**self.sizes["prior"], **network, **common, "output_dir": prior.parent}
+        restore = {**self.sizes["generate"], **network, **common, "weights": prior, "output_dir": pseudo.parent}
+        return [
+            self._stage(f"train the prior of {folder.name}", "train_diffusion.yaml", prior, train),
+            self._stage(f"pseudo-HR volume of {folder.name}", "generate.yaml", pseudo, restore),
+        ], pseudo
+
+    def _network(
+        self,
+        title: str,
+        kind: str,
+        network: str,
+        first: Sequence[Stage],
+        volume: Path,
+        folder: Path,
+        axes: Sequence[str] = ("x", "y"),
+        **use: Any,
+    ) -> Row:
+        """Stage III on a volume, and its use on the test volume."""
+        weights = folder / network / "model.pt"
+        size = {"network": network, **(self.sizes["aenet_network"] if network == "aenet" else {"factor": self.factor})}
+        train = {**self.sizes[network], **size, "volume": volume, "axes": list(axes), "val_gap": self.factor}
+        train.update(output_dir=weights.parent, seed=self.seed)
+        stages = [
+            *self.begin,
+            *first,
+            self._stage(f"train {network} of {folder.name}", "train.yaml", weights, train),
+        ]
+        options = {"volume": self.lowres("test"), "factor": self.factor, "weights": weights, **size, **use}
+        output = folder / "-".join([network, *use, "test.tif"])
+        stages.append(
+            self._stage(f"{folder.name}: {output.stem}", "inference.yaml", output, {**options, "output": output})
+        )
+        predicted = None
+        if network == "aenet":
+            predicted = output.with_name(output.name.replace("test.tif", "predicted-test.tif"))
+            options.update(output=predicted, kept_slices="predicted")
+            stages.append(self._stage(f"{folder.name}: {predicted.stem}", "inference.yaml", predicted, options))
+        return Row(title, kind, stages, output, predicted)
+
+    @staticmethod
+    def _stage(title: str, config: str, result: Path, options: Mapping[str, Any]) -> Stage:
+        plain = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+        return {"title": title, "config": config, "result": str(result), "skip": False, "options": plain}
