@@ -27,8 +27,9 @@ demo: $(VENV)/installed ## make a sample volume, reconstruct it x8 with the ship
 	$(BUNDLE_RUN) --config_file configs/evaluate.yaml --reconstruction ../demo/sample_x8.tif \
 		--truth ../demo/sample_truth.tif --factor 8 --output_dir ../demo
 
+# A process a core, each with one thread: most of the time goes to starting commands. The tests of a file share what its fixtures make.
 test: $(VENV)/installed-test ## run the test suite; PYTEST_ARGS="-k lattice" runs a part of it
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(VENV)/bin/python -m pytest tests $(PYTEST_ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/python -m pytest tests --numprocesses auto --dist loadfile $(PYTEST_ARGS)
 
 check: $(VENV)/installed-dev ## run black, isort, flake8 and mypy
 	$(VENV)/bin/python -m black --check --line-length 120 $(CHECKED)

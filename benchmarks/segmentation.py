@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from monai.inferers import sliding_window_inference
 from monai.networks.nets import UNet
 from monai.transforms import Compose, RandFlipd, RandRotate90d, RandSpatialCropd
@@ -90,6 +91,9 @@ class MembraneNetwork(nn.Module):
         low: grey level that becomes 0.
         high: grey level that becomes 1.
     """
+
+    low: torch.Tensor
+    high: torch.Tensor
 
     def __init__(self, channels: Sequence[int], low: float = 0.0, high: float = 1.0) -> None:
         super().__init__()
@@ -254,7 +258,7 @@ def segment(probability: np.ndarray, choice: Mapping[str, Any], spacing: Sequenc
 
 
 def score(found: Segmentation, reference: Segmentation) -> dict[str, float]:
-    """"membrane_iou" and the scores of :func:`scripts.segmentation_scores.cell_scores`, where the reference is known."""
+    """Compare where the reference is known: "membrane_iou" and what :func:`scripts.segmentation_scores.cell_scores` returns."""
     known = reference.cells != 0
     return {
         "membrane_iou": membrane_iou(found.membranes[known], reference.membranes[known]),
@@ -331,16 +335,14 @@ class MembraneBenchmark:
         settings = {**asdict(self.training), **asdict(self.grid), "seed": self.seed}
         document = _made(path, settings)
         if document is None:
-            probability = membranes(
-                self.network, self._truth[..., : self._half], self.training.patch_size, self.device
-            )
+            probability = membranes(self.network, self._truth[..., : self._half], self.training.patch_size, self.device)
             choice = choose(probability, self._neurons[..., : self._half], self._spacing, self.grid)
             document = {"settings": settings, "choice": choice}
             write_json(path, document)
         return document["choice"]
 
     @cached_property
-    def _truth(self) -> torch.Tensor:
+    def _truth(self) -> MetaTensor:
         return read_volume(self.truth)
 
     @cached_property
@@ -363,10 +365,10 @@ class MembraneBenchmark:
     @cached_property
     def _spacing(self) -> list[float]:
         """Voxel size (x, y, z) in nanometres."""
-        unit = self._truth.meta["unit"]  # type: ignore[attr-defined]
+        unit = self._truth.meta["unit"]
         if unit not in _NANOMETERS:
             raise InputError(f"{self.truth}: no voxel size, and seeds are apart by nanometres; write it into the file")
-        return [side * _NANOMETERS[unit] for side in lattice.voxel_size(self._truth.affine.numpy())]  # type: ignore[attr-defined]
+        return [side * _NANOMETERS[unit] for side in lattice.voxel_size(self._truth.affine.numpy())]
 
     @cached_property
     def _reference(self) -> Segmentation:
@@ -395,7 +397,7 @@ def _logits(
     network.eval()
     grey = torch.Tensor.as_subclass(volume, torch.Tensor)[None].float()
     with torch.inference_mode():
-        logits = sliding_window_inference(
+        logits: Any = sliding_window_inference(
             grey,
             patch_size,
             sw_batch_size=4,

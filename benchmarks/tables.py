@@ -67,9 +67,16 @@ class Results:
                         "give another file by --results, or the sizes that it was made with in tables.yaml"
                     )
 
-    def row(self, table: str, title: str) -> dict[str, Any]:
-        """Seed -> scores of a row."""
-        return self.content["rows"].setdefault(table, {}).setdefault(title, {"seeds": {}})
+    def has(self, table: str, title: str, seed: int) -> bool:
+        """Whether a row is there."""
+        return str(seed) in self.content["rows"].get(table, {}).get(title, {}).get("seeds", {})
+
+    def add(self, table: str, row: Row, seed: int, entry: Mapping[str, Any], seconds: Mapping[str, float]) -> None:
+        """Take in the scores of a row and the seconds of what was trained for it, and write the file."""
+        rows = self.content["rows"].setdefault(table, {})
+        rows.setdefault(row.title, {"kind": row.kind, "seeds": {}})["seeds"][str(seed)] = entry
+        self.content["seconds"].setdefault(str(seed), {}).update(seconds)
+        self.write()
 
     def write(self) -> None:
         """Bring the file up to date."""
@@ -159,14 +166,10 @@ def measure(work: Path, data: Path, sizes: Mapping[str, Any], results: Results, 
     for seed in sizes["seeds"]:
         for table, row in rows(Recipes(work, data, sizes, seed)):
             name = f"{table}, {row.title}, seed {seed}"
-            seeds = results.row(table, row.title)["seeds"]
-            if str(seed) in seeds or not re.search(wanted, name):
+            if results.has(table, row.title, seed) or not re.search(wanted, name):
                 continue
             begin = time.monotonic()
-            results.row(table, row.title)["kind"] = row.kind
-            seeds[str(seed)], seconds = score_row(row, truth, sizes["factor"])
-            results.content["seconds"].setdefault(str(seed), {}).update(seconds)
-            results.write()
+            results.add(table, row, seed, *score_row(row, truth, sizes["factor"]))
             print(f"{name}: {time.monotonic() - begin:.0f} s", flush=True)
 
 
