@@ -33,13 +33,17 @@ def page(results: Mapping[str, Any]) -> str:
     sizes, rows = results["sizes"], results["rows"]
     machines = sorted({entry["machine"] for table in rows.values() for row in table.values() for entry in _seeds(row)})
     first = rows.get("table 1", {})
+    spread = (
+        f" Where there are several of the seeds {', '.join(map(str, sizes['seeds']))}, a cell is their mean and, behind ±, half their range."
+        if len(sizes["seeds"]) > 1
+        else ""
+    )
     lines = [
         "# Benchmarks",
         "",
         f"Written by `make benchmark` from `benchmarks/tables.json`: test.ome.tif, every {sizes['factor']}th slice kept; trained on "
-        f"{', '.join(machines)}. What is trained for how long, and the rule by which it was chosen, stands in `benchmarks/tables.yaml`. Where there "
-        f"are several seeds, of {', '.join(map(str, sizes['seeds']))}, a cell is their mean and, behind ±, half their range. Means are rounded to "
-        "the worse side, spreads up.",
+        f"{', '.join(machines)}. What is trained for how long, and the rule by which it was chosen, stands in `benchmarks/tables.yaml`."
+        f"{spread} Means are rounded to the worse side, spreads up.",
         "",
         "## Table 1: quality",
         "",

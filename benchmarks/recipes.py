@@ -50,7 +50,7 @@ class Recipes:
         """Supervised and self-supervised networks."""
         truth, coarse = self.data / "train.ome.tif", self.lowres("train")
         for network, title in (("srunet", "SRUNet"), ("aenet", "Sup-AENet")):
-            yield self._network(title, "supervised", network, [], truth, self.folder / "supervised", ["z"])
+            yield self._network(title, "supervised", network, [], truth, self.folder / "supervised", axes=["z"])
         title = "AENet at k = 1 (no diffusion)"
         yield self._network(title, "self-supervised", "aenet", [], coarse, self.folder / "k1")
         folder = self.folder / f"k{self.factor}"
@@ -61,12 +61,13 @@ class Recipes:
         yield Row("the diffusion prior alone", "self-supervised", [*self.begin, first[0], alone], volume)
         for network, title in (("srunet", "D2R-SRUNet"), ("aenet", "D2R-AENet")):
             yield self._network(title, "self-supervised", network, first, pseudo, folder)
-        title = "D2R-AENet, self-ensemble"
-        yield self._network(title, "self-supervised", "aenet", first, pseudo, folder, ensemble=True)
-        folder = self.folder / "own"
-        first, pseudo = self._pseudo(self.lowres("test"), self.factor, folder)
-        title = "D2R-AENet, trained on the test volume's own slices"
-        yield self._network(title, "self-supervised", "aenet", first, pseudo, folder)
+        yield self._taught("D2R-AENet, self-trained", first, pseudo, coarse, folder)
+        yield self._taught("D2R-AENet, self-trained, self-ensemble", first, pseudo, coarse, folder, ensemble=True)
+        title = "AENet at k = 1 (no diffusion), self-trained"
+        yield self._taught(title, [], coarse, coarse, self.folder / "k1")
+        folder, own = self.folder / "own", self.lowres("test")
+        first, pseudo = self._pseudo(own, self.factor, folder)
+        yield self._taught("D2R-AENet, self-trained on the test volume's own slices", first, pseudo, own, folder)
 
     def table_3(self) -> Iterator[Row]:
         """The upsampling k of stage II."""
@@ -98,37 +99,46 @@ class Recipes:
         ], pseudo
 
     def _network(
-        self,
-        title: str,
-        kind: str,
-        network: str,
-        first: Sequence[Stage],
-        volume: Path,
-        folder: Path,
-        axes: Sequence[str] = ("x", "y"),
-        **use: Any,
+        self, title: str, kind: str, network: str, first: Sequence[Stage], volume: Path, folder: Path, **options: Any
     ) -> Row:
-        """Stage III on a volume, and its use on the test volume."""
+        """Stage III on a volume."""
+        return self._row(title, kind, network, [*first, self._train(network, volume, folder, **options)])
+
+    def _taught(self, title: str, first: Sequence[Stage], volume: Path, coarse: Path, folder: Path, **use: Any) -> Row:
+        """AENet trained on what the AENet of the folder, its teacher, makes of the coarse volume."""
+        teacher = self._train("aenet", volume, folder)
+        made = folder / "taught" / "reconstruction.tif"
+        options = {"volume": coarse, "factor": self.factor, "weights": teacher["result"], **self._size("aenet")}
+        teach = self._stage(f"{folder.name}: by the teacher", "inference.yaml", made, {**options, "output": made})
+        train = self._train("aenet", made, made.parent, reconstruction_factor=self.factor)
+        return self._row(title, "self-supervised", "aenet", [*first, teacher, teach, train], **use)
+
+    def _train(self, network: str, volume: Path, folder: Path, **options: Any) -> Stage:
         weights = folder / network / "model.pt"
-        size = {"network": network, **(self.sizes["aenet_network"] if network == "aenet" else {"factor": self.factor})}
-        train = {**self.sizes[network], **size, "volume": volume, "axes": list(axes), "val_gap": self.factor}
+        train = {**self.sizes[network], **self._size(network), "volume": volume, "val_gap": self.factor, **options}
         train.update(output_dir=weights.parent, seed=self.seed)
-        stages = [
-            *self.begin,
-            *first,
-            self._stage(f"train {network} of {folder.name}", "train.yaml", weights, train),
-        ]
-        options = {"volume": self.lowres("test"), "factor": self.factor, "weights": weights, **size, **use}
+        return self._stage(f"train {network} of {folder.relative_to(self.folder)}", "train.yaml", weights, train)
+
+    def _row(self, title: str, kind: str, network: str, learn: Sequence[Stage], **use: Any) -> Row:
+        """The use of what the last of some stages has trained."""
+        weights = Path(learn[-1]["result"])
+        folder = weights.parents[1]
+        options = {"volume": self.lowres("test"), "factor": self.factor, "weights": weights}
+        options.update(self._size(network), **use)
         output = folder / "-".join([network, *use, "test.tif"])
-        stages.append(
-            self._stage(f"{folder.name}: {output.stem}", "inference.yaml", output, {**options, "output": output})
-        )
+        uses = [{"output": output}]
         predicted = None
         if network == "aenet":
             predicted = output.with_name(output.name.replace("test.tif", "predicted-test.tif"))
-            options.update(output=predicted, kept_slices="predicted")
-            stages.append(self._stage(f"{folder.name}: {predicted.stem}", "inference.yaml", predicted, options))
-        return Row(title, kind, stages, output, predicted)
+            uses.append({"output": predicted, "kept_slices": "predicted"})
+        stages = [
+            self._stage(f"{folder.name}: {each['output'].stem}", "inference.yaml", each["output"], {**options, **each})
+            for each in uses
+        ]
+        return Row(title, kind, [*self.begin, *learn, *stages], output, predicted)
+
+    def _size(self, network: str) -> dict[str, Any]:
+        return {"network": network, **(self.sizes["aenet_network"] if network == "aenet" else {"factor": self.factor})}
 
     @staticmethod
     def _stage(title: str, config: str, result: Path, options: Mapping[str, Any]) -> Stage:

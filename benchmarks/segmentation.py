@@ -55,11 +55,11 @@ class Training:
     """How the U-Net is made.
 
     Attributes:
-        channels: of its levels; each level halves the resolution.
+        channels: of MONAI's ``UNet``, two or more. Its first stride is 1, each further one 2.
         steps: of the optimizer.
         batch_size: patches a step.
         patch_size: voxels (x, y, z) of a patch and of a window of inference, x and y alike (patches are turned); multiples of
-            2 ** (levels - 1).
+            2 ** (number of channels - 2).
         learning_rate: the largest of a one-cycle schedule of Adam.
     """
 
@@ -97,9 +97,10 @@ class MembraneNetwork(nn.Module):
 
     def __init__(self, channels: Sequence[int], low: float = 0.0, high: float = 1.0) -> None:
         super().__init__()
+        # MONAI's first level would begin with half the resolution, and boundaries are two voxels thick.
+        strides = [1] + [2] * (len(channels) - 2)
         # Batch norm: at inference a fixed map, whatever else a window shows.
-        strides = [2] * (len(channels) - 1)
-        self.unet = UNet(3, 1, 1, channels, strides, num_res_units=2, norm="BATCH")
+        self.unet = UNet(3, 1, 1, channels, strides, num_res_units=1, norm="BATCH")
         self.register_buffer("low", torch.tensor(float(low)))
         self.register_buffer("high", torch.tensor(float(high)))
 
@@ -254,7 +255,8 @@ def choose(probability: np.ndarray, neurons: np.ndarray, spacing: Sequence[float
 def segment(probability: np.ndarray, choice: Mapping[str, Any], spacing: Sequence[float]) -> Segmentation:
     """Membranes and cells by what :func:`choose` chose; ``spacing`` (x, y, z) in nanometres."""
     cells = cells_from_membranes(probability, choice["threshold"], choice["seed_distance"], spacing)
-    return Segmentation(probability > choice["threshold"], cells)
+    # Where all is membrane there is one cell: as a reference, label 0 would say that nothing is known.
+    return Segmentation(probability > choice["threshold"], np.maximum(cells, 1))
 
 
 def score(found: Segmentation, reference: Segmentation) -> dict[str, float]:

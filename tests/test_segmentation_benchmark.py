@@ -120,6 +120,17 @@ def test_the_second_half_teaches_nothing(folder, truth_scores, tmp_path):
     assert found.scores(tmp_path / "truth.ome.tif", tmp_path / "scores.json")[EXPERTS] != truth_scores[EXPERTS]
 
 
+def test_a_network_that_finds_nothing_is_scored(folder, tmp_path):
+    """As at toy size: membrane everywhere, or nowhere."""
+    grey, neurons = folder / "truth.ome.tif", folder / "neurons.ome.tif"
+    for threshold in (0.0, 1.0):
+        settings = {**SETTINGS, "steps": 1, "thresholds": [threshold]}
+        work = tmp_path / str(threshold)
+        found = MembraneBenchmark(work, grey, neurons, settings, seed=0).scores(grey, work / "scores.json")
+        assert found[TRUTH] == pytest.approx(PERFECT)
+        assert found[EXPERTS]["splits"] == pytest.approx(0) and found[EXPERTS]["merges"] > 1
+
+
 def test_seeds_differ(folder, truth_scores, tmp_path):
     files = folder / "truth.ome.tif", folder / "neurons.ome.tif"
     settings = {**SETTINGS, "steps": 1}

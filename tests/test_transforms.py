@@ -16,6 +16,7 @@ from scripts.errors import InputError
 from scripts.transforms.axial_decimate import AxialDecimate, AxialDecimated, axial_decimate
 from scripts.transforms.axial_interpolate import AxialInterpolate, AxialInterpolated, axial_interpolate
 from scripts.transforms.hold_out import HoldOut, HoldOutd
+from scripts.transforms.match_noise import MatchNoise
 from scripts.transforms.rand_sequences import RandSequences, RandSequencesd
 from scripts.transforms.rand_slice_patches import RandSlicePatches, RandSlicePatchesd
 from scripts.transforms.scale_intensity import (
@@ -536,3 +537,29 @@ def test_patches_of_a_batch_stack():
     items = RandSequences((16, 16), (2, 3), 2, num_samples=20).set_random_state(0)(random_volume(30, 13, 9))
     assert {item["image"].shape for item in items} == {(1, 13, 9, 4)}
     assert {item["label"].shape for item in items} == {(2, 13, 9)}
+
+
+# ------------------------------------------------------------------------------------------------------------ noise
+
+
+@pytest.mark.parametrize("factor", [4, 2.5])
+def test_new_slices_get_the_noise_of_the_kept_ones(factor):
+    generator = torch.Generator().manual_seed(0)
+    slices = lattice.output_size(9, factor)
+    smooth = torch.sin(torch.arange(64) / 9)[:, None, None] * torch.cos(torch.arange(slices) / 20)
+    volume = smooth.expand(64, 64, slices)[None].clone()
+    kept = lattice.kept_indices(9, factor)
+    volume[..., kept] += 0.05 * torch.randn(1, 64, 64, len(kept), generator=generator)
+    new = [j for j in range(slices) if j not in kept]
+    found = MatchNoise(factor)(volume)
+    assert torch.equal(found[..., kept], volume[..., kept])
+    noise = found[..., new] - volume[..., new]
+    assert noise.std().item() == pytest.approx(0.05, rel=0.05) and abs(noise.mean().item()) < 0.002
+    assert np.corrcoef(noise[0, ..., :2].reshape(-1, 2).T)[0, 1] == pytest.approx(0, abs=0.05)  # each has its own
+    assert torch.equal(MatchNoise(factor)(volume), found) and not torch.equal(MatchNoise(factor, seed=1)(volume), found)
+
+
+def test_new_slices_rougher_than_the_kept_ones_are_left_as_they_are():
+    volume = torch.rand(1, 16, 16, 9)
+    volume[..., ::4] = 0.5
+    assert torch.equal(MatchNoise(4)(volume), volume)

@@ -140,7 +140,6 @@ def tell_stages(
     preset: str,
     stages: Sequence[Mapping[str, Any]],
     config_dir: str | Path,
-    upsampling: float,
     device: torch.device,
     spacing: Sequence[float] | None = None,
     factor: float | None = None,
@@ -151,8 +150,8 @@ def tell_stages(
 
     Args:
         volume, output, workdir, preset, spacing, factor, overwrite: the options.
-        stages, config_dir: see :func:`scripts.pipeline.run_stages`; each config has a section ``cost``.
-        upsampling: k.
+        stages, config_dir: see :func:`scripts.pipeline.run_stages`; each config has a section ``cost``, and each stage "finer", how many
+            times finer Z is in the volume that it reads than in the input.
         device: of the run.
 
     Raises:
@@ -174,9 +173,7 @@ def tell_stages(
         if Path(stage["result"]).is_file():
             page.line(title, f"{stage['title']}: done before ({stage['result']})")
             continue
-        # what does not exist yet has the grid of the volume, refined by stage II
-        pseudo = stage["options"]["volume"] != volume
-        cost, network = _cost_of(stage, config_dir, _refined(header, upsampling) if pseudo else header)
+        cost, network = _cost_of(stage, config_dir, _refined(header, stage["finer"]))
         costs.append(cost)
         page.line(title, f"{stage['title']}: {network}; {cost.work}; {about(cost.seconds)}")
     total = Cost(

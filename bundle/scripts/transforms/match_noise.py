@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gives the new slices of a reconstruction the noise of the kept ones, so that a network can learn from it as from a recorded volume."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Transform
+
+from scripts import lattice
+
+_GAIN = 20  # of white noise by the Laplacian: the sum of its squared coefficients, 4 * 4 + 4 * 1
+
+
+class MatchNoise(Transform):
+    """Add white noise to the new slices of a reconstruction until they are as rough as the slices that the microscope recorded.
+
+    A reconstruction's new slices are smooth and its kept ones noisy. A network that learns from its XZ and YZ planes would meet rows of both
+    kinds there and planes of noise alone in use. Self-training (Noisy Student, Xie et al. 2020, arXiv 1911.04252) takes noise for what it needs.
+
+    Roughness is the variance of a plane's Laplacian, which white noise of variance v raises by 20 v. One v serves the whole volume.
+
+    Args:
+        factor: of the reconstruction; tells which slices are kept.
+        seed: of the noise.
+    """
+
+    def __init__(self, factor: float, seed: int = 0) -> None:
+        self.factor = lattice.check_factor(factor)
+        self.seed = seed
+
+    def __call__(self, volume: torch.Tensor) -> torch.Tensor:
+        """(1, X, Y, Z) in any scale -> the same with noise, on the same device. Kept slices are as they were."""
+        slices = volume.shape[-1]
+        kept = set(lattice.kept_indices(len(lattice.decimated_indices(slices, self.factor)), self.factor))
+        new = [j for j in range(slices) if j not in kept]
+        planes = torch.Tensor.as_subclass(volume, torch.Tensor).clone()
+        excess = (_roughness(planes, sorted(kept)) - _roughness(planes, new)) / _GAIN
+        deviation = max(excess, 0.0) ** 0.5
+        generator = torch.Generator(planes.device).manual_seed(self.seed)
+        for j in new:
+            planes[..., j] += deviation * torch.randn(planes.shape[:-1], generator=generator, device=planes.device)
+        return MetaTensor(planes).copy_meta_from(volume) if isinstance(volume, MetaTensor) else planes
+
+
+def _roughness(volume: torch.Tensor, indices: list[int]) -> float:
+    """Mean variance of the Laplacian of some XY slices, away from their borders."""
+    variances = []
+    for j in indices:
+        plane = volume[0, :, :, j]
+        sides = plane[:-2, 1:-1] + plane[2:, 1:-1] + plane[1:-1, :-2] + plane[1:-1, 2:]
+        variances.append((4 * plane[1:-1, 1:-1] - sides).var())
+    return float(torch.stack(variances).mean())
+
+
+class MatchNoised(MapTransform):
+    """Dictionary form of :class:`MatchNoise`."""
+
+    def __init__(self, keys: KeysCollection, factor: float, seed: int = 0, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.match_noise = MatchNoise(factor, seed)
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = self.match_noise(result[key])
+        return result
