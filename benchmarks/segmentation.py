@@ -167,7 +167,7 @@ def train_membranes(
     labels = neurons[..., :half]
     if any(side < patch for side, patch in zip((*grey.shape[1:3], half - held), training.patch_size)):
         raise InputError(
-            f"patch_size {list(training.patch_size)}: larger than the {(*grey.shape[1:3], half - held)} voxels to train on; choose smaller patches"
+            f"patch_size {list(training.patch_size)}: larger than the {(*grey.shape[1:3], half - held)} voxels to train on; choose smaller ones"
         )
     target = torch.from_numpy(experts(labels).membranes[None].astype(np.float32))
     known = torch.from_numpy(~ndimage.binary_dilation(labels == 0, np.ones((3, 3, 3)))[None].astype(bool))

@@ -134,11 +134,12 @@ def scored(places, reconstructed) -> Both:
 
 @pytest.fixture(scope="module")
 def whole(places, sample) -> Both:
-    """All of D2R; without diffusion when started elsewhere. The factor comes from the voxel size."""
+    """All of D2R, self-trained; with neither diffusion nor self-training when started elsewhere. The factor comes from the voxel size."""
     sizes = {
         "prior": PRIOR_TRAINING,
         "prior_network": PRIOR_NETWORK,
         "generate": {"evaluations": 2, "batch_size": 32},
+        "teacher": {**AENET_TRAINING, "max_epochs": 1},
         "aenet": {**AENET_TRAINING, "depths": 1},
         "aenet_network": AENET,
     }
@@ -146,7 +147,7 @@ def whole(places, sample) -> Both:
     def options(name, place):
         files = {"volume": place.path("sample/sample_lowres.tif"), "output": place.path("d2r/out.tif")}
         preset = {"workdir": place.path("work"), "preset": "quick", "presets#quick": sizes}
-        return {**files, **preset, **({"upsampling": 1} if name == "outside" else {})}
+        return {**files, **preset, **({"upsampling": 1} if name == "outside" else {"self_training": True})}
 
     return in_both(places, "d2r.yaml", options)
 
@@ -529,8 +530,11 @@ def test_d2r(places, whole):
             check_training(work / "prior", "model_diffusion.pt", steps=4, epochs=2)
             assert settings(work / "pseudo")["evaluations"] == 2
             assert tiff_stack(work / "pseudo" / "pseudo_hr.tif")[0].shape == SIZE
-            assert found["volume"] == "pseudo_hr.tif"
-            assert stages == [("1", "4"), ("2", "4"), ("3", "4"), ("4", "4")]
+            check_training(work / "teacher", "model.pt", steps=2, epochs=1)
+            assert settings(work / "teacher")["volume"] == "pseudo_hr.tif"
+            check_copies(volume, tiff_stack(work / "teacher" / "reconstruction.tif")[0], FACTOR)
+            assert (found["volume"], found["reconstruction_factor"]) == ("reconstruction.tif", FACTOR)
+            assert stages == [(str(number), "6") for number in range(1, 7)]
         else:  # no diffusion: trained on the input itself
             assert sorted(path.name for path in work.iterdir()) == ["aenet", "run.json"]
             assert found["volume"] == "sample_lowres.tif"

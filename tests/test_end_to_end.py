@@ -24,10 +24,19 @@ SIZES: dict[str, Any] = {
     },
     "prior_network": {"width": 12, "encoder_blocks": [1, 1], "middle_blocks": 1, "decoder_blocks": [1, 1]},
     "generate": {"evaluations": 4, "batch_size": 16},
-    "aenet": {
-        "max_epochs": 5,
+    "teacher": {
+        "max_epochs": 2,
         "epoch_length": 50,
-        "val_interval": 5,
+        "val_interval": 2,
+        "batch_size": 8,
+        "patch_size": [48, 48],
+        "learning_rate": 0.002,
+        "ema#momentum": 0.03,
+    },
+    "aenet": {
+        "max_epochs": 4,
+        "epoch_length": 50,
+        "val_interval": 4,
         "batch_size": 8,
         "patch_size": [48, 48],
         "learning_rate": 0.002,
@@ -45,7 +54,7 @@ def test_d2r_beats_interpolation(tmp_path):
     output = tmp_path / "reconstruction.tif"
     options = {"volume": lowres, "output": output, "workdir": tmp_path / "work"}
     options = {**options, "gap_range": "[3,5]", "presets#standard": SIZES}
-    succeed("d2r.yaml", options, threads=2)
+    succeed("d2r.yaml", options)
 
     scores = tmp_path / "scores"
     succeed("evaluate.yaml", {"reconstruction": output, "truth": truth, "factor": FACTOR, "output_dir": scores})

@@ -149,7 +149,7 @@ def test_stages_one_by_one(page):
 
 def test_d2r_tells_what_is_done_before(page, folder):
     quick = {"prior": PRIOR_TRAINING, "prior_network": PRIOR_NETWORK, "generate": {"evaluations": 2}}
-    presets = {"quick": {**quick, "aenet": AENET_TRAINING, "aenet_network": AENET}}
+    presets = {"quick": {**quick, "teacher": AENET_TRAINING, "aenet": AENET_TRAINING, "aenet_network": AENET}}
     options = {"output": "out.tif", "workdir": "W", "preset": "quick", "presets": presets, "factor": 2}
     told = page("d2r", **options)
     assert "W: nothing there yet" in told and "done before" not in told
@@ -162,6 +162,10 @@ def test_d2r_tells_what_is_done_before(page, folder):
     (folder / "W" / "run.json").unlink()
     assert "1 of 4 stage I, learn the prior: done before (W/prior/model_diffusion.pt)" in page("d2r", **options)
     assert "1 of 2 stage III" in page("d2r", **options, upsampling=1)
+    told = page("d2r", **options, self_training=True, upsampling=1)
+    assert (
+        "1 of 4 stage III, train the teacher" in told and "4 steps of 2" in told.split("3 of 4 ")[1].split("4 of 4 ")[0]
+    )
     told = page("d2r", **options, network="srunet")
     assert "SRUNet with 2,408,257 parameters" in told.split("3 of 4 ")[1].split("4 of 4 ")[0]
     assert "SRUNet at factor 2.5" in refusal("d2r", **{**options, "factor": 2.5}, network="srunet")

@@ -196,11 +196,13 @@ def test_d2r_goes_on_from_what_is_finished(sample, tmp_path):
         "prior": PRIOR_TRAINING,
         "prior_network": PRIOR_NETWORK,
         "generate": {"evaluations": 2, "batch_size": 32},
+        "teacher": AENET_TRAINING,
         "aenet": {**AENET_TRAINING, "max_epochs": EPOCHS},
         "aenet_network": AENET,
     }
     work, output = tmp_path / "work", tmp_path / "out.tif"
     options = {"volume": sample / "sample_lowres.tif", "output": output, "workdir": work, "presets#standard": sizes}
+    options["self_training"] = False
 
     stopped = interrupt("d2r.yaml", options, (work / "aenet" / "checkpoint.pt").exists, signal.SIGINT)
     assert stopped.last_line == "interrupted; run the same command again to go on"

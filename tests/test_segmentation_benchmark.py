@@ -175,7 +175,7 @@ def test_wrong_input(folder, tmp_path):
     write(tmp_path / "neurons.ome.tif", labels[1:], "uint16")
     with pytest.raises(InputError, match="give the labels of that volume"):
         benchmark(tmp_path).network
-    with pytest.raises(InputError, match="choose smaller patches"):
+    with pytest.raises(InputError, match="choose smaller ones"):
         benchmark(folder, "other", patch_size=[16, 16, 16]).network
     write(tmp_path / "truth.ome.tif", grey, unit="pixel")
     write(tmp_path / "neurons.ome.tif", labels, "uint16")
