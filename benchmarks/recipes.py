@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+SHIPPED = "the shipped weights"
 Stage = dict[str, Any]
 
 
@@ -21,6 +22,7 @@ class Row:
         stages: what runs, in order, until ``volume`` is there.
         volume: the reconstruction of the test volume.
         predicted: the same with its kept slices predicted too, where the method can; then it has a last stage of its own.
+        pictured: whether its best and its worst part are drawn.
     """
 
     title: str
@@ -28,6 +30,7 @@ class Row:
     stages: list[Stage] = field(repr=False)
     volume: Path
     predicted: Path | None = None
+    pictured: bool = False
 
 
 class Recipes:
@@ -65,6 +68,16 @@ class Recipes:
         yield self._taught("D2R-AENet, self-trained, self-ensemble", first, pseudo, coarse, folder, ensemble=True)
         title = "AENet at k = 1 (no diffusion), self-trained"
         yield self._taught(title, [], coarse, coarse, self.folder / "k1")
+        if self.seed == self.sizes["seeds"][0]:
+            volume = self.folder / "shipped" / "test.tif"
+            options = {"volume": self.lowres("test"), "factor": self.factor, "output": volume}
+            use = self._stage(f"{SHIPPED} on test", "inference.yaml", volume, options)
+            options = {**options, "output": volume.with_name("predicted-test.tif"), "kept_slices": "predicted"}
+            predict = self._stage(
+                "the shipped weights on test, predicted", "inference.yaml", options["output"], options
+            )
+            stages = [*self.begin, use, predict]
+            yield Row(SHIPPED, "self-supervised", stages, volume, options["output"], True)
         folder, own = self.folder / "own", self.lowres("test")
         first, pseudo = self._pseudo(own, self.factor, folder)
         yield self._taught("D2R-AENet, self-trained on the test volume's own slices", first, pseudo, own, folder)
@@ -126,7 +139,7 @@ class Recipes:
         options = {"volume": self.lowres("test"), "factor": self.factor, "weights": weights}
         options.update(self._size(network), **use)
         output = folder / "-".join([network, *use, "test.tif"])
-        uses = [{"output": output}]
+        uses: list[dict[str, Any]] = [{"output": output}]
         predicted = None
         if network == "aenet":
             predicted = output.with_name(output.name.replace("test.tif", "predicted-test.tif"))

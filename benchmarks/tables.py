@@ -12,10 +12,11 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from monai.data import MetaTensor
@@ -24,17 +25,21 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "bundle"))
 
 from baselines import misaligned_interpolation  # noqa: E402
+from cases import draw_best_and_worst  # noqa: E402
 from page import page  # noqa: E402
 from recipes import Recipes, Row  # noqa: E402
+from segmentation import MembraneBenchmark  # noqa: E402
 
 from scripts import lattice  # noqa: E402
 from scripts.errors import InputError  # noqa: E402
 from scripts.evaluation import evaluate  # noqa: E402
-from scripts.io import read_volume, write_volume  # noqa: E402
+from scripts.io import read_header, read_volume, write_volume  # noqa: E402
 from scripts.io.whole_file import write_json, write_whole  # noqa: E402
-from scripts.phantom import write_sample  # noqa: E402
+from scripts.phantom import tissue, write_sample  # noqa: E402
 from scripts.pipeline import run_stages  # noqa: E402
+from scripts.segmentation_scores import cells_from_membranes  # noqa: E402
 from scripts.settings import machine  # noqa: E402
+from scripts.transforms.axial_interpolate import axial_interpolate  # noqa: E402
 
 CONFIGS = ROOT / "bundle" / "configs"
 LEARNING = ("train_diffusion.yaml", "generate.yaml", "train.yaml")
@@ -104,7 +109,28 @@ def misaligned(work: Path, lowres: Path, truth: Path, factor: int) -> Path:
     return output
 
 
-def score_interpolations(recipes: Recipes, truth: Path, results: Results) -> None:
+def segmentations(data: Path, sizes: Mapping[str, Any], slices: int, folder: Path) -> list[MembraneBenchmark]:
+    """Table 2's networks, one a seed.
+
+    Args:
+        data: folder with ``test.ome.tif`` and ``test_neurons.ome.tif``.
+        sizes: a section of ``tables.yaml``.
+        slices: of a reconstruction.
+        folder: of the weights, which are trained when there are none.
+    """
+    settings = sizes["segmentation"]
+    files = data / "test.ome.tif", data / "test_neurons.ome.tif"
+    return [MembraneBenchmark(folder, *files, settings["network"], seed, slices) for seed in settings["seeds"]]
+
+
+def cells_of(volume: Path, networks: Sequence[MembraneBenchmark], folder: Path) -> dict[str, Any]:
+    """Seed of the network -> scores of the membranes and cells in a volume, which are kept in a folder."""
+    return {str(each.seed): each.scores(volume, folder / f"membranes_seed{each.seed}.json") for each in networks}
+
+
+def score_interpolations(
+    recipes: Recipes, truth: Path, networks: Sequence[MembraneBenchmark], results: Results
+) -> None:
     """The rows that nothing is trained for."""
     run_stages(CONFIGS, recipes.begin)
     coarse = recipes.lowres("test")
@@ -118,11 +144,22 @@ def score_interpolations(recipes: Recipes, truth: Path, results: Results) -> Non
         title: {"scores": document["scores"][name], "resolution": document[RESOLUTION][name]}
         for name, title in titles.items()
     }
+    linear = recipes.work / "aligned_linear.tif"
+    if not linear.is_file():
+        lowres, fine = read_volume(coarse), read_volume(truth)
+        planes = axial_interpolate(torch.Tensor.as_subclass(lowres, torch.Tensor), recipes.factor, "linear")
+        write_volume(MetaTensor(planes.round()).copy_meta_from(fine), linear)
+    results.content["interpolations"]["aligned linear"]["segmentation"] = cells_of(
+        linear, networks, linear.with_suffix("")
+    )
+    results.content["truth"] = {"segmentation": cells_of(truth, networks, recipes.work / "truth")}
     results.content["unit"] = document[RESOLUTION]["unit"]
     results.write()
 
 
-def score_row(row: Row, truth: Path, factor: int) -> tuple[dict[str, Any], dict[str, float]]:
+def score_row(
+    row: Row, truth: Path, factor: int, networks: Sequence[MembraneBenchmark]
+) -> tuple[dict[str, Any], dict[str, float]]:
     """Train what a row needs and score it; returns the entry of the row and the seconds of what was trained for it now."""
     seconds = run_stages(CONFIGS, row.stages)
     document = scores_of(row.volume, truth, factor)
@@ -130,6 +167,7 @@ def score_row(row: Row, truth: Path, factor: int) -> tuple[dict[str, Any], dict[
         "scores": document["scores"]["result"],
         "gain": document["gain over the better interpolation"],
         "resolution": document[RESOLUTION]["result"],
+        "segmentation": cells_of(row.volume, networks, row.volume.with_suffix("")),
         "stages": [stage["title"] for stage in row.stages if stage["config"] in LEARNING],
         "machine": machine(),
     }
@@ -150,35 +188,52 @@ def rows(recipes: Recipes) -> Iterator[tuple[str, Row]]:
         yield "table 3", row
 
 
-def measure(work: Path, data: Path, sizes: Mapping[str, Any], results: Results, wanted: str) -> None:
+def measure(work: Path, data: Path, sizes: Mapping[str, Any], results: Results, wanted: str, figures: Path) -> None:
     """Train and score the rows that are not in the results yet.
 
     Args:
         work: weights and volumes go here.
-        data: folder with ``train.ome.tif`` and ``test.ome.tif``, isotropic.
+        data: folder with ``train.ome.tif``, ``test.ome.tif`` and ``test_neurons.ome.tif``, isotropic.
         sizes: a section of ``tables.yaml``.
         results: takes the scores.
         wanted: regular expression; a row is run if it is found in "table, title, seed N".
+        figures: folder of the pictures of the page.
     """
     truth = data / "test.ome.tif"
+    slices = lattice.output_size(
+        len(lattice.decimated_indices(read_header(truth).shape[2], sizes["factor"])), sizes["factor"]
+    )
+    networks = segmentations(data, sizes, slices, results.path.parent / "membranes")
     if not results.content["interpolations"]:
-        score_interpolations(Recipes(work, data, sizes, sizes["seeds"][0]), truth, results)
+        score_interpolations(Recipes(work, data, sizes, sizes["seeds"][0]), truth, networks, results)
     for seed in sizes["seeds"]:
         for table, row in rows(Recipes(work, data, sizes, seed)):
             name = f"{table}, {row.title}, seed {seed}"
             if results.has(table, row.title, seed) or not re.search(wanted, name):
                 continue
             begin = time.monotonic()
-            results.add(table, row, seed, *score_row(row, truth, sizes["factor"]))
+            entry, seconds = score_row(row, truth, sizes["factor"], networks)
+            if row.pictured:
+                draw_best_and_worst(row.volume, truth, sizes["factor"], figures)
+            results.add(table, row, seed, entry, seconds)
             print(f"{name}: {time.monotonic() - begin:.0f} s", flush=True)
 
 
 def make_toy_data(folder: Path, factor: int) -> Path:
-    """Two phantoms in the place of FIB-25."""
+    """Two phantoms in the place of FIB-25, with the cells of one."""
     for name, seed in (("train", 0), ("test", 1)):
         if not (folder / f"{name}.ome.tif").is_file():
             truth, _ = write_sample(folder / name, (64, 64, 16 * factor + 1), factor, seed)
             write_volume(read_volume(truth), folder / f"{name}.ome.tif")
+    labels = folder / "test_neurons.ome.tif"
+    if not labels.is_file():
+        volume = read_volume(folder / "test.ome.tif")
+        # the phantom has no labels: what is bright stands for cells
+        grey = tissue((64, 64, 16 * factor + 1), seed, noise=0).astype(np.float32)
+        cells = cells_from_membranes(-grey, -105, 20, lattice.voxel_size(volume.affine.numpy()))
+        neurons = MetaTensor(torch.from_numpy(cells[None].astype(np.float32))).copy_meta_from(volume)
+        neurons.meta["dtype"] = "uint16"
+        write_volume(neurons, labels)
     return folder
 
 
@@ -187,7 +242,9 @@ def main() -> None:
     sections = yaml.safe_load((Path(__file__).parent / "tables.yaml").read_text(encoding="utf-8"))
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--size", choices=sections, default="paper", help="a section of tables.yaml; toy needs no data")
-    parser.add_argument("--data", type=Path, help="folder with train.ome.tif and test.ome.tif, isotropic")
+    parser.add_argument(
+        "--data", type=Path, help="folder with train.ome.tif, test.ome.tif and test_neurons.ome.tif, isotropic"
+    )
     parser.add_argument(
         "--work", type=Path, default=ROOT / "runs" / "tables", help="weights, volumes and scores go here"
     )
@@ -212,7 +269,7 @@ def main() -> None:
     except InputError as error:
         parser.error(str(error))
     arguments.work.mkdir(parents=True, exist_ok=True)
-    measure(arguments.work, arguments.data.resolve(), sizes, results, arguments.rows)
+    measure(arguments.work, arguments.data.resolve(), sizes, results, arguments.rows, arguments.page.parent)
     text = page(results.content)
     write_whole(arguments.page, lambda partial: partial.write_text(text, encoding="utf-8"))
     print(f"wrote {arguments.results} and {arguments.page}")

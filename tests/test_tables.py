@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from bundle_run import environment
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -20,7 +22,12 @@ from page import mean_and_spread  # noqa: E402
 
 @pytest.mark.parametrize(
     "values, lower, cell",
-    [([25.001, 25.118], False, "25.05 ± 0.06"), ([24.999], False, "24.99"), ([72.001], True, "72.01")],
+    [
+        ([25.001, 25.118], False, "25.05 ± 0.06"),
+        ([24.999], False, "24.99"),
+        ([72.001], True, "72.01"),
+        ([0.0], True, "0.00"),
+    ],
 )
 def test_cells_round_to_the_worse_side_and_spreads_up(values, lower, cell):
     assert mean_and_spread(values, 2, lower) == cell
@@ -46,12 +53,19 @@ def test_every_row_is_trained_and_scored(toy):
         "Sup-AENet",
         "D2R-SRUNet",
         "D2R-AENet",
+        "D2R-AENet, self-trained",
+        "the shipped weights",
         "k = 2",
     ):
         assert title in titles
     for title in titles:
         assert f"| {title} |" in text
+    assert "| the truth |  | 1.000 | 0.000 | 0.00 | 0.00 | 0.00 |" in text  # against its own segmentation
     assert "| D2R-AENet | copied |" in text and "| D2R-AENet | predicted |" in text
+    for picture in re.findall(r"\((benchmarks_\w+\.png)\)", text):
+        with Image.open(folder / picture) as image:
+            assert min(image.size) > 300
+    assert "benchmarks_worst.png" in text
     # AENet begins at interpolation and SRUNet at nothing: the rows are what they say
     rows = {title: row["seeds"]["0"]["scores"]["psnr"]["xz"] for title, row in result["rows"]["table 1"].items()}
     assert rows["Sup-AENet"] > rows["SRUNet"] + 1 and rows["D2R-AENet"] > rows["D2R-SRUNet"] + 1
