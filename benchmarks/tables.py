@@ -12,7 +12,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,15 @@ class Results:
         rows = self.content["rows"].setdefault(table, {})
         rows.setdefault(row.title, {"kind": row.kind, "seeds": {}})["seeds"][str(seed)] = entry
         self.content["seconds"].setdefault(str(seed), {}).update(seconds)
+        self.write()
+
+    def arrange(self, order: Iterable[tuple[str, Row]]) -> None:
+        """Put the rows in an order, whenever each was run."""
+        there = self.content["rows"]
+        self.content["rows"] = {}
+        for table, row in order:
+            if row.title in there.get(table, {}):
+                self.content["rows"].setdefault(table, {})[row.title] = there[table][row.title]
         self.write()
 
     def write(self) -> None:
@@ -217,6 +226,7 @@ def measure(work: Path, data: Path, sizes: Mapping[str, Any], results: Results, 
                 draw_best_and_worst(row.volume, truth, sizes["factor"], figures)
             results.add(table, row, seed, entry, seconds)
             print(f"{name}: {time.monotonic() - begin:.0f} s", flush=True)
+    results.arrange(rows(Recipes(work, data, sizes, sizes["seeds"][0])))
 
 
 def make_toy_data(folder: Path, factor: int) -> Path:

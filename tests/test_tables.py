@@ -26,7 +26,7 @@ from page import mean_and_spread  # noqa: E402
         ([25.001, 25.118], False, "25.05 ± 0.06"),
         ([24.999], False, "24.99"),
         ([72.001], True, "72.01"),
-        ([0.0], True, "0.00"),
+        ([0.0, 0.0], True, "0.00 ± 0.00"),
     ],
 )
 def test_cells_round_to_the_worse_side_and_spreads_up(values, lower, cell):
