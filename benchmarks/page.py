@@ -68,7 +68,7 @@ def page(results: Mapping[str, Any]) -> str:
         "## Table 2: membranes and cells",
         "",
         "A small U-Net, trained on the experts' cells in the first half of the true volume, finds membranes in the second half of each "
-        f"reconstruction; a watershed makes cells of them. Seeds of the U-Net: {len(sizes['segmentation']['seeds'])}, for each of which threshold "
+        f"reconstruction; a watershed makes cells of them. Seeds of the U-Net: {len(sizes['segmentation']['seeds'])}, which the spread is of too; for each, threshold "
         "and seed distance were chosen on the true first half by the adapted Rand error. IoU: higher is better; it is at that threshold, not at its own best. "
         "Adapted Rand error and variation of information (splits + merges, bits): lower is better.",
         "",
