@@ -73,9 +73,7 @@ class Recipes:
             options = {"volume": self.lowres("test"), "factor": self.factor, "output": volume}
             use = self._stage(f"{SHIPPED} on test", "inference.yaml", volume, options)
             options = {**options, "output": volume.with_name("predicted-test.tif"), "kept_slices": "predicted"}
-            predict = self._stage(
-                "the shipped weights on test, predicted", "inference.yaml", options["output"], options
-            )
+            predict = self._stage(f"{SHIPPED} on test, predicted", "inference.yaml", options["output"], options)
             stages = [*self.begin, use, predict]
             yield Row(SHIPPED, "self-supervised", stages, volume, options["output"], True)
         folder, own = self.folder / "own", self.lowres("test")

@@ -68,9 +68,8 @@ def plane_scores(
             true, image = _slice(truth, axis, j), _slice(reconstruction, axis, j)
             return _psnr(true, image, data_range), _ssim(true, image, data_range)
 
-        with ThreadPoolExecutor(
-            os.cpu_count()
-        ) as pool:  # the filters of SSIM, which take nearly all of the time, run side by side
+        # SSIM's filters take nearly all of the time, and run side by side in threads.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
             psnr, ssim = zip(*pool.map(score, indices))
         scores["psnr"][plane] = float(np.mean([p for p in psnr if math.isfinite(p)] or math.inf))
         scores["ssim"][plane] = float(np.mean(ssim))

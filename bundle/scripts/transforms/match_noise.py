@@ -18,8 +18,9 @@ _GAIN = 20  # of white noise by the Laplacian: the sum of its squared coefficien
 class MatchNoise(Transform):
     """Add white noise to the new slices of a reconstruction until they are as rough as the slices that the microscope recorded.
 
-    A reconstruction's new slices are smooth and its kept ones noisy. A network that learns from its XZ and YZ planes would meet rows of both
-    kinds there and planes of noise alone in use. Self-training (Noisy Student, Xie et al. 2020, arXiv 1911.04252) takes noise for what it needs.
+    A reconstruction's new slices are smooth and its kept ones noisy. A network that learns from its XZ and YZ planes would meet a noisy row
+    among smooth ones there, but planes that are noisy all over in use. Training on one's own results with noise added is the Noisy Student of
+    Xie et al. (2020, arXiv 1911.04252).
 
     Roughness is the variance of a plane's Laplacian, which white noise of variance v raises by 20 v. One v serves the whole volume.
 
