@@ -18,13 +18,12 @@ from recipes import SHIPPED  # noqa: E402
 
 from scripts.fourier_shell import THRESHOLDS  # noqa: E402
 from scripts.metrics import MEASURES, PLANES  # noqa: E402
-from scripts.report import rounded_down  # noqa: E402
+from scripts.report import SYMBOLS, rounded_down  # noqa: E402
 
 Seeds = Sequence[Mapping[str, Any]]
 """The entries of a row, one a seed."""
 
 DIRECTIONS = ("whole", "axial")
-SYMBOLS = {"nanometer": "nm", "micrometer": "µm"}
 
 
 def page(results: Mapping[str, Any]) -> str:

@@ -70,12 +70,8 @@ class Recipes:
         yield self._taught(title, [], coarse, coarse, self.folder / "k1")
         if self.seed == self.sizes["seeds"][0]:
             volume = self.folder / "shipped" / "test.tif"
-            options = {"volume": self.lowres("test"), "factor": self.factor, "output": volume}
-            use = self._stage(f"{SHIPPED} on test", "inference.yaml", volume, options)
-            options = {**options, "output": volume.with_name("predicted-test.tif"), "kept_slices": "predicted"}
-            predict = self._stage(f"{SHIPPED} on test, predicted", "inference.yaml", options["output"], options)
-            stages = [*self.begin, use, predict]
-            yield Row(SHIPPED, "self-supervised", stages, volume, options["output"], True)
+            stages, predicted = self._reconstruct(volume, {})
+            yield Row(SHIPPED, "self-supervised", [*self.begin, *stages], volume, predicted, True)
         folder, own = self.folder / "own", self.lowres("test")
         first, pseudo = self._pseudo(own, self.factor, folder)
         yield self._taught("D2R-AENet, self-trained on the test volume's own slices", first, pseudo, own, folder)
@@ -134,19 +130,28 @@ class Recipes:
         """The use of what the last of some stages has trained."""
         weights = Path(learn[-1]["result"])
         folder = weights.parents[1]
-        options = {"volume": self.lowres("test"), "factor": self.factor, "weights": weights}
-        options.update(self._size(network), **use)
         output = folder / "-".join([network, *use, "test.tif"])
+        options = {"weights": weights, **self._size(network), **use}
+        stages, predicted = self._reconstruct(output, options, predict=network == "aenet")
+        return Row(title, kind, [*self.begin, *learn, *stages], output, predicted)
+
+    def _reconstruct(
+        self, output: Path, options: Mapping[str, Any], predict: bool = True
+    ) -> tuple[list[Stage], Path | None]:
+        """The test volume with copied kept slices and, if asked for, with predicted ones; returns the file of these too."""
         uses: list[dict[str, Any]] = [{"output": output}]
         predicted = None
-        if network == "aenet":
+        if predict:
             predicted = output.with_name(output.name.replace("test.tif", "predicted-test.tif"))
             uses.append({"output": predicted, "kept_slices": "predicted"})
+        common = {"volume": self.lowres("test"), "factor": self.factor, **options}
         stages = [
-            self._stage(f"{folder.name}: {each['output'].stem}", "inference.yaml", each["output"], {**options, **each})
-            for each in uses
+            self._stage(
+                f"{output.parent.name}: {use['output'].stem}", "inference.yaml", use["output"], {**common, **use}
+            )
+            for use in uses
         ]
-        return Row(title, kind, [*self.begin, *learn, *stages], output, predicted)
+        return stages, predicted
 
     def _size(self, network: str) -> dict[str, Any]:
         return {"network": network, **(self.sizes["aenet_network"] if network == "aenet" else {"factor": self.factor})}

@@ -311,7 +311,7 @@ class MembraneBenchmark:
         Raises:
             InputError: if a file cannot be read, is on another grid, or was made with other settings.
         """
-        settings = {**asdict(self.training), **asdict(self.grid), "seed": self.seed, "slices": self.slices}
+        settings = {**self._settings, "slices": self.slices}
         document = _made(output, settings)
         if document is None:
             found = self._segmentation(volume)
@@ -334,14 +334,18 @@ class MembraneBenchmark:
     def choice(self) -> dict[str, Any]:
         """What :func:`choose` chose on the truth's first half, which is all the network is shown for it."""
         path = self.work / f"choice_seed{self.seed}.json"
-        settings = {**asdict(self.training), **asdict(self.grid), "seed": self.seed}
-        document = _made(path, settings)
+        document = _made(path, self._settings)
         if document is None:
             probability = membranes(self.network, self._truth[..., : self._half], self.training.patch_size, self.device)
             choice = choose(probability, self._neurons[..., : self._half], self._spacing, self.grid)
-            document = {"settings": settings, "choice": choice}
+            document = {"settings": self._settings, "choice": choice}
             write_json(path, document)
         return document["choice"]
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """What the network and the choice belong to."""
+        return {**asdict(self.training), **asdict(self.grid), "seed": self.seed}
 
     @cached_property
     def _truth(self) -> MetaTensor:

@@ -12,7 +12,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,15 +106,11 @@ def scores_of(volume: Path, truth: Path, factor: int) -> dict[str, Any]:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def misaligned(work: Path, lowres: Path, truth: Path, factor: int) -> Path:
-    """The test volume by the bicubic interpolation that published code uses, which is shifted."""
-    output = work / "misaligned_bicubic.tif"
+def interpolated(output: Path, lowres: Path, truth: Path, interpolate: Callable[[torch.Tensor], torch.Tensor]) -> Path:
+    """Write the coarse volume, interpolated along Z, on the grid of the truth, unless it is there."""
     if not output.is_file():
-        coarse = read_volume(lowres)
-        planes = torch.Tensor.as_subclass(coarse, torch.Tensor)
-        fine = misaligned_interpolation(planes, factor)
-        fine = fine[..., : lattice.output_size(coarse.shape[-1], factor)].clamp(planes.min(), planes.max())
-        write_volume(MetaTensor(fine).copy_meta_from(read_volume(truth)), output)
+        planes = interpolate(torch.Tensor.as_subclass(read_volume(lowres), torch.Tensor))
+        write_volume(MetaTensor(planes).copy_meta_from(read_volume(truth)), output)
     return output
 
 
@@ -142,8 +138,18 @@ def score_interpolations(
 ) -> None:
     """The rows that nothing is trained for."""
     run_stages(CONFIGS, recipes.begin)
-    coarse = recipes.lowres("test")
-    document = scores_of(misaligned(recipes.work, coarse, truth, recipes.factor), truth, recipes.factor)
+    coarse, factor = recipes.lowres("test"), recipes.factor
+
+    def misaligned(planes: torch.Tensor) -> torch.Tensor:
+        fine = misaligned_interpolation(planes, factor)[..., : lattice.output_size(planes.shape[-1], factor)]
+        return fine.clamp(planes.min(), planes.max())
+
+    def linear(planes: torch.Tensor) -> torch.Tensor:
+        return axial_interpolate(planes, factor, "linear").round()
+
+    document = scores_of(
+        interpolated(recipes.work / "misaligned_bicubic.tif", coarse, truth, misaligned), truth, factor
+    )
     titles = {
         "result": "bicubic as published code has it (misaligned)",
         "linear": "aligned linear",
@@ -153,13 +159,9 @@ def score_interpolations(
         title: {"scores": document["scores"][name], "resolution": document[RESOLUTION][name]}
         for name, title in titles.items()
     }
-    linear = recipes.work / "aligned_linear.tif"
-    if not linear.is_file():
-        lowres, fine = read_volume(coarse), read_volume(truth)
-        planes = axial_interpolate(torch.Tensor.as_subclass(lowres, torch.Tensor), recipes.factor, "linear")
-        write_volume(MetaTensor(planes.round()).copy_meta_from(fine), linear)
+    volume = interpolated(recipes.work / "aligned_linear.tif", coarse, truth, linear)
     results.content["interpolations"]["aligned linear"]["segmentation"] = cells_of(
-        linear, networks, linear.with_suffix("")
+        volume, networks, volume.with_suffix("")
     )
     results.content["truth"] = {"segmentation": cells_of(truth, networks, recipes.work / "truth")}
     results.content["unit"] = document[RESOLUTION]["unit"]
@@ -209,9 +211,7 @@ def measure(work: Path, data: Path, sizes: Mapping[str, Any], results: Results, 
         figures: folder of the pictures of the page.
     """
     truth = data / "test.ome.tif"
-    slices = lattice.output_size(
-        len(lattice.decimated_indices(read_header(truth).shape[2], sizes["factor"])), sizes["factor"]
-    )
+    slices = lattice.covered_size(read_header(truth).shape[2], sizes["factor"])
     networks = segmentations(data, sizes, slices, results.path.parent / "membranes")
     if not results.content["interpolations"]:
         score_interpolations(Recipes(work, data, sizes, sizes["seeds"][0]), truth, networks, results)
@@ -273,7 +273,7 @@ def main() -> None:
     if arguments.size == "toy":
         arguments.data = make_toy_data(arguments.work / "data", sizes["factor"])
     elif arguments.data is None:
-        parser.error("--data: name the folder with train.ome.tif and test.ome.tif")
+        parser.error("--data: name the folder with train.ome.tif, test.ome.tif and test_neurons.ome.tif")
     try:
         results = Results(arguments.results, sizes)
     except InputError as error:

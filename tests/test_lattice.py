@@ -200,3 +200,12 @@ def test_tile_that_is_all_margin_is_refused():
     with pytest.raises(InputError, match="--tile 128: .* at least 160, or a smaller --halo"):
         lattice.tiles((0, 520), 520, 128, 64, 32)
     assert lattice.tiles((0, 100), 100, 128, 64, 32) == [(0, 100, 0, 100)]  # one tile needs no margin
+
+
+@pytest.mark.parametrize(
+    "size, factor, covered, kept", [(25, 8, 25, 4), (30, 8, 25, 4), (11, 2.5, 11, 3), (12, 2.5, 11, 3)]
+)
+def test_fine_axis_and_the_slices_kept_of_it(size, factor, covered, kept):
+    assert lattice.covered_size(size, factor) == covered
+    found = lattice.kept_among(size, factor)
+    assert len(found) == kept and all((index / factor).is_integer() for index in found)

@@ -45,8 +45,7 @@ def evaluate(
     if not factor.is_integer():
         raise InputError(f"--factor {factor:g}: scores need a whole factor, for the truth has no slices in between")
     result, reference = read_volume(reconstruction), read_volume(truth)
-    slices = len(lattice.decimated_indices(reference.shape[-1], factor))
-    true = _array(reference)[..., : lattice.output_size(slices, factor)]
+    true = _array(reference)[..., : lattice.covered_size(reference.shape[-1], factor)]
     lowres = axial_decimate(torch.from_numpy(true), factor)
     dtype = str(reference.meta["dtype"])
     volumes = {mode: _as_stored(axial_interpolate(lowres, factor, mode), lowres, dtype) for mode in ("linear", "cubic")}

@@ -107,6 +107,16 @@ def decimated_indices(size: int, factor: float) -> list[int]:
     return [round(i * factor) for i in range(math.floor((size - 1) / factor + _TOLERANCE) + 1)]
 
 
+def covered_size(size: int, factor: float) -> int:
+    """Voxels of a fine axis of ``size`` voxels up to the last one that its decimation keeps: what a reconstruction of that can cover."""
+    return output_size(len(decimated_indices(size, factor)), factor)
+
+
+def kept_among(size: int, factor: float) -> list[int]:
+    """Indices of a fine axis of ``size`` voxels that coincide with an original slice, see :func:`kept_indices`."""
+    return kept_indices(len(decimated_indices(size, factor)), factor)
+
+
 def window(interval: int, slices: int) -> list[int]:
     """Indices of the four slices around the gap after slice ``interval``; beyond the ends the edge slice is repeated."""
     first = interval - (WINDOW // 2 - 1)

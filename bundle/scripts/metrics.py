@@ -58,7 +58,7 @@ def plane_scores(
             f"scores need a volume of at least {SMALLEST_SIDE} voxels a side, this one has {size_in_words(truth)}"
         )
     factor = lattice.check_factor(factor)
-    kept = lattice.kept_indices(len(lattice.decimated_indices(truth.shape[2], factor)), factor)
+    kept = lattice.kept_among(truth.shape[2], factor)
 
     scores: dict[str, dict] = {"psnr": {}, "ssim": {}, "slices_scored": {}}
     for plane, axis in PLANES.items():

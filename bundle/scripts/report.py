@@ -20,7 +20,7 @@ from scripts.fourier_shell import CONE, THRESHOLDS, Curve
 from scripts.io.whole_file import write_whole
 from scripts.metrics import MEASURES, PLANES
 
-_SYMBOLS = {"micrometer": "µm", "nanometer": "nm", "millimeter": "mm", "pixel": "px"}
+SYMBOLS = {"micrometer": "µm", "nanometer": "nm", "millimeter": "mm", "pixel": "px"}
 _LARGER = {"nanometer": "micrometer", "micrometer": "millimeter"}
 _DPI = 150
 _COLUMN = 3.3  # inches, the width of one picture
@@ -60,7 +60,7 @@ def resolution_table(rows: Mapping[str, Mapping[str, Curve]], unit: str = "pixel
     Returns:
         The table and a few lines that say what its numbers are; no newline at the end.
     """
-    symbol = _SYMBOLS.get(unit, unit)
+    symbol = SYMBOLS.get(unit, unit)
     columns = [(threshold, direction) for threshold in THRESHOLDS for direction in ("whole", "axial")]
     header = [f"FSC, {symbol}"] + [f"{direction} {threshold:g}" for threshold, direction in columns]
     body = []
@@ -236,7 +236,7 @@ def draw_correlations(path: str | os.PathLike, rows: Mapping[str, Mapping[str, C
     Raises:
         InputError: if the file cannot be written.
     """
-    symbol = _SYMBOLS.get(unit, unit)
+    symbol = SYMBOLS.get(unit, unit)
     figure = Figure(figsize=(2.4 * _COLUMN, 1.5 * _COLUMN), dpi=_DPI, layout="constrained")
     ax = figure.subplots()
     styles = {"whole": "-", "axial": "--"}
@@ -321,7 +321,7 @@ def _scale_bar(ax: Axes, part: _Part, unit: str) -> None:
     left, top = part[0] + 0.04 * width, part[3] - 0.05 * height
     bar = Rectangle((left, top - 0.02 * height), length, 0.02 * height, facecolor="white", edgecolor="black", lw=0.6)
     ax.add_patch(bar)
-    label = ax.text(left + length / 2, top - 0.035 * height, f"{value:g} {_SYMBOLS.get(unit, unit)}")
+    label = ax.text(left + length / 2, top - 0.035 * height, f"{value:g} {SYMBOLS.get(unit, unit)}")
     label.set(color="white", ha="center", va="bottom", fontsize=10, fontweight="bold")
     label.set_bbox({"facecolor": "black", "alpha": 0.45, "pad": 1.5, "edgecolor": "none"})
 

@@ -36,10 +36,10 @@ class MatchNoise(Transform):
     def __call__(self, volume: torch.Tensor) -> torch.Tensor:
         """(1, X, Y, Z) in any scale -> the same with noise, on the same device. Kept slices are as they were."""
         slices = volume.shape[-1]
-        kept = set(lattice.kept_indices(len(lattice.decimated_indices(slices, self.factor)), self.factor))
-        new = [j for j in range(slices) if j not in kept]
+        kept = lattice.kept_among(slices, self.factor)
+        new = sorted(set(range(slices)) - set(kept))
         planes = torch.Tensor.as_subclass(volume, torch.Tensor).clone()
-        excess = (_roughness(planes, sorted(kept)) - _roughness(planes, new)) / _GAIN
+        excess = (_roughness(planes, kept) - _roughness(planes, new)) / _GAIN
         deviation = max(excess, 0.0) ** 0.5
         generator = torch.Generator(planes.device).manual_seed(self.seed)
         for j in new:
