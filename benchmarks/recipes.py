@@ -51,13 +51,13 @@ class Recipes:
 
     def table_1(self) -> Iterator[Row]:
         """Supervised and self-supervised networks."""
-        truth, coarse = self.data / "train.ome.tif", self.lowres("train")
+        truth, coarse = {"volume": self.data / "train.ome.tif", "axes": ["z"]}, {"volume": self.lowres("train")}
         for network, title in (("srunet", "SRUNet"), ("aenet", "Sup-AENet")):
-            yield self._network(title, "supervised", network, [], truth, self.folder / "supervised", axes=["z"])
+            yield self._network(title, "supervised", network, [], truth, self.folder / "supervised")
         title = "AENet at k = 1 (no diffusion)"
         yield self._network(title, "self-supervised", "aenet", [], coarse, self.folder / "k1")
         folder = self.folder / f"k{self.factor}"
-        first, pseudo = self._pseudo(coarse, self.factor, folder)
+        first, pseudo = self._pseudo(coarse["volume"], self.factor, folder)
         volume = folder / "prior_on_test" / "pseudo_hr.tif"
         options = {**first[1]["options"], "volume": str(self.lowres("test")), "output_dir": str(volume.parent)}
         alone = self._stage("the prior alone on test", "generate.yaml", volume, options)
@@ -72,8 +72,8 @@ class Recipes:
             volume = self.folder / "shipped" / "test.tif"
             stages, predicted = self._reconstruct(volume, {})
             yield Row(SHIPPED, "self-supervised", [*self.begin, *stages], volume, predicted, True)
-        folder, own = self.folder / "own", self.lowres("test")
-        first, pseudo = self._pseudo(own, self.factor, folder)
+        folder, own = self.folder / "own", {"volume": self.lowres("test")}
+        first, pseudo = self._pseudo(own["volume"], self.factor, folder)
         yield self._taught("D2R-AENet, self-trained on the test volume's own slices", first, pseudo, own, folder)
 
     def table_3(self) -> Iterator[Row]:
@@ -91,10 +91,10 @@ class Recipes:
         options = {"volume": self.data / f"{name}.ome.tif", "factor": self.factor, "output": self.lowres(name)}
         return self._stage(f"decimate {name}", "decimate.yaml", self.lowres(name), options)
 
-    def _pseudo(self, volume: Path, upsampling: int, folder: Path) -> tuple[list[Stage], Path]:
-        """Stages I and II on a coarse volume; none for an upsampling of 1."""
+    def _pseudo(self, volume: Path, upsampling: int, folder: Path) -> tuple[list[Stage], dict[str, Any]]:
+        """Stages I and II on a coarse volume, none for an upsampling of 1; and what stage III is to learn from."""
         if upsampling == 1:
-            return [], volume
+            return [], {"volume": volume}
         prior, pseudo = folder / "prior" / "model_diffusion.pt", folder / "pseudo" / "pseudo_hr.tif"
         common = {"volume": volume, "factor": self.factor, "upsampling": upsampling, "seed": self.seed}
         network = self.sizes["prior_network"]
@@ -103,26 +103,34 @@ class Recipes:
         return [
             self._stage(f"train the prior of {folder.name}", "train_diffusion.yaml", prior, train),
             self._stage(f"pseudo-HR volume of {folder.name}", "generate.yaml", pseudo, restore),
-        ], pseudo
+        ], {"volume": pseudo, "reconstruction_factor": upsampling}
 
     def _network(
-        self, title: str, kind: str, network: str, first: Sequence[Stage], volume: Path, folder: Path, **options: Any
+        self, title: str, kind: str, network: str, first: Sequence[Stage], learn: Mapping[str, Any], folder: Path
     ) -> Row:
-        """Stage III on a volume."""
-        return self._row(title, kind, network, [*first, self._train(network, volume, folder, **options)])
+        """Stage III; ``learn`` has the options of the volume that it learns from."""
+        return self._row(title, kind, network, [*first, self._train(network, learn, folder)])
 
-    def _taught(self, title: str, first: Sequence[Stage], volume: Path, coarse: Path, folder: Path, **use: Any) -> Row:
+    def _taught(
+        self,
+        title: str,
+        first: Sequence[Stage],
+        learn: Mapping[str, Any],
+        coarse: Mapping[str, Any],
+        folder: Path,
+        **use: Any,
+    ) -> Row:
         """AENet trained on what the AENet of the folder, its teacher, makes of the coarse volume."""
-        teacher = self._train("aenet", volume, folder)
+        teacher = self._train("aenet", learn, folder)
         made = folder / "taught" / "reconstruction.tif"
-        options = {"volume": coarse, "factor": self.factor, "weights": teacher["result"], **self._size("aenet")}
+        options = {**coarse, "factor": self.factor, "weights": teacher["result"], **self._size("aenet")}
         teach = self._stage(f"{folder.name}: by the teacher", "inference.yaml", made, {**options, "output": made})
-        train = self._train("aenet", made, made.parent, reconstruction_factor=self.factor)
+        train = self._train("aenet", {"volume": made, "reconstruction_factor": self.factor}, made.parent)
         return self._row(title, "self-supervised", "aenet", [*first, teacher, teach, train], **use)
 
-    def _train(self, network: str, volume: Path, folder: Path, **options: Any) -> Stage:
+    def _train(self, network: str, learn: Mapping[str, Any], folder: Path) -> Stage:
         weights = folder / network / "model.pt"
-        train = {**self.sizes[network], **self._size(network), "volume": volume, "val_gap": self.factor, **options}
+        train = {**self.sizes[network], **self._size(network), "val_gap": self.factor, **learn}
         train.update(output_dir=weights.parent, seed=self.seed)
         return self._stage(f"train {network} of {folder.relative_to(self.folder)}", "train.yaml", weights, train)
 

@@ -416,10 +416,11 @@ def measure(sizes: Sizes, toy: bool, volume: Path | None, workdir: Path) -> Iter
             what = f"stage I, training at {sizes.prior_batch} x {side} x {side}"
             return [training(what, "images/s", "train_diffusion.yaml", sizes.prior_batch, options, steps)]
 
-        def stage_three(side: int) -> list[Row]:
-            options = {"volume": str(folder / "fine.tif"), "batch_size": sizes.sequences}
-            options.update(output_dir=str(folder / "aenet"), patch_size=[side, side])
-            what = f"stage III, training at {sizes.sequences} x {side} x {side}"
+        def stage_three(network: str, **own: int) -> list[Row]:
+            side = sizes.sequence_patch
+            options = {"volume": str(folder / "fine.tif"), "batch_size": sizes.sequences, "network": network, **own}
+            options.update(output_dir=str(folder / network), patch_size=[side, side])
+            what = f"stage III, training {network} at {sizes.sequences} x {side} x {side}"
             return [training(what, "windows/s", "train.yaml", sizes.sequences, options, steps)]
 
         groups: list[Callable[[], list[Row]]] = [
@@ -427,7 +428,8 @@ def measure(sizes: Sizes, toy: bool, volume: Path | None, workdir: Path) -> Iter
             lambda: stage_one(sizes.prior_patch),
             lambda: stage_one(sizes.prior_patch * 3 // 4),  # the patches of the presets
             lambda: restoration(sizes),
-            lambda: stage_three(sizes.sequence_patch),
+            lambda: stage_three("aenet"),
+            lambda: stage_three("srunet", factor=8, depths=7),
         ]
         if volume is not None:
             groups.append(lambda: end_to_end(volume, workdir, "standard"))

@@ -13,6 +13,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,11 @@ from segmentation import MembraneBenchmark  # noqa: E402
 
 from scripts import lattice  # noqa: E402
 from scripts.errors import InputError  # noqa: E402
-from scripts.evaluation import evaluate  # noqa: E402
+from scripts.evaluation import resolutions  # noqa: E402
+from scripts.fourier_shell import shell_correlation  # noqa: E402
 from scripts.io import read_header, read_volume, write_volume  # noqa: E402
 from scripts.io.whole_file import write_json, write_whole  # noqa: E402
+from scripts.metrics import best_baseline, gains, plane_scores  # noqa: E402
 from scripts.phantom import tissue, write_sample  # noqa: E402
 from scripts.pipeline import run_stages  # noqa: E402
 from scripts.segmentation_scores import cells_from_membranes  # noqa: E402
@@ -43,7 +46,7 @@ from scripts.transforms.axial_interpolate import axial_interpolate  # noqa: E402
 
 CONFIGS = ROOT / "bundle" / "configs"
 LEARNING = ("train_diffusion.yaml", "generate.yaml", "train.yaml")
-RESOLUTION = "resolution by Fourier shell correlation"
+ALIGNED = ("aligned linear", "aligned cubic")
 
 
 class Results:
@@ -98,18 +101,27 @@ class Results:
 
 
 def scores_of(volume: Path, truth: Path, factor: int) -> dict[str, Any]:
-    """Score a volume, or read the scores that it has."""
-    folder = volume.with_suffix("")
-    file = folder / "scores.json"
+    """Score a volume on the grid of the truth, or read the scores that it has: "scores", "resolution", and "unit" of that."""
+    file = volume.with_suffix(".json")
     if not file.is_file():
-        evaluate(volume, truth, factor, folder)
+        found, reference = read_volume(volume), read_volume(truth)
+        true = reference[..., : found.shape[-1]]
+        arrays = [torch.Tensor.as_subclass(each, torch.Tensor)[0].numpy() for each in (found, true)]
+        curves = shell_correlation(*arrays, lattice.voxel_size(reference.affine.numpy()))
+        document = {
+            "scores": plane_scores(*arrays, factor),
+            "resolution": resolutions(curves),
+            "unit": reference.meta["unit"],
+        }
+        write_json(file, document)
     return json.loads(file.read_text(encoding="utf-8"))
 
 
 def interpolated(output: Path, lowres: Path, truth: Path, interpolate: Callable[[torch.Tensor], torch.Tensor]) -> Path:
-    """Write the coarse volume, interpolated along Z, on the grid of the truth, unless it is there."""
+    """Write the coarse volume, interpolated along Z, on the grid of the truth and in whole grey levels, unless it is there."""
     if not output.is_file():
-        planes = interpolate(torch.Tensor.as_subclass(read_volume(lowres), torch.Tensor))
+        coarse = torch.Tensor.as_subclass(read_volume(lowres), torch.Tensor)
+        planes = interpolate(coarse).clamp(coarse.min(), coarse.max()).round()
         write_volume(MetaTensor(planes).copy_meta_from(read_volume(truth)), output)
     return output
 
@@ -141,53 +153,42 @@ def score_interpolations(
     coarse, factor = recipes.lowres("test"), recipes.factor
 
     def misaligned(planes: torch.Tensor) -> torch.Tensor:
-        fine = misaligned_interpolation(planes, factor)[..., : lattice.output_size(planes.shape[-1], factor)]
-        return fine.clamp(planes.min(), planes.max())
+        return misaligned_interpolation(planes, factor)[..., : lattice.output_size(planes.shape[-1], factor)]
 
-    def linear(planes: torch.Tensor) -> torch.Tensor:
-        return axial_interpolate(planes, factor, "linear").round()
-
-    document = scores_of(
-        interpolated(recipes.work / "misaligned_bicubic.tif", coarse, truth, misaligned), truth, factor
-    )
-    titles = {
-        "result": "bicubic as published code has it (misaligned)",
-        "linear": "aligned linear",
-        "cubic": "aligned cubic",
-    }
-    results.content["interpolations"] = {
-        title: {"scores": document["scores"][name], "resolution": document[RESOLUTION][name]}
-        for name, title in titles.items()
-    }
-    volume = interpolated(recipes.work / "aligned_linear.tif", coarse, truth, linear)
-    results.content["interpolations"]["aligned linear"]["segmentation"] = cells_of(
-        volume, networks, volume.with_suffix("")
-    )
+    found = results.content["interpolations"] = {}
+    for name, title, interpolate in (
+        ("misaligned_bicubic", "bicubic as published code has it (misaligned)", misaligned),
+        ("aligned_linear", "aligned linear", partial(axial_interpolate, factor=factor, mode="linear")),
+        ("aligned_cubic", "aligned cubic", partial(axial_interpolate, factor=factor, mode="cubic")),
+    ):
+        volume = interpolated(recipes.work / f"{name}.tif", coarse, truth, interpolate)
+        document = scores_of(volume, truth, factor)
+        results.content["unit"] = document.pop("unit")
+        found[title] = document
+    volume = recipes.work / "aligned_linear.tif"
+    found["aligned linear"]["segmentation"] = cells_of(volume, networks, volume.with_suffix(""))
     results.content["truth"] = {"segmentation": cells_of(truth, networks, recipes.work / "truth")}
-    results.content["unit"] = document[RESOLUTION]["unit"]
     results.write()
 
 
 def score_row(
-    row: Row, truth: Path, factor: int, networks: Sequence[MembraneBenchmark]
+    row: Row, truth: Path, factor: int, networks: Sequence[MembraneBenchmark], interpolations: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Train what a row needs and score it; returns the entry of the row and the seconds of what was trained for it now."""
     seconds = run_stages(CONFIGS, row.stages)
     document = scores_of(row.volume, truth, factor)
+    baseline = best_baseline({title: interpolations[title]["scores"] for title in ALIGNED})
     entry = {
-        "scores": document["scores"]["result"],
-        "gain": document["gain over the better interpolation"],
-        "resolution": document[RESOLUTION]["result"],
+        "scores": document["scores"],
+        "gain": gains(document["scores"], baseline),
+        "resolution": document["resolution"],
         "segmentation": cells_of(row.volume, networks, row.volume.with_suffix("")),
         "stages": [stage["title"] for stage in row.stages if stage["config"] in LEARNING],
         "machine": machine(),
     }
     if row.predicted is not None:
         document = scores_of(row.predicted, truth, factor)
-        entry["kept slices predicted"] = {
-            "scores": document["scores"]["result"],
-            "resolution": document[RESOLUTION]["result"],
-        }
+        entry["kept slices predicted"] = {name: document[name] for name in ("scores", "resolution")}
     return entry, {title: took for title, took in seconds.items() if title in entry["stages"]}
 
 
@@ -221,7 +222,7 @@ def measure(work: Path, data: Path, sizes: Mapping[str, Any], results: Results, 
             if results.has(table, row.title, seed) or not re.search(wanted, name):
                 continue
             begin = time.monotonic()
-            entry, seconds = score_row(row, truth, sizes["factor"], networks)
+            entry, seconds = score_row(row, truth, sizes["factor"], networks, results.content["interpolations"])
             if row.pictured:
                 draw_best_and_worst(row.volume, truth, sizes["factor"], figures)
             results.add(table, row, seed, entry, seconds)

@@ -16,7 +16,7 @@ from scripts.errors import InputError
 from scripts.transforms.axial_decimate import AxialDecimate, AxialDecimated, axial_decimate
 from scripts.transforms.axial_interpolate import AxialInterpolate, AxialInterpolated, axial_interpolate
 from scripts.transforms.hold_out import HoldOut, HoldOutd
-from scripts.transforms.match_noise import MatchNoise
+from scripts.transforms.match_noise import MatchNoise, MatchNoised
 from scripts.transforms.rand_sequences import RandSequences, RandSequencesd
 from scripts.transforms.rand_slice_patches import RandSlicePatches, RandSlicePatchesd
 from scripts.transforms.scale_intensity import (
@@ -557,6 +557,28 @@ def test_new_slices_get_the_noise_of_the_kept_ones(factor):
     assert noise.std().item() == pytest.approx(0.05, rel=0.05) and abs(noise.mean().item()) < 0.002
     assert np.corrcoef(noise[0, ..., :2].reshape(-1, 2).T)[0, 1] == pytest.approx(0, abs=0.05)  # each has its own
     assert torch.equal(MatchNoise(factor)(volume), found) and not torch.equal(MatchNoise(factor, seed=1)(volume), found)
+
+
+def test_each_new_slice_gets_the_noise_that_it_lacks():
+    volume = torch.randn(1, 64, 64, 9, generator=torch.Generator().manual_seed(0))
+    volume[..., 1:4] = 0
+    volume[..., 5:8] /= 2
+    noise = MatchNoise(4)(volume) - volume
+    assert noise[..., 1:4].std().item() == pytest.approx(1, rel=0.05)
+    assert noise[..., 5:8].std().item() == pytest.approx(0.75**0.5, rel=0.05)
+
+
+def test_noise_is_for_the_input_planes_and_not_for_the_targets():
+    volume = torch.zeros(1, 24, 24, 9)
+    volume[..., ::4] = torch.randn(1, 24, 24, 3, generator=torch.Generator().manual_seed(0))
+    data = MatchNoised("image", 4)({"image": volume})
+    assert torch.equal(data["target"], volume)
+    draw = RandSequencesd("image", (9, 9), (2, 3), 3, num_samples=40, axes=["x"], kept_probability=0.3)
+    for item in draw.set_random_state(0)(data):
+        # a row of a plane is one of the slices: those that are all zero in the target are the new ones
+        new = [(item["label"] == 0).all(dim=2), (item["label"] == 0).all(dim=1)]
+        assert max(share.float().mean().item() for share in new) == pytest.approx(6 / 9)
+        assert (item["image"] != 0).all()
 
 
 def test_new_slices_rougher_than_the_kept_ones_are_left_as_they_are():

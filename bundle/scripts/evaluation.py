@@ -67,7 +67,7 @@ def evaluate(
         "gain over the better interpolation": gain,
         "resolution by Fourier shell correlation": {
             "unit": unit,
-            **{name: _resolutions(directions) for name, directions in curves.items()},
+            **{name: resolutions(directions) for name, directions in curves.items()},
         },
     }
     folder = Path(output_dir)
@@ -92,8 +92,15 @@ def _as_stored(volume: torch.Tensor, lowres: torch.Tensor, dtype: str) -> np.nda
     return np.rint(array) if np.issubdtype(np.dtype(dtype), np.integer) else array
 
 
-def _resolutions(directions: Mapping[str, Curve]) -> dict[str, dict[str, Any]]:
-    """Direction -> threshold -> where the curve crosses it first, and whether it does."""
+def resolutions(directions: Mapping[str, Curve]) -> dict[str, dict[str, Any]]:
+    """Where the curves of ``fourier_shell.shell_correlation`` cross their thresholds, for a JSON file.
+
+    Args:
+        directions: of one volume, "whole" and "axial".
+
+    Returns:
+        Direction -> threshold -> "length" of where the curve crosses it first, and "crossed", whether it does.
+    """
     return {
         direction: {f"{threshold:g}": curve.resolution(threshold)._asdict() for threshold in THRESHOLDS}
         for direction, curve in directions.items()

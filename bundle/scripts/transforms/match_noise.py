@@ -22,7 +22,8 @@ class MatchNoise(Transform):
     among smooth ones there, but planes that are noisy all over in use. Training on one's own results with noise added is the Noisy Student of
     Xie et al. (2020, arXiv 1911.04252).
 
-    Roughness is the variance of a plane's Laplacian, which white noise of variance v raises by 20 v. One v serves the whole volume.
+    Roughness is the variance of a plane's Laplacian, which white noise of variance v raises by 20 v. Each new slice gets the v that it lacks to
+    the mean of the kept ones: restored slices are smoothest next to these.
 
     Args:
         factor: of the reconstruction; tells which slices are kept.
@@ -37,35 +38,36 @@ class MatchNoise(Transform):
         """(1, X, Y, Z) in any scale -> the same with noise, on the same device. Kept slices are as they were."""
         slices = volume.shape[-1]
         kept = lattice.kept_among(slices, self.factor)
-        new = sorted(set(range(slices)) - set(kept))
         planes = torch.Tensor.as_subclass(volume, torch.Tensor).clone()
-        excess = (_roughness(planes, kept) - _roughness(planes, new)) / _GAIN
-        deviation = max(excess, 0.0) ** 0.5
+        rough = torch.stack([_roughness(planes[0, :, :, j]) for j in range(slices)])
+        deviations = ((rough[kept].mean() - rough) / _GAIN).clamp(min=0).sqrt()
         generator = torch.Generator(planes.device).manual_seed(self.seed)
-        for j in new:
-            planes[..., j] += deviation * torch.randn(planes.shape[:-1], generator=generator, device=planes.device)
+        for j in sorted(set(range(slices)) - set(kept)):
+            planes[..., j] += deviations[j] * torch.randn(planes.shape[:-1], generator=generator, device=planes.device)
         return MetaTensor(planes).copy_meta_from(volume) if isinstance(volume, MetaTensor) else planes
 
 
-def _roughness(volume: torch.Tensor, indices: list[int]) -> float:
-    """Mean variance of the Laplacian of some XY slices, away from their borders."""
-    variances = []
-    for j in indices:
-        plane = volume[0, :, :, j]
-        sides = plane[:-2, 1:-1] + plane[2:, 1:-1] + plane[1:-1, :-2] + plane[1:-1, 2:]
-        variances.append((4 * plane[1:-1, 1:-1] - sides).var())
-    return float(torch.stack(variances).mean())
+def _roughness(plane: torch.Tensor) -> torch.Tensor:
+    """Variance of the Laplacian of an XY slice, away from its borders."""
+    sides = plane[:-2, 1:-1] + plane[2:, 1:-1] + plane[1:-1, :-2] + plane[1:-1, 2:]
+    return (4 * plane[1:-1, 1:-1] - sides).var()
 
 
 class MatchNoised(MapTransform):
-    """Dictionary form of :class:`MatchNoise`."""
+    """Dictionary form of :class:`MatchNoise`, which keeps the volume without the noise too.
 
-    def __init__(self, keys: KeysCollection, factor: float, seed: int = 0, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
+    Args:
+        target_key: that one's.
+    """
+
+    def __init__(self, keys: KeysCollection, factor: float, seed: int = 0, target_key: str = "target") -> None:
+        super().__init__(keys)
         self.match_noise = MatchNoise(factor, seed)
+        self.target_key = target_key
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         result = dict(data)
         for key in self.key_iterator(result):
+            result[self.target_key] = result[key]
             result[key] = self.match_noise(result[key])
         return result

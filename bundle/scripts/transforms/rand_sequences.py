@@ -108,13 +108,25 @@ class RandSequences(Randomizable):
             first, second = min(first, sides[0]), min(second, sides[1])
         return first, second
 
-    def __call__(self, volume: torch.Tensor) -> list[dict[str, torch.Tensor]]:
-        """(1, X, Y, Z) -> items "image" (1, H, W, 4), "label" (D, H, W), "depth" (D,) and "gap" ()."""
-        volume = torch.Tensor.as_subclass(volume, torch.Tensor)[0]
-        draws = [self.draw(volume.shape) for _ in range(self.num_samples)]
-        planes = cut_patches(volume, [draw.patch for draw in draws], self._size(volume.shape))
-        numbers = torch.tensor([[float(draw.gap), *draw.depths] for draw in draws]).to(volume.device, non_blocking=True)
-        images, labels = planes[:, None, :WINDOW].movedim(2, -1).contiguous(), planes[:, WINDOW:].contiguous()
+    def __call__(self, volume: torch.Tensor, targets: torch.Tensor | None = None) -> list[dict[str, torch.Tensor]]:
+        """Draw sequences.
+
+        Args:
+            volume: (1, X, Y, Z).
+            targets: the same tissue on the same grid, of which the target planes are; the volume itself if left out.
+
+        Returns:
+            Items "image" (1, H, W, 4), "label" (D, H, W), "depth" (D,) and "gap" ().
+        """
+        volumes = [torch.Tensor.as_subclass(v, torch.Tensor)[0] for v in (volume, volume if targets is None else targets)]
+        shape, device = volumes[0].shape, volumes[0].device
+        draws = [self.draw(shape) for _ in range(self.num_samples)]
+        planes = [
+            cut_patches(of, [draw.patch._replace(corner=draw.patch.corner[part]) for draw in draws], self._size(shape))
+            for of, part in zip(volumes, (slice(WINDOW), slice(WINDOW, None)))
+        ]
+        numbers = torch.tensor([[float(draw.gap), *draw.depths] for draw in draws]).to(device, non_blocking=True)
+        images, labels = planes[0][:, None].movedim(2, -1).contiguous(), planes[1]
         return [
             {"image": image, "label": label, "depth": number[1:], "gap": number[0]}
             for image, label, number in zip(images, labels, numbers)
@@ -122,7 +134,11 @@ class RandSequences(Randomizable):
 
 
 class RandSequencesd(Randomizable, MapTransform):
-    """Dictionary form of :class:`RandSequences`: one volume in, a list of items "image", "label", "depth", "gap" out."""
+    """Dictionary form of :class:`RandSequences`: one volume in, a list of items "image", "label", "depth", "gap" out.
+
+    Args:
+        target_key: of the volume that the target planes are cut from, if there is one; else they are of the same volume.
+    """
 
     def __init__(
         self,
@@ -134,8 +150,10 @@ class RandSequencesd(Randomizable, MapTransform):
         axes: Sequence[str] = ("x", "y"),
         edge_probability: float = 0.05,
         kept_probability: float = 0.0,
+        target_key: str = "target",
     ) -> None:
         MapTransform.__init__(self, keys)
+        self.target_key = target_key
         self.sequences = RandSequences(
             patch_size, gap_range, depths, num_samples, axes, edge_probability, kept_probability
         )
@@ -147,4 +165,4 @@ class RandSequencesd(Randomizable, MapTransform):
         return self
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
-        return self.sequences(data[self.first_key(dict(data))])
+        return self.sequences(data[self.first_key(dict(data))], data.get(self.target_key))
