@@ -384,7 +384,9 @@ def table(result: dict[str, Any]) -> str:
     )
 
 
-def measure(sizes: Sizes, toy: bool, volume: Path | None, workdir: Path) -> Iterator[dict[str, Any]]:
+def measure(
+    sizes: Sizes, toy: bool, volume: Path | None, workdir: Path, before: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
     """Rows, the ceilings they are compared with, and what they were measured on: again and again, with more rows each time.
 
     Args:
@@ -392,19 +394,16 @@ def measure(sizes: Sizes, toy: bool, volume: Path | None, workdir: Path) -> Iter
         toy: whether it only matters that it runs.
         volume: coarse volume to run the whole of D2R on as well.
         workdir: of that run.
+        before: what an earlier run on the same kind of machine has yielded last; its groups of rows are not measured again.
     """
     torch.manual_seed(0)
-    result: dict[str, Any] = {
-        "machine": machine(),
-        "torch": torch.__version__,
-        "type": str(TYPE),
-        "sizes": asdict(sizes),
-        "ceilings": ceilings(toy),
-        "rows": [],
-    }
+    place = {"machine": machine(), "torch": torch.__version__, "type": str(TYPE), "sizes": asdict(sizes)}
+    result: dict[str, Any] = before
+    if any(before.get(name) != value for name, value in place.items()):
+        result = {**place, "ceilings": ceilings(toy), "groups": [], "rows": []}
     steps = 2 if toy else 60 if DEVICE.type == "cuda" else 5
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         noise = np.random.default_rng(0).integers(0, 256, (sizes.slices, sizes.side, sizes.side), dtype=np.uint8)
         # Stage III wants a depth of a patch at least; what it reads has the pseudo-HR volume's size.
         for file, array in (("coarse.tif", noise), ("fine.tif", np.repeat(noise, 8, 0))):
@@ -423,25 +422,27 @@ def measure(sizes: Sizes, toy: bool, volume: Path | None, workdir: Path) -> Iter
             what = f"stage III, training {network} at {sizes.sequences} x {side} x {side}"
             return [training(what, "windows/s", "train.yaml", sizes.sequences, options, steps)]
 
-        groups: list[Callable[[], list[Row]]] = [
-            lambda: reconstruction(sizes, folder),
-            lambda: stage_one(sizes.prior_patch),
-            lambda: stage_one(sizes.prior_patch * 3 // 4),  # the patches of the presets
-            lambda: restoration(sizes),
-            lambda: stage_three("aenet"),
-            lambda: stage_three("srunet", factor=8, depths=7),
-        ]
+        groups: dict[str, Callable[[], list[Row]]] = {
+            "reconstruction": lambda: reconstruction(sizes, folder),
+            "stage I": lambda: stage_one(sizes.prior_patch),
+            "stage I of the presets": lambda: stage_one(sizes.prior_patch * 3 // 4),
+            "stage II": lambda: restoration(sizes),
+            "stage III": lambda: stage_three("aenet"),
+            "stage III of SRUNet": lambda: stage_three("srunet", factor=8, depths=7),
+        }
         if volume is not None:
-            groups.append(lambda: end_to_end(volume, workdir, "standard"))
-        for group in groups:
-            result["rows"] += [asdict(row) for row in group()]
+            groups["d2r"] = lambda: end_to_end(volume, workdir, "standard")
+        for name, group in groups.items():
+            if name not in result["groups"]:
+                result["rows"] += [asdict(row) for row in group()]
+                result["groups"].append(name)
             if "grey levels from eager fp32" not in result:
                 result["grey levels from eager fp32"] = agreement(sizes)
             yield result
 
 
 def main() -> None:
-    """Measure and write the result, after each group of rows, so that a run that is cut short leaves what it has measured."""
+    """Measure and write the result after each group of rows; a run that was cut short is continued by the next."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--size", choices=SIZES, default=DEVICE.type, help="how large; default: what fits this machine")
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "speed.json")
@@ -450,9 +451,9 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.disable(logging.INFO)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    for result in measure(
-        SIZES[arguments.size], arguments.size == "toy", arguments.volume, arguments.workdir.resolve()
-    ):
+    before = json.loads(arguments.output.read_text(encoding="utf-8")) if arguments.output.is_file() else {}
+    toy, workdir = arguments.size == "toy", arguments.workdir.resolve()
+    for result in measure(SIZES[arguments.size], toy, arguments.volume, workdir, before):
         arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         arguments.output.with_suffix(".md").write_text(table(result) + "\n", encoding="utf-8")
     print(f"{table(result)}\n\nwrote {arguments.output} and the table beside it")
