@@ -104,12 +104,14 @@ def scores_of(volume: Path, truth: Path, factor: int) -> dict[str, Any]:
     """Score a volume on the grid of the truth, or read the scores that it has: "scores", "resolution", and "unit" of that."""
     file = volume.with_suffix(".json")
     if not file.is_file():
-        found, reference = read_volume(volume), read_volume(truth)
-        true = reference[..., : found.shape[-1]]
-        arrays = [torch.Tensor.as_subclass(each, torch.Tensor)[0].numpy() for each in (found, true)]
-        curves = shell_correlation(*arrays, lattice.voxel_size(reference.affine.numpy()))
+        reference = read_volume(truth)
+        found, true = (
+            torch.Tensor.as_subclass(each, torch.Tensor)[0].numpy() for each in (read_volume(volume), reference)
+        )
+        true = true[..., : found.shape[-1]]
+        curves = shell_correlation(found, true, lattice.voxel_size(reference.affine.numpy()))
         document = {
-            "scores": plane_scores(*arrays, factor),
+            "scores": plane_scores(found, true, factor),
             "resolution": resolutions(curves),
             "unit": reference.meta["unit"],
         }

@@ -19,8 +19,8 @@ class MatchNoise(Transform):
     """Add white noise to the new slices of a reconstruction until they are as rough as the slices that the microscope recorded.
 
     A reconstruction's new slices are smooth and its kept ones noisy. A network that learns from its XZ and YZ planes would meet a noisy row
-    among smooth ones there, but planes that are noisy all over in use. Training on one's own results with noise added is the Noisy Student of
-    Xie et al. (2020, arXiv 1911.04252).
+    among smooth ones there, but planes that are noisy all over in use. The noise is for what a network is given, not for what it is to predict.
+    Training on one's own results with noise added is the Noisy Student of Xie et al. (2020, arXiv 1911.04252).
 
     Roughness is the variance of a plane's Laplacian, which white noise of variance v raises by 20 v. Each new slice gets the v that it lacks to
     the mean of the kept ones: restored slices are smoothest next to these.

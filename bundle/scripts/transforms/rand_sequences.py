@@ -118,7 +118,8 @@ class RandSequences(Randomizable):
         Returns:
             Items "image" (1, H, W, 4), "label" (D, H, W), "depth" (D,) and "gap" ().
         """
-        volumes = [torch.Tensor.as_subclass(v, torch.Tensor)[0] for v in (volume, volume if targets is None else targets)]
+        both = volume, volume if targets is None else targets
+        volumes = [torch.Tensor.as_subclass(each, torch.Tensor)[0] for each in both]
         shape, device = volumes[0].shape, volumes[0].device
         draws = [self.draw(shape) for _ in range(self.num_samples)]
         planes = [
