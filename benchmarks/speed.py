@@ -359,17 +359,20 @@ def table(result: dict[str, Any]) -> str:
         f"{result['machine']}, torch {result['torch']}, {result['type'].removeprefix('torch.')}; volume {sizes['side']} x {sizes['side']} x "
         f"{sizes['slices']}; a matrix product runs at {operations / 1e12:.3g} TFLOP/s and a copy at {bytes_ / 1e9:.3g} GB/s.",
         "",
-        "| | rate | seconds | share of the matrix rate | share of the bandwidth | peak memory |",
-        "|---|---:|---:|---:|---:|---:|",
+        "| | rate | seconds | operations | share of the matrix rate | share of the bandwidth | peak memory |",
+        "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row in result["rows"]:
         shares = [
             f"{100 * value / row['seconds'] / ceiling:.1f} %" if value else ""
             for value, ceiling in ((row["work"], operations), (row["moved"], bytes_))
         ]
+        work = f"{row['work'] / 1e12:.3g} TFLOP" if row["work"] else ""
         memory = f"{row['memory'] / 2**30:.2f} GiB" if row["memory"] else ""
         rate = f"{row['rate']:,.4g} {row['unit']}"
-        lines.append(f"| {row['what']} | {rate} | {row['seconds']:.4g} | {shares[0]} | {shares[1]} | {memory} |")
+        lines.append(
+            f"| {row['what']} | {rate} | {row['seconds']:.4g} | {work} | {shares[0]} | {shares[1]} | {memory} |"
+        )
     rates = {row["what"]: row["rate"] for row in result["rows"]}
     networks = [name for name in rates if name.startswith("peer: ") and name.endswith("fp32")]
     ratios = " and ".join(f"{rates[MAIN] / rates[name]:.1f} times {name.removeprefix('peer: ')}" for name in networks)
