@@ -46,8 +46,8 @@ speed: $(VENV)/installed ## measure how fast each stage is on this machine (runs
 memory: $(VENV)/installed ## measure the memory of a reconstruction and of one 8 times larger (runs/memory.json)
 	$(VENV)/bin/python benchmarks/memory.py
 
-benchmark: data-given $(VENV)/installed ## train and score the paper's tables (docs/benchmarks.md): make benchmark DATA=folder of train, test and test_neurons.ome.tif
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(VENV)/bin/python benchmarks/tables.py --data "$(DATA)"
+benchmark: data-given $(VENV)/installed ## train and score the paper's tables (docs/benchmarks.md): make benchmark DATA=folder of train, test and test_neurons.ome.tif [LIGHT=volume]
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(VENV)/bin/python benchmarks/tables.py --data "$(DATA)" $(if $(LIGHT),--light "$(LIGHT)")
 
 weights: data-given $(VENV)/installed ## repeat the training of the shipped weights: make weights DATA=volume or folder of slices
 	volume=$$(realpath "$(DATA)") && $(BUNDLE_RUN) --config_file configs/decimate.yaml --volume "$$volume" \

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Baselines as published code computes them, to be scored beside ours and labelled as what they are."""
+"""Interpolations that are scored beside the networks; those of published code are labelled as what they are."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+
+ALIGNED = ("aligned linear", "aligned cubic")
+"""Those of ``scripts.transforms.axial_interpolate``; the better one is what a gain is over."""
 
 
 def misaligned_interpolation(volume: torch.Tensor, factor: int, mode: str = "bicubic") -> torch.Tensor:

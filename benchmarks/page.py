@@ -13,8 +13,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
+import light_microscopy  # noqa: E402
+from baselines import ALIGNED  # noqa: E402
 from cases import NAMES  # noqa: E402
 from recipes import SHIPPED  # noqa: E402
+from training_time import FIGURE, Timed, timed_rows  # noqa: E402
 
 from scripts.fourier_shell import THRESHOLDS  # noqa: E402
 from scripts.metrics import MEASURES, PLANES  # noqa: E402
@@ -24,6 +27,7 @@ Seeds = Sequence[Mapping[str, Any]]
 """The entries of a row, one a seed."""
 
 DIRECTIONS = ("whole", "axial")
+SCORES = [f"{measure.upper()} {plane.upper()}" for measure in MEASURES for plane in PLANES]
 
 
 def page(results: Mapping[str, Any]) -> str:
@@ -34,7 +38,7 @@ def page(results: Mapping[str, Any]) -> str:
     """
     sizes, rows = results["sizes"], results["rows"]
     machines = sorted({entry["machine"] for table in rows.values() for row in table.values() for entry in _seeds(row)})
-    first = rows.get("table 1", {})
+    first, interpolations = rows.get("table 1", {}), _interpolations(results, f"{sizes['factor']:g}")
     spread = (
         f" Where there are several of the seeds {', '.join(map(str, sizes['seeds']))}, a cell is their mean and, behind ±, half their range."
         if len(sizes["seeds"]) > 1
@@ -53,7 +57,7 @@ def page(results: Mapping[str, Any]) -> str:
         f"of this table was trained for {_steps(sizes['aenet'])} steps, a self-trained one for as many after its teacher, and every SRUNet for "
         f"{_steps(sizes['srunet'])}; the shipped weights, those of `d2r.yaml --preset standard`, for longer.",
         "",
-        *_score_table({**_interpolations(results), **first}),
+        *_score_table({**interpolations, **first}),
         "",
         *_pictures(first),
         "## Resolution",
@@ -62,7 +66,7 @@ def page(results: Mapping[str, Any]) -> str:
         "comparison with a reference, 0.143 belongs to two independent halves and flatters here. Axial: within 30 degrees of Z. Kept slices "
         "that are copied agree with the truth exactly and lower all numbers; predicted ones do not. ≤: some seed agrees down to two voxels.",
         "",
-        *_resolution_table({**_interpolations(results), **first}),
+        *_resolution_table({**interpolations, **first}),
         "",
         "## Table 2: membranes and cells",
         "",
@@ -81,17 +85,45 @@ def page(results: Mapping[str, Any]) -> str:
     ]
     if "table 3" in rows:
         lines += ["", "## Table 3: the upsampling k of stage II", "", *_score_table(rows["table 3"])]
-    times = _time_table({**first, **rows.get("table 3", {})}, results["seconds"])
-    if times:
+    if "factors" in rows:
         lines += [
             "",
-            "## Training time",
+            "## Other factors",
             "",
-            "Seconds of all stages behind a row, as they were on that machine.",
+            "One network for all factors, as shipped and as in table 1, beside one that has learned a single factor, from the same teacher and for as many "
+            "steps as that of table 1. No slice lies at half a voxel: at a factor and a half all is measured on every second voxel along X, Y and Z, a grid "
+            "twice as coarse as any of these networks has seen, and the network that knows it alone has learned the two whole factors around it.",
             "",
-            *times,
+            *_factor_table(results),
         ]
+    timed = timed_rows(results)
+    if timed:
+        lines += [
+            "",
+            "## Training time and score",
+            "",
+            "Seconds of all trainings behind a row, the diffusion included, as they were on that machine.",
+            "",
+            *_time_table(timed),
+            "",
+            f"![Gain against training time]({FIGURE})",
+        ]
+    if "light microscopy" in results:
+        lines += ["", *_light(results["light microscopy"])]
     return "\n".join(lines) + "\n"
+
+
+def _light(found: Mapping[str, Any]) -> list[str]:
+    options = " ".join(f"--{name} {value}" for name, value in found["options"].items())
+    return [
+        "## Light microscopy",
+        "",
+        f"{found['volume']}, every {found['factor']}th slice kept, {found['slices']} in all; `d2r.yaml {options}` on these alone ({found['machine']}). "
+        "A picture and no score, for the truth is not sharp: a light microscope blurs along Z more than in XY, in what it recorded (right) as in the "
+        "kept slices. D2R fills in slices. It does not take away that blur, and where its prior makes XZ look as sharp as XY, the sharpness is a guess.",
+        "",
+        f"![XZ slice of a light microscope's volume: input, interpolation, reconstruction, recorded]({light_microscopy.FIGURE})",
+    ]
 
 
 def _steps(lengths: Mapping[str, Any]) -> int:
@@ -112,23 +144,35 @@ def _seeds(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     return list(row["seeds"].values())
 
 
-def _interpolations(results: Mapping[str, Any]) -> dict[str, Any]:
+def _interpolations(results: Mapping[str, Any], factor: str) -> dict[str, Any]:
     return {
-        title: {"kind": "interpolation", "seeds": {"": entry}} for title, entry in results["interpolations"].items()
+        title: {"kind": "interpolation", "seeds": {"": entry}}
+        for title, entry in results["interpolations"][factor].items()
     }
 
 
+def _score_cells(entries: Seeds) -> list[str]:
+    return [
+        mean_and_spread([entry["scores"][measure][plane] for entry in entries], digits)
+        for measure, digits in zip(MEASURES, (2, 3))
+        for plane in PLANES
+    ]
+
+
 def _score_table(rows: Mapping[str, Any]) -> list[str]:
-    head = [f"{measure.upper()} {plane.upper()}" for measure in MEASURES for plane in PLANES]
+    return _table(SCORES, [(title, row["kind"], _seeds(row)) for title, row in rows.items()], _score_cells)
 
-    def cells(entries: Seeds) -> list[str]:
-        return [
-            mean_and_spread([entry["scores"][measure][plane] for entry in entries], digits)
-            for measure, digits in zip(MEASURES, (2, 3))
-            for plane in PLANES
-        ]
 
-    return _table(head, [(title, row["kind"], _seeds(row)) for title, row in rows.items()], cells)
+def _factor_table(results: Mapping[str, Any]) -> list[str]:
+    """The rows of other factors, each factor's after its interpolations."""
+    rows: dict[str, Any] = {}
+    for title, row in results["rows"]["factors"].items():
+        factor = title.partition(":")[0]
+        for name, baseline in _interpolations(results, factor.removeprefix("x")).items():
+            if name in ALIGNED:
+                rows[f"{factor}: {name}"] = baseline
+        rows[title] = row
+    return _score_table(rows)
 
 
 def _resolution_table(rows: Mapping[str, Any]) -> list[str]:
@@ -163,7 +207,7 @@ def _cell_table(results: Mapping[str, Any], reference: str) -> list[str]:
     }
     rows = {
         "the truth": {"kind": "", "seeds": {"": results["truth"]}},
-        **_interpolations(results),
+        **_interpolations(results, f"{results['sizes']['factor']:g}"),
         **results["rows"].get("table 1", {}),
     }
     listed = []
@@ -180,21 +224,11 @@ def _cell_table(results: Mapping[str, Any], reference: str) -> list[str]:
     return _table([title for title, _, _ in measures.values()], listed, cells)
 
 
-def _time_table(rows: Mapping[str, Any], seconds: Mapping[str, Mapping[str, float]]) -> list[str]:
-    listed = []
-    for title, row in rows.items():
-        known = [
-            [seconds[seed][stage] for stage in entry["stages"]]
-            for seed, entry in row["seeds"].items()
-            if entry["stages"] and all(stage in seconds.get(seed, {}) for stage in entry["stages"])
-        ]
-        if known:
-            listed.append((title, row["kind"], [{"seconds": sum(stages)} for stages in known]))
-    if not listed:
-        return []
-    return _table(
-        ["seconds"], listed, lambda entries: [mean_and_spread([e["seconds"] for e in entries], 0, lower=True)]
-    )
+def _time_table(rows: Timed) -> list[str]:
+    def cells(entries: Seeds) -> list[str]:
+        return [mean_and_spread([e["seconds"] for e in entries], 0, lower=True), *_score_cells(entries)]
+
+    return _table(["seconds", *SCORES], [(title, *row) for title, row in rows.items()], cells)
 
 
 def _table(

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stages import Stage, make_stage
+from tasks import Task
+
 SHIPPED = "the shipped weights"
-Stage = dict[str, Any]
+SELF_TRAINED = "D2R-AENet, self-trained"
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,8 @@ class Row:
         title: of the method.
         kind: supervised or self-supervised.
         stages: what runs, in order, until ``volume`` is there.
-        volume: the reconstruction of the test volume.
+        task: what is reconstructed.
+        volume: the reconstruction.
         predicted: the same with its kept slices predicted too, where the method can; then it has a last stage of its own.
         pictured: whether its best and its worst part are drawn.
     """
@@ -28,6 +33,7 @@ class Row:
     title: str
     kind: str
     stages: list[Stage] = field(repr=False)
+    task: Task
     volume: Path
     predicted: Path | None = None
     pictured: bool = False
@@ -41,6 +47,10 @@ class Recipes:
         data: folder with ``train.ome.tif`` and ``test.ome.tif``, isotropic.
         sizes: a section of ``tables.yaml``.
         seed: of all draws.
+
+    Attributes:
+        begin: stages that make the coarse volumes of the tables at one factor.
+        task: of these tables.
     """
 
     def __init__(self, work: Path, data: Path, sizes: Mapping[str, Any], seed: int) -> None:
@@ -48,40 +58,65 @@ class Recipes:
         self.factor = sizes["factor"]
         self.folder = work / f"seed{seed}"
         self.begin = [self._decimate("train"), self._decimate("test")]
+        self.task = Task(data / "test.ome.tif", self.lowres("test"), self.factor)
 
     def table_1(self) -> Iterator[Row]:
         """Supervised and self-supervised networks."""
         truth, coarse = {"volume": self.data / "train.ome.tif", "axes": ["z"]}, {"volume": self.lowres("train")}
         for network, title in (("srunet", "SRUNet"), ("aenet", "Sup-AENet")):
-            yield self._network(title, "supervised", network, [], truth, self.folder / "supervised")
-        title = "AENet at k = 1 (no diffusion)"
-        yield self._network(title, "self-supervised", "aenet", [], coarse, self.folder / "k1")
+            yield self._network(title, network, [], truth, self.folder / "supervised", kind="supervised")
+        title, folder = "AENet at k = 1 (no diffusion)", self.folder / "k1"
+        yield self._network(title, "aenet", [], coarse, folder)
+        yield self._network(f"{title}, self-trained", "aenet", *self._teach([], coarse, coarse, folder))
         folder = self.folder / f"k{self.factor}"
         first, pseudo = self._pseudo(coarse["volume"], self.factor, folder)
         volume = folder / "prior_on_test" / "pseudo_hr.tif"
         options = {**first[1]["options"], "volume": str(self.lowres("test")), "output_dir": str(volume.parent)}
-        alone = self._stage("the prior alone on test", "generate.yaml", volume, options)
-        yield Row("the diffusion prior alone", "self-supervised", [*self.begin, first[0], alone], volume)
+        alone = make_stage("the prior alone on test", "generate.yaml", volume, options)
+        stages = [*self.begin, first[0], alone]
+        yield Row("the diffusion prior alone", "self-supervised", stages, self.task, volume)
         for network, title in (("srunet", "D2R-SRUNet"), ("aenet", "D2R-AENet")):
-            yield self._network(title, "self-supervised", network, first, pseudo, folder)
-        yield self._taught("D2R-AENet, self-trained", first, pseudo, coarse, folder)
-        yield self._taught("D2R-AENet, self-trained, self-ensemble", first, pseudo, coarse, folder, ensemble=True)
-        title = "AENet at k = 1 (no diffusion), self-trained"
-        yield self._taught(title, [], coarse, coarse, self.folder / "k1")
+            yield self._network(title, network, first, pseudo, folder)
+        taught = self._teach(first, pseudo, coarse, folder)
+        yield self._network(SELF_TRAINED, "aenet", *taught)
+        yield self._network(f"{SELF_TRAINED}, self-ensemble", "aenet", *taught, ensemble=True)
         if self.seed == self.sizes["seeds"][0]:
-            volume = self.folder / "shipped" / "test.tif"
-            stages, predicted = self._reconstruct(volume, {})
-            yield Row(SHIPPED, "self-supervised", [*self.begin, *stages], volume, predicted, True)
+            yield self._shipped(SHIPPED, self.task, pictured=True)
         folder, own = self.folder / "own", {"volume": self.lowres("test")}
-        first, pseudo = self._pseudo(own["volume"], self.factor, folder)
-        yield self._taught("D2R-AENet, self-trained on the test volume's own slices", first, pseudo, own, folder)
+        taught = self._teach(*self._pseudo(own["volume"], self.factor, folder), own, folder)
+        yield self._network(f"{SELF_TRAINED} on the test volume's own slices", "aenet", *taught)
 
     def table_3(self) -> Iterator[Row]:
         """The upsampling k of stage II."""
         for upsampling in self.sizes["upsamplings"]:
             folder = self.folder / f"k{upsampling}"
             first, pseudo = self._pseudo(self.lowres("train"), upsampling, folder)
-            yield self._network(f"k = {upsampling}", "self-supervised", "aenet", first, pseudo, folder)
+            yield self._network(f"k = {upsampling}", "aenet", first, pseudo, folder)
+
+    def other_lengths(self) -> Iterator[Row]:
+        """Self-training for fewer steps, after the same teacher."""
+        stages, learn, folder = self._taught()
+        length = self.sizes["aenet"]["epoch_length"]
+        for epochs in self.sizes["epochs"]:
+            title = f"{SELF_TRAINED} for {epochs * length} steps"
+            shorter = {**learn, "max_epochs": epochs}
+            yield self._network(title, "aenet", stages, shorter, folder / f"{epochs}_epochs", predict=False)
+
+    def other_factors(self, tasks: Mapping[float, Task]) -> Iterator[Row]:
+        """One network for all factors, as shipped and as in table 1, beside one trained for a factor alone, after the same teacher.
+
+        Args:
+            tasks: by factor. For one that is not whole, the network that knows it alone has learned the two whole ones around it.
+        """
+        stages, learn, folder = self._taught()
+        for factor, task in tasks.items():
+            yield self._shipped(f"x{factor:g}: {SHIPPED}", task, predict=False)
+            title = f"x{factor:g}: {SELF_TRAINED}"
+            yield self._network(title, "aenet", stages, learn, folder, task=task, predict=False)
+            around = [math.floor(factor), math.ceil(factor)]
+            own = {**learn, "gap_range": around, "val_gap": around[0]}
+            title = f"x{factor:g}: {SELF_TRAINED} for {' and '.join(f'x{gap}' for gap in sorted({*around}))} alone"
+            yield self._network(title, "aenet", stages, own, folder / f"x{factor:g}", task=task, predict=False)
 
     def lowres(self, name: str) -> Path:
         """Every factor-th slice of a volume."""
@@ -89,7 +124,7 @@ class Recipes:
 
     def _decimate(self, name: str) -> Stage:
         options = {"volume": self.data / f"{name}.ome.tif", "factor": self.factor, "output": self.lowres(name)}
-        return self._stage(f"decimate {name}", "decimate.yaml", self.lowres(name), options)
+        return make_stage(f"decimate {name}", "decimate.yaml", self.lowres(name), options)
 
     def _pseudo(self, volume: Path, upsampling: int, folder: Path) -> tuple[list[Stage], dict[str, Any]]:
         """Stages I and II on a coarse volume, none for an upsampling of 1; and what stage III is to learn from."""
@@ -101,60 +136,80 @@ class Recipes:
         train = {**self.sizes["prior"], **network, **common, "output_dir": prior.parent}
         restore = {**self.sizes["generate"], **network, **common, "weights": prior, "output_dir": pseudo.parent}
         return [
-            self._stage(f"train the prior of {folder.name}", "train_diffusion.yaml", prior, train),
-            self._stage(f"pseudo-HR volume of {folder.name}", "generate.yaml", pseudo, restore),
+            make_stage(f"train the prior of {folder.name}", "train_diffusion.yaml", prior, train),
+            make_stage(f"pseudo-HR volume of {folder.name}", "generate.yaml", pseudo, restore),
         ], {"volume": pseudo, "reconstruction_factor": upsampling}
 
-    def _network(
-        self, title: str, kind: str, network: str, first: Sequence[Stage], learn: Mapping[str, Any], folder: Path
-    ) -> Row:
-        """Stage III; ``learn`` has the options of the volume that it learns from."""
-        return self._row(title, kind, network, [*first, self._train(network, learn, folder)])
+    def _teach(
+        self, first: Sequence[Stage], learn: Mapping[str, Any], coarse: Mapping[str, Any], folder: Path
+    ) -> tuple[list[Stage], dict[str, Any], Path]:
+        """What comes before self-training: the AENet of a folder, the teacher, and what it makes of the coarse volume.
 
-    def _taught(
-        self,
-        title: str,
-        first: Sequence[Stage],
-        learn: Mapping[str, Any],
-        coarse: Mapping[str, Any],
-        folder: Path,
-        **use: Any,
-    ) -> Row:
-        """AENet trained on what the AENet of the folder, its teacher, makes of the coarse volume."""
+        Returns:
+            The stages, what the student is to learn from, and the student's folder.
+        """
         teacher = self._train("aenet", learn, folder)
         made = folder / "taught" / "reconstruction.tif"
         options = {**coarse, "factor": self.factor, "weights": teacher["result"], **self._size("aenet")}
-        teach = self._stage(f"{folder.name}: by the teacher", "inference.yaml", made, {**options, "output": made})
-        train = self._train("aenet", {"volume": made, "reconstruction_factor": self.factor}, made.parent)
-        return self._row(title, "self-supervised", "aenet", [*first, teacher, teach, train], **use)
+        teach = make_stage(f"{folder.name}: by the teacher", "inference.yaml", made, {**options, "output": made})
+        return [*first, teacher, teach], {"volume": made, "reconstruction_factor": self.factor}, made.parent
+
+    def _taught(self) -> tuple[list[Stage], dict[str, Any], Path]:
+        """What comes before self-training in the whole of D2R."""
+        folder, coarse = self.folder / f"k{self.factor}", {"volume": self.lowres("train")}
+        return self._teach(*self._pseudo(coarse["volume"], self.factor, folder), coarse, folder)
 
     def _train(self, network: str, learn: Mapping[str, Any], folder: Path) -> Stage:
+        """Stage III; ``learn`` has the options of what it learns from."""
         weights = folder / network / "model.pt"
         train = {**self.sizes[network], **self._size(network), "val_gap": self.factor, **learn}
         train.update(output_dir=weights.parent, seed=self.seed)
-        return self._stage(f"train {network} of {folder.relative_to(self.folder)}", "train.yaml", weights, train)
+        return make_stage(f"train {network} of {folder.relative_to(self.folder)}", "train.yaml", weights, train)
 
-    def _row(self, title: str, kind: str, network: str, learn: Sequence[Stage], **use: Any) -> Row:
-        """The use of what the last of some stages has trained."""
-        weights = Path(learn[-1]["result"])
-        folder = weights.parents[1]
-        output = folder / "-".join([network, *use, "test.tif"])
-        options = {"weights": weights, **self._size(network), **use}
-        stages, predicted = self._reconstruct(output, options, predict=network == "aenet")
-        return Row(title, kind, [*self.begin, *learn, *stages], output, predicted)
+    def _network(
+        self,
+        title: str,
+        network: str,
+        first: Sequence[Stage],
+        learn: Mapping[str, Any],
+        folder: Path,
+        *,
+        kind: str = "self-supervised",
+        task: Task | None = None,
+        predict: bool = True,
+        **use: Any,
+    ) -> Row:
+        """Stage III after some stages, and use."""
+        train = self._train(network, learn, folder)
+        options = {"weights": train["result"], **self._size(network), **use}
+        if "gap_range" in learn:
+            options["gap_range"] = learn["gap_range"]
+        task = task or self.task
+        output = folder / "-".join([network, *use, self._name(task)])
+        stages, predicted = self._reconstruct(output, task, options, predict and network == "aenet")
+        return Row(title, kind, [*self.begin, *first, train, *stages], task, output, predicted)
+
+    def _shipped(self, title: str, task: Task, predict: bool = True, pictured: bool = False) -> Row:
+        """Use of the shipped weights."""
+        output = self.folder / "shipped" / self._name(task)
+        stages, predicted = self._reconstruct(output, task, {}, predict)
+        return Row(title, "self-supervised", [*self.begin, *stages], task, output, predicted, pictured)
+
+    def _name(self, task: Task) -> str:
+        return "test.tif" if task == self.task else f"test_x{task.factor:g}.tif"
 
     def _reconstruct(
-        self, output: Path, options: Mapping[str, Any], predict: bool = True
+        self, output: Path, task: Task, options: Mapping[str, Any], predict: bool
     ) -> tuple[list[Stage], Path | None]:
-        """The test volume with copied kept slices and, if asked for, with predicted ones; returns the file of these too."""
+        """A task with copied kept slices and, if asked for, with predicted ones; returns the file of these too."""
         uses: list[dict[str, Any]] = [{"output": output}]
         predicted = None
         if predict:
-            predicted = output.with_name(output.name.replace("test.tif", "predicted-test.tif"))
+            predicted = output.with_name(output.name.replace("test", "predicted-test"))
             uses.append({"output": predicted, "kept_slices": "predicted"})
-        common = {"volume": self.lowres("test"), "factor": self.factor, **options}
+        common = {"volume": task.lowres, "factor": task.factor, **options}
         stages = [
-            self._stage(
+            make_stage(
                 f"{output.parent.name}: {use['output'].stem}", "inference.yaml", use["output"], {**common, **use}
             )
             for use in uses
@@ -163,8 +218,3 @@ class Recipes:
 
     def _size(self, network: str) -> dict[str, Any]:
         return {"network": network, **(self.sizes["aenet_network"] if network == "aenet" else {"factor": self.factor})}
-
-    @staticmethod
-    def _stage(title: str, config: str, result: Path, options: Mapping[str, Any]) -> Stage:
-        plain = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
-        return {"title": title, "config": config, "result": str(result), "skip": False, "options": plain}

@@ -25,11 +25,15 @@ from monai.data import MetaTensor
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "bundle"))
 
-from baselines import misaligned_interpolation  # noqa: E402
+from baselines import ALIGNED, misaligned_interpolation  # noqa: E402
 from cases import draw_best_and_worst  # noqa: E402
+from light_microscopy import draw_light_microscopy  # noqa: E402
 from page import page  # noqa: E402
 from recipes import Recipes, Row  # noqa: E402
 from segmentation import MembraneBenchmark  # noqa: E402
+from stages import run  # noqa: E402
+from tasks import Task, make_task  # noqa: E402
+from training_time import FIGURE, draw_training_time, timed_rows  # noqa: E402
 
 from scripts import lattice  # noqa: E402
 from scripts.errors import InputError  # noqa: E402
@@ -39,14 +43,12 @@ from scripts.io import read_header, read_volume, write_volume  # noqa: E402
 from scripts.io.whole_file import write_json, write_whole  # noqa: E402
 from scripts.metrics import best_baseline, gains, plane_scores  # noqa: E402
 from scripts.phantom import tissue, write_sample  # noqa: E402
-from scripts.pipeline import run_stages  # noqa: E402
 from scripts.segmentation_scores import cells_from_membranes  # noqa: E402
 from scripts.settings import machine  # noqa: E402
 from scripts.transforms.axial_interpolate import axial_interpolate  # noqa: E402
 
-CONFIGS = ROOT / "bundle" / "configs"
+LIGHT = "light microscopy"
 LEARNING = ("train_diffusion.yaml", "generate.yaml", "train.yaml")
-ALIGNED = ("aligned linear", "aligned cubic")
 
 
 class Results:
@@ -67,17 +69,47 @@ class Results:
         self.path = path
         self.content: dict[str, Any] = {"sizes": dict(sizes), "interpolations": {}, "rows": {}, "seconds": {}}
         if path.is_file():
-            self.content = json.loads(path.read_text(encoding="utf-8"))
-            for name, value in sizes.items():
-                if self.content["sizes"].get(name) != value:
-                    raise InputError(
-                        f"{path} holds results with {name} {self.content['sizes'].get(name)}, not {value}: "
-                        "give another file by --results, or the sizes that it was made with in tables.yaml"
-                    )
+            self.content = self._read(path, sizes)
+
+    @staticmethod
+    def _read(path: Path, sizes: Mapping[str, Any]) -> dict[str, Any]:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        for name, value in sizes.items():
+            if content["sizes"].get(name) != value:
+                raise InputError(
+                    f"{path} holds results with {name} {content['sizes'].get(name)}, not {value}: "
+                    "give another file, or the sizes that it was made with in tables.yaml"
+                )
+        return content
+
+    def join(self, path: Path) -> None:
+        """Take in what another file has and this one has not, and write the file.
+
+        Raises:
+            InputError: if the other holds results of other sizes.
+        """
+        other = self._read(path, self.content["sizes"])
+        for table, rows in other["rows"].items():
+            for title, row in rows.items():
+                mine = self.content["rows"].setdefault(table, {}).setdefault(title, {"kind": row["kind"], "seeds": {}})
+                mine["seeds"] = dict(sorted({**row["seeds"], **mine["seeds"]}.items()))
+        for seed, seconds in other["seconds"].items():
+            self.content["seconds"][seed] = {**seconds, **self.content["seconds"].get(seed, {})}
+        self.content["interpolations"] = {**other["interpolations"], **self.content["interpolations"]}
+        self.content = {**other, **self.content}
+        self.write()
 
     def has(self, table: str, title: str, seed: int) -> bool:
         """Whether a row is there."""
         return str(seed) in self.content["rows"].get(table, {}).get(title, {}).get("seeds", {})
+
+    def interpolated(self, task: Task, score: Callable[[], dict[str, Any]]) -> Mapping[str, Any]:
+        """Title -> scores of the interpolations at a task's factor, which are scored if they are not there."""
+        name = f"{task.factor:g}"
+        if name not in self.content["interpolations"]:
+            self.content["interpolations"][name] = score()
+            self.write()
+        return self.content["interpolations"][name]
 
     def add(self, table: str, row: Row, seed: int, entry: Mapping[str, Any], seconds: Mapping[str, float]) -> None:
         """Take in the scores of a row and the seconds of what was trained for it, and write the file."""
@@ -100,32 +132,46 @@ class Results:
         write_json(self.path, self.content)
 
 
-def scores_of(volume: Path, truth: Path, factor: int) -> dict[str, Any]:
-    """Score a volume on the grid of the truth, or read the scores that it has: "scores", "resolution", and "unit" of that."""
+def scores_of(volume: Path, task: Task) -> dict[str, Any]:
+    """Score a volume on the grid of the truth, or read the scores that it has: "scores" and "resolution"."""
     file = volume.with_suffix(".json")
     if not file.is_file():
-        reference = read_volume(truth)
+        reference = read_volume(task.truth)
         found, true = (
             torch.Tensor.as_subclass(each, torch.Tensor)[0].numpy() for each in (read_volume(volume), reference)
         )
         true = true[..., : found.shape[-1]]
         curves = shell_correlation(found, true, lattice.voxel_size(reference.affine.numpy()))
-        document = {
-            "scores": plane_scores(found, true, factor),
-            "resolution": resolutions(curves),
-            "unit": reference.meta["unit"],
-        }
-        write_json(file, document)
+        write_json(file, {"scores": plane_scores(found, true, task.factor), "resolution": resolutions(curves)})
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def interpolated(output: Path, lowres: Path, truth: Path, interpolate: Callable[[torch.Tensor], torch.Tensor]) -> Path:
+def interpolated(output: Path, task: Task, interpolate: Callable[[torch.Tensor], torch.Tensor]) -> None:
     """Write the coarse volume, interpolated along Z, on the grid of the truth and in whole grey levels, unless it is there."""
     if not output.is_file():
-        coarse = torch.Tensor.as_subclass(read_volume(lowres), torch.Tensor)
+        coarse = torch.Tensor.as_subclass(read_volume(task.lowres), torch.Tensor)
         planes = interpolate(coarse).clamp(coarse.min(), coarse.max()).round()
-        write_volume(MetaTensor(planes).copy_meta_from(read_volume(truth)), output)
-    return output
+        write_volume(MetaTensor(planes).copy_meta_from(read_volume(task.truth)), output)
+
+
+def aligned_file(title: str, task: Task, folder: Path) -> Path:
+    """Where an aligned interpolation goes."""
+    return folder / f"{title.replace(' ', '_')}_x{task.factor:g}.tif"
+
+
+def score_aligned(task: Task, folder: Path) -> dict[str, dict[str, Any]]:
+    """What networks are compared with at any factor: title -> scores, see :func:`scores_of`.
+
+    Args:
+        task: what is interpolated.
+        folder: of the results.
+    """
+    found = {}
+    for title in ALIGNED:
+        volume, mode = aligned_file(title, task, folder), title.removeprefix("aligned ")
+        interpolated(volume, task, partial(axial_interpolate, factor=task.factor, mode=mode))
+        found[title] = scores_of(volume, task)
+    return found
 
 
 def segmentations(data: Path, sizes: Mapping[str, Any], slices: int, folder: Path) -> list[MembraneBenchmark]:
@@ -148,37 +194,32 @@ def cells_of(volume: Path, networks: Sequence[MembraneBenchmark], folder: Path) 
 
 
 def score_interpolations(
-    recipes: Recipes, truth: Path, networks: Sequence[MembraneBenchmark], results: Results
-) -> None:
-    """The rows that nothing is trained for."""
-    run_stages(CONFIGS, recipes.begin)
-    coarse, factor = recipes.lowres("test"), recipes.factor
+    recipes: Recipes, networks: Sequence[MembraneBenchmark], results: Results
+) -> dict[str, dict[str, Any]]:
+    """The rows of table 1 that nothing is trained for, and table 2 of the truth."""
+    run(recipes.begin)
+    task, volume = recipes.task, recipes.work / "misaligned_bicubic.tif"
 
     def misaligned(planes: torch.Tensor) -> torch.Tensor:
-        return misaligned_interpolation(planes, factor)[..., : lattice.output_size(planes.shape[-1], factor)]
+        covered = lattice.output_size(planes.shape[-1], recipes.factor)
+        return misaligned_interpolation(planes, recipes.factor)[..., :covered]
 
-    found = results.content["interpolations"] = {}
-    for name, title, interpolate in (
-        ("misaligned_bicubic", "bicubic as published code has it (misaligned)", misaligned),
-        ("aligned_linear", "aligned linear", partial(axial_interpolate, factor=factor, mode="linear")),
-        ("aligned_cubic", "aligned cubic", partial(axial_interpolate, factor=factor, mode="cubic")),
-    ):
-        volume = interpolated(recipes.work / f"{name}.tif", coarse, truth, interpolate)
-        document = scores_of(volume, truth, factor)
-        results.content["unit"] = document.pop("unit")
-        found[title] = document
-    volume = recipes.work / "aligned_linear.tif"
-    found["aligned linear"]["segmentation"] = cells_of(volume, networks, volume.with_suffix(""))
-    results.content["truth"] = {"segmentation": cells_of(truth, networks, recipes.work / "truth")}
-    results.write()
+    interpolated(volume, task, misaligned)
+    found = {"bicubic as published code has it (misaligned)": scores_of(volume, task)}
+    found.update(score_aligned(task, recipes.work))
+    linear = aligned_file("aligned linear", task, recipes.work)
+    found["aligned linear"]["segmentation"] = cells_of(linear, networks, linear.with_suffix(""))
+    results.content["unit"] = read_header(task.truth).unit
+    results.content["truth"] = {"segmentation": cells_of(task.truth, networks, recipes.work / "truth")}
+    return found
 
 
 def score_row(
-    row: Row, truth: Path, factor: int, networks: Sequence[MembraneBenchmark], interpolations: Mapping[str, Any]
+    row: Row, networks: Sequence[MembraneBenchmark], interpolations: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Train what a row needs and score it; returns the entry of the row and the seconds of what was trained for it now."""
-    seconds = run_stages(CONFIGS, row.stages)
-    document = scores_of(row.volume, truth, factor)
+    seconds = run(row.stages)
+    document = scores_of(row.volume, row.task)
     baseline = best_baseline({title: interpolations[title]["scores"] for title in ALIGNED})
     entry = {
         "scores": document["scores"],
@@ -189,47 +230,67 @@ def score_row(
         "machine": machine(),
     }
     if row.predicted is not None:
-        document = scores_of(row.predicted, truth, factor)
-        entry["kept slices predicted"] = {name: document[name] for name in ("scores", "resolution")}
+        entry["kept slices predicted"] = scores_of(row.predicted, row.task)
     return entry, {title: took for title, took in seconds.items() if title in entry["stages"]}
 
 
-def rows(recipes: Recipes) -> Iterator[tuple[str, Row]]:
-    """Every row of every table of one seed."""
-    for row in recipes.table_1():
-        yield "table 1", row
-    for row in recipes.table_3():
-        yield "table 3", row
+def rows(recipes: Recipes, tasks: Mapping[float, Task]) -> Iterator[tuple[str, Row]]:
+    """Every row of every table of one seed; the further ones are of the first seed alone."""
+    tables = {"table 1": recipes.table_1(), "table 3": recipes.table_3()}
+    if recipes.seed == recipes.sizes["seeds"][0]:
+        tables.update({"lengths": recipes.other_lengths(), "factors": recipes.other_factors(tasks)})
+    for table, listed in tables.items():
+        for row in listed:
+            yield table, row
 
 
-def measure(work: Path, data: Path, sizes: Mapping[str, Any], results: Results, wanted: str, figures: Path) -> None:
+def measure(
+    work: Path,
+    data: Path,
+    light: Path | None,
+    sizes: Mapping[str, Any],
+    results: Results,
+    wanted: str,
+    figures: Path,
+) -> None:
     """Train and score the rows that are not in the results yet.
 
     Args:
         work: weights and volumes go here.
         data: folder with ``train.ome.tif``, ``test.ome.tif`` and ``test_neurons.ome.tif``, isotropic.
+        light: volume of a light microscope, or None to leave it out.
         sizes: a section of ``tables.yaml``.
         results: takes the scores.
-        wanted: regular expression; a row is run if it is found in "table, title, seed N".
+        wanted: regular expression; a row is run if it is found in "table, title, seed N"; "light microscopy" is one.
         figures: folder of the pictures of the page.
     """
-    truth = data / "test.ome.tif"
-    slices = lattice.covered_size(read_header(truth).shape[2], sizes["factor"])
+    every = [Recipes(work, data, sizes, seed) for seed in sizes["seeds"]]
+    main = every[0].task
+    slices = lattice.covered_size(read_header(main.truth).shape[2], main.factor)
     networks = segmentations(data, sizes, slices, results.path.parent / "membranes")
-    if not results.content["interpolations"]:
-        score_interpolations(Recipes(work, data, sizes, sizes["seeds"][0]), truth, networks, results)
-    for seed in sizes["seeds"]:
-        for table, row in rows(Recipes(work, data, sizes, seed)):
-            name = f"{table}, {row.title}, seed {seed}"
-            if results.has(table, row.title, seed) or not re.search(wanted, name):
+    tasks = {
+        factor: main if factor == main.factor else make_task(main.truth, factor, work) for factor in sizes["factors"]
+    }
+    results.interpolated(main, lambda: score_interpolations(every[0], networks, results))
+    for recipes in every:
+        for table, row in rows(recipes, tasks):
+            name = f"{table}, {row.title}, seed {recipes.seed}"
+            if results.has(table, row.title, recipes.seed) or not re.search(wanted, name):
                 continue
             begin = time.monotonic()
-            entry, seconds = score_row(row, truth, sizes["factor"], networks, results.content["interpolations"])
+            baselines = results.interpolated(row.task, partial(score_aligned, row.task, work))
+            entry, seconds = score_row(row, networks if row.task == main else [], baselines)
             if row.pictured:
-                draw_best_and_worst(row.volume, truth, sizes["factor"], figures)
-            results.add(table, row, seed, entry, seconds)
+                draw_best_and_worst(row.volume, row.task.truth, sizes["factor"], figures)
+            results.add(table, row, recipes.seed, entry, seconds)
             print(f"{name}: {time.monotonic() - begin:.0f} s", flush=True)
-    results.arrange(rows(Recipes(work, data, sizes, sizes["seeds"][0])))
+    results.arrange(rows(every[0], tasks))
+    if light is not None and re.search(wanted, LIGHT) and LIGHT not in results.content:
+        results.content[LIGHT] = draw_light_microscopy(light, sizes[LIGHT], work / "light", figures)
+        results.write()
+    timed = timed_rows(results.content)
+    if timed:
+        draw_training_time(timed, figures / FIGURE)
 
 
 def make_toy_data(folder: Path, factor: int) -> Path:
@@ -258,6 +319,7 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, help="folder with train.ome.tif, test.ome.tif and test_neurons.ome.tif, isotropic"
     )
+    parser.add_argument("--light", type=Path, help="a volume of a light microscope, to draw its reconstruction too")
     parser.add_argument(
         "--work", type=Path, default=ROOT / "runs" / "tables", help="weights, volumes and scores go here"
     )
@@ -270,19 +332,30 @@ def main() -> None:
     parser.add_argument(
         "--rows", default="", help='run these alone: a regular expression of "table 1, Sup-AENet, seed 0"'
     )
+    parser.add_argument(
+        "--join",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="take in results that other machines or GPUs wrote, each run with --rows, --results and --work of its own",
+    )
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "benchmarks.md", help="the page to write")
     arguments = parser.parse_args()
     sizes = sections[arguments.size]
     if arguments.size == "toy":
         arguments.data = make_toy_data(arguments.work / "data", sizes["factor"])
+        arguments.light = arguments.data / "train.ome.tif"
     elif arguments.data is None:
         parser.error("--data: name the folder with train.ome.tif, test.ome.tif and test_neurons.ome.tif")
     try:
         results = Results(arguments.results, sizes)
+        for path in arguments.join:
+            results.join(path)
     except InputError as error:
         parser.error(str(error))
     arguments.work.mkdir(parents=True, exist_ok=True)
-    measure(arguments.work, arguments.data.resolve(), sizes, results, arguments.rows, arguments.page.parent)
+    data, figures = arguments.data.resolve(), arguments.page.parent
+    measure(arguments.work, data, arguments.light, sizes, results, arguments.rows, figures)
     text = page(results.content)
     write_whole(arguments.page, lambda partial: partial.write_text(text, encoding="utf-8"))
     print(f"wrote {arguments.results} and {arguments.page}")

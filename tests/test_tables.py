@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from page import mean_and_spread  # noqa: E402
+from tables import Results  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,8 @@ def test_every_row_is_trained_and_scored(toy):
     folder, _ = toy
     result = json.loads((folder / "tables.json").read_text())
     text = (folder / "benchmarks.md").read_text()
-    titles = [*result["interpolations"], *(title for table in result["rows"].values() for title in table)]
+    assert set(result["interpolations"]) == {"2.5", "4"}
+    titles = [*result["interpolations"]["4"], *(title for table in result["rows"].values() for title in table)]
     for title in (
         "bicubic as published code has it (misaligned)",
         "SRUNet",
@@ -56,6 +58,9 @@ def test_every_row_is_trained_and_scored(toy):
         "D2R-AENet, self-trained",
         "the shipped weights",
         "k = 2",
+        "D2R-AENet, self-trained for 4 steps",
+        "x2.5: the shipped weights",
+        "x2.5: D2R-AENet, self-trained for x2 and x3 alone",
     ):
         assert title in titles
     for title in titles:
@@ -65,7 +70,8 @@ def test_every_row_is_trained_and_scored(toy):
     for picture in re.findall(r"\((benchmarks_\w+\.png)\)", text):
         with Image.open(folder / picture) as image:
             assert min(image.size) > 300
-    assert "benchmarks_worst.png" in text
+    for picture in ("worst", "time", "light"):
+        assert f"benchmarks_{picture}.png" in text
     # AENet begins at interpolation and SRUNet at nothing: the rows are what they say
     rows = {title: row["seeds"]["0"]["scores"]["psnr"]["xz"] for title, row in result["rows"]["table 1"].items()}
     assert rows["Sup-AENet"] > rows["SRUNet"] + 1 and rows["D2R-AENet"] > rows["D2R-SRUNet"] + 1
@@ -89,3 +95,17 @@ def test_results_of_other_sizes_are_not_mixed(toy):
     other.write_text(json.dumps(result))
     run = subprocess.run([*words, "--results", str(other)], env=environment(), capture_output=True, text=True)
     assert run.returncode == 2 and "holds results with factor 5, not 4" in run.stderr.splitlines()[-1]
+
+
+def test_results_of_several_machines_are_joined(toy):
+    folder, _ = toy
+    whole = json.loads((folder / "tables.json").read_text())
+    one, other = (json.loads(json.dumps(whole)) for _ in range(2))
+    for half, table in ((one, "table 1"), (other, "table 3")):
+        del half["rows"][table]
+    del one["seconds"]["0"]["train aenet of k2"], one["interpolations"]["2.5"], other["interpolations"]["4"]
+    for name, half in (("one", one), ("other", other)):
+        (folder / f"{name}.json").write_text(json.dumps(half))
+    results = Results(folder / "one.json", whole["sizes"])
+    results.join(folder / "other.json")
+    assert json.loads((folder / "one.json").read_text()) == whole

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stages of a benchmark: the bundle's own configs, one after the other."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+BUNDLE = Path(__file__).resolve().parents[1] / "bundle"
+sys.path.insert(0, str(BUNDLE))
+
+from scripts.pipeline import run_stages  # noqa: E402
+
+Stage = dict[str, Any]
+
+
+def make_stage(title: str, config: str, result: Path, options: Mapping[str, Any]) -> Stage:
+    """A run of a config.
+
+    Args:
+        title: of what it does.
+        config: file name.
+        result: the file that shows that it is done.
+        options: overrides by name.
+    """
+    plain = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+    return {"title": title, "config": config, "result": str(result), "skip": False, "options": plain}
+
+
+def run(stages: Sequence[Stage]) -> dict[str, float]:
+    """Run the stages whose results are not there yet; returns the title of each of them -> seconds that it took."""
+    return run_stages(BUNDLE / "configs", stages)
