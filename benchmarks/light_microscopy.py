@@ -28,7 +28,7 @@ def draw_light_microscopy(volume: Path, settings: Mapping[str, Any], work: Path,
 
     Args:
         volume: recorded with a voxel that is about as long as wide.
-        settings: "factor", whole, and "options" of ``d2r.yaml``.
+        settings: "factor", whole, "options" of ``d2r.yaml``, and "source", whose volume it is.
         work: folder of all results.
         figures: gets the picture.
 
@@ -53,6 +53,20 @@ def draw_light_microscopy(volume: Path, settings: Mapping[str, Any], work: Path,
         "reconstruction": fine,
         "recorded": true[..., : fine.shape[-1]],
     }
+    y, part = _most_contrast(fine)
+    parts = {title: each[part].numpy() for title, each in shown.items()}
     spacing, unit = lattice.voxel_size(recorded.affine.numpy()), str(recorded.meta["unit"])
-    compare_slices(figures / FIGURE, {title: each.numpy() for title, each in shown.items()}, spacing, unit, factor)
+    compare_slices(figures / FIGURE, parts, spacing, unit, factor, index=y)
     return {"volume": volume.name, **settings, "slices": coarse.shape[-1], "machine": machine()}
+
+
+def _most_contrast(volume: torch.Tensor) -> tuple[int, slice]:
+    """Y of an XZ slice and the part of it along X, half as wide again as the volume is deep, where the grey levels vary most."""
+    width = min(volume.shape[0], round(1.5 * volume.shape[2]))
+    found = []
+    for x in range(0, volume.shape[0] - width + 1, max(1, width // 4)):
+        found += [
+            (spread, y, x) for y, spread in enumerate(volume[x : x + width].movedim(1, 0).flatten(1).std(1).tolist())
+        ]
+    _, y, x = max(found)
+    return y, slice(x, x + width)
