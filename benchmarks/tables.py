@@ -347,15 +347,15 @@ def main() -> None:
         arguments.light = arguments.data / "train.ome.tif"
     elif arguments.data is None:
         parser.error("--data: name the folder with train.ome.tif, test.ome.tif and test_neurons.ome.tif")
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    data, figures = arguments.data.resolve(), arguments.page.parent
     try:
         results = Results(arguments.results, sizes)
         for path in arguments.join:
             results.join(path)
+        measure(arguments.work, data, arguments.light, sizes, results, arguments.rows, figures)
     except InputError as error:
         parser.error(str(error))
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    data, figures = arguments.data.resolve(), arguments.page.parent
-    measure(arguments.work, data, arguments.light, sizes, results, arguments.rows, figures)
     text = page(results.content)
     write_whole(arguments.page, lambda partial: partial.write_text(text, encoding="utf-8"))
     print(f"wrote {arguments.results} and {arguments.page}")

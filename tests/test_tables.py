@@ -97,6 +97,14 @@ def test_results_of_other_sizes_are_not_mixed(toy):
     assert run.returncode == 2 and "holds results with factor 5, not 4" in run.stderr.splitlines()[-1]
 
 
+def test_missing_data_are_told_in_one_line(toy):
+    folder, words = toy
+    words = [*words, "--size", "paper", "--data", str(folder / "none"), "--results", str(folder / "none.json")]
+    run = subprocess.run(words, env=environment(), capture_output=True, text=True)
+    last = run.stderr.splitlines()[-1]
+    assert run.returncode == 2 and "none/test.ome.tif: no such file or folder" in last and "Traceback" not in run.stderr
+
+
 def test_results_of_several_machines_are_joined(toy):
     folder, _ = toy
     whole = json.loads((folder / "tables.json").read_text())
