@@ -20,6 +20,7 @@ from scripts.report import compare_slices  # noqa: E402
 from scripts.settings import machine  # noqa: E402
 from scripts.transforms.axial_interpolate import axial_interpolate  # noqa: E402
 
+LIGHT = "light microscopy"
 FIGURE = "benchmarks_light.png"
 
 
@@ -63,10 +64,7 @@ def draw_light_microscopy(volume: Path, settings: Mapping[str, Any], work: Path,
 def _most_contrast(volume: torch.Tensor) -> tuple[int, slice]:
     """Y of an XZ slice and the part of it along X, half as wide again as the volume is deep, where the grey levels vary most."""
     width = min(volume.shape[0], round(1.5 * volume.shape[2]))
-    found = []
-    for x in range(0, volume.shape[0] - width + 1, max(1, width // 4)):
-        found += [
-            (spread, y, x) for y, spread in enumerate(volume[x : x + width].movedim(1, 0).flatten(1).std(1).tolist())
-        ]
-    _, y, x = max(found)
-    return y, slice(x, x + width)
+    step = max(1, width // 4)
+    spread = volume.unfold(0, width, step).std((2, 3))  # (parts, Y)
+    part, y = divmod(int(spread.argmax()), volume.shape[1])
+    return y, slice(part * step, part * step + width)

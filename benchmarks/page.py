@@ -108,8 +108,8 @@ def page(results: Mapping[str, Any]) -> str:
             "",
             f"![Gain against training time]({FIGURE})",
         ]
-    if "light microscopy" in results:
-        lines += ["", *_light(results["light microscopy"])]
+    if light_microscopy.LIGHT in results:
+        lines += ["", *_light(results[light_microscopy.LIGHT])]
     return "\n".join(lines) + "\n"
 
 
@@ -119,8 +119,9 @@ def _light(found: Mapping[str, Any]) -> list[str]:
         "## Light microscopy",
         "",
         f"{found['volume']}, every {found['factor']}th slice kept, {found['slices']} in all; `d2r.yaml {options}` on these alone ({found['machine']}). "
-        "The part of an XZ slice where grey levels vary most; a picture and no score, for the truth is not sharp: a light microscope blurs along Z more than in XY, in what it recorded (right) as in the "
-        "kept slices. D2R fills in slices. It does not take away that blur, and where its prior makes XZ look as sharp as XY, the sharpness is a guess. "
+        "The part of an XZ slice where grey levels vary most; a picture and no score, for the truth is not sharp: a light microscope blurs along Z "
+        "more than in XY, in what it recorded (right) as in the kept slices. D2R fills in slices. It does not take away that blur, and where its prior "
+        "makes XZ look as sharp as XY, the sharpness is a guess. "
         f"Data: {found['source']}.",
         "",
         f"![XZ slice of a light microscope's volume: input, interpolation, reconstruction, recorded]({light_microscopy.FIGURE})",

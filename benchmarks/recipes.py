@@ -51,12 +51,14 @@ class Recipes:
     Attributes:
         begin: stages that make the coarse volumes of the tables at one factor.
         task: of these tables.
+        whole: folder of all of D2R, from the coarse training volume.
     """
 
     def __init__(self, work: Path, data: Path, sizes: Mapping[str, Any], seed: int) -> None:
         self.work, self.data, self.sizes, self.seed = work, data, sizes, seed
         self.factor = sizes["factor"]
         self.folder = work / f"seed{seed}"
+        self.whole = self.folder / f"k{self.factor}"
         self.begin = [self._decimate("train"), self._decimate("test")]
         self.task = Task(data / "test.ome.tif", self.lowres("test"), self.factor)
 
@@ -67,23 +69,21 @@ class Recipes:
             yield self._network(title, network, [], truth, self.folder / "supervised", kind="supervised")
         title, folder = "AENet at k = 1 (no diffusion)", self.folder / "k1"
         yield self._network(title, "aenet", [], coarse, folder)
-        yield self._network(f"{title}, self-trained", "aenet", *self._teach([], coarse, coarse, folder))
-        folder = self.folder / f"k{self.factor}"
-        first, pseudo = self._pseudo(coarse["volume"], self.factor, folder)
-        volume = folder / "prior_on_test" / "pseudo_hr.tif"
+        yield self._network(f"{title}, self-trained", "aenet", *self._teach([], coarse, coarse["volume"], folder))
+        first, pseudo = self._pseudo(coarse["volume"], self.factor, self.whole)
+        volume = self.whole / "prior_on_test" / "pseudo_hr.tif"
         options = {**first[1]["options"], "volume": str(self.lowres("test")), "output_dir": str(volume.parent)}
         alone = make_stage("the prior alone on test", "generate.yaml", volume, options)
         stages = [*self.begin, first[0], alone]
         yield Row("the diffusion prior alone", "self-supervised", stages, self.task, volume)
         for network, title in (("srunet", "D2R-SRUNet"), ("aenet", "D2R-AENet")):
-            yield self._network(title, network, first, pseudo, folder)
-        taught = self._teach(first, pseudo, coarse, folder)
+            yield self._network(title, network, first, pseudo, self.whole)
+        taught = self._taught(coarse["volume"], self.whole)
         yield self._network(SELF_TRAINED, "aenet", *taught)
         yield self._network(f"{SELF_TRAINED}, self-ensemble", "aenet", *taught, ensemble=True)
         if self.seed == self.sizes["seeds"][0]:
             yield self._shipped(SHIPPED, self.task, pictured=True)
-        folder, own = self.folder / "own", {"volume": self.lowres("test")}
-        taught = self._teach(*self._pseudo(own["volume"], self.factor, folder), own, folder)
+        taught = self._taught(self.lowres("test"), self.folder / "own")
         yield self._network(f"{SELF_TRAINED} on the test volume's own slices", "aenet", *taught)
 
     def table_3(self) -> Iterator[Row]:
@@ -95,7 +95,7 @@ class Recipes:
 
     def other_lengths(self) -> Iterator[Row]:
         """Self-training for fewer steps, after the same teacher."""
-        stages, learn, folder = self._taught()
+        stages, learn, folder = self._taught(self.lowres("train"), self.whole)
         length = self.sizes["aenet"]["epoch_length"]
         for epochs in self.sizes["epochs"]:
             title = f"{SELF_TRAINED} for {epochs * length} steps"
@@ -108,7 +108,7 @@ class Recipes:
         Args:
             tasks: by factor. For one that is not whole, the network that knows it alone has learned the two whole ones around it.
         """
-        stages, learn, folder = self._taught()
+        stages, learn, folder = self._taught(self.lowres("train"), self.whole)
         for factor, task in tasks.items():
             yield self._shipped(f"x{factor:g}: {SHIPPED}", task, predict=False)
             title = f"x{factor:g}: {SELF_TRAINED}"
@@ -141,7 +141,7 @@ class Recipes:
         ], {"volume": pseudo, "reconstruction_factor": upsampling}
 
     def _teach(
-        self, first: Sequence[Stage], learn: Mapping[str, Any], coarse: Mapping[str, Any], folder: Path
+        self, first: Sequence[Stage], learn: Mapping[str, Any], coarse: Path, folder: Path
     ) -> tuple[list[Stage], dict[str, Any], Path]:
         """What comes before self-training: the AENet of a folder, the teacher, and what it makes of the coarse volume.
 
@@ -150,14 +150,13 @@ class Recipes:
         """
         teacher = self._train("aenet", learn, folder)
         made = folder / "taught" / "reconstruction.tif"
-        options = {**coarse, "factor": self.factor, "weights": teacher["result"], **self._size("aenet")}
+        options = {"volume": coarse, "factor": self.factor, "weights": teacher["result"], **self._size("aenet")}
         teach = make_stage(f"{folder.name}: by the teacher", "inference.yaml", made, {**options, "output": made})
         return [*first, teacher, teach], {"volume": made, "reconstruction_factor": self.factor}, made.parent
 
-    def _taught(self) -> tuple[list[Stage], dict[str, Any], Path]:
-        """What comes before self-training in the whole of D2R."""
-        folder, coarse = self.folder / f"k{self.factor}", {"volume": self.lowres("train")}
-        return self._teach(*self._pseudo(coarse["volume"], self.factor, folder), coarse, folder)
+    def _taught(self, coarse: Path, folder: Path) -> tuple[list[Stage], dict[str, Any], Path]:
+        """What comes before self-training in the whole of D2R on a coarse volume; returns what :meth:`_teach` does."""
+        return self._teach(*self._pseudo(coarse, self.factor, folder), coarse, folder)
 
     def _train(self, network: str, learn: Mapping[str, Any], folder: Path) -> Stage:
         """Stage III; ``learn`` has the options of what it learns from."""

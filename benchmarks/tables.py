@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT / "bundle"))
 
 from baselines import ALIGNED, misaligned_interpolation  # noqa: E402
 from cases import draw_best_and_worst  # noqa: E402
-from light_microscopy import draw_light_microscopy  # noqa: E402
+from light_microscopy import LIGHT, draw_light_microscopy  # noqa: E402
 from page import page  # noqa: E402
 from recipes import Recipes, Row  # noqa: E402
 from segmentation import MembraneBenchmark  # noqa: E402
@@ -47,7 +47,6 @@ from scripts.segmentation_scores import cells_from_membranes  # noqa: E402
 from scripts.settings import machine  # noqa: E402
 from scripts.transforms.axial_interpolate import axial_interpolate  # noqa: E402
 
-LIGHT = "light microscopy"
 LEARNING = ("train_diffusion.yaml", "generate.yaml", "train.yaml")
 
 
@@ -103,7 +102,7 @@ class Results:
         """Whether a row is there."""
         return str(seed) in self.content["rows"].get(table, {}).get(title, {}).get("seeds", {})
 
-    def interpolated(self, task: Task, score: Callable[[], dict[str, Any]]) -> Mapping[str, Any]:
+    def interpolations(self, task: Task, score: Callable[[], dict[str, Any]]) -> Mapping[str, Any]:
         """Title -> scores of the interpolations at a task's factor, which are scored if they are not there."""
         name = f"{task.factor:g}"
         if name not in self.content["interpolations"]:
@@ -271,14 +270,14 @@ def measure(
     tasks = {
         factor: main if factor == main.factor else make_task(main.truth, factor, work) for factor in sizes["factors"]
     }
-    results.interpolated(main, lambda: score_interpolations(every[0], networks, results))
+    results.interpolations(main, lambda: score_interpolations(every[0], networks, results))
     for recipes in every:
         for table, row in rows(recipes, tasks):
             name = f"{table}, {row.title}, seed {recipes.seed}"
             if results.has(table, row.title, recipes.seed) or not re.search(wanted, name):
                 continue
             begin = time.monotonic()
-            baselines = results.interpolated(row.task, partial(score_aligned, row.task, work))
+            baselines = results.interpolations(row.task, partial(score_aligned, row.task, work))
             entry, seconds = score_row(row, networks if row.task == main else [], baselines)
             if row.pictured:
                 draw_best_and_worst(row.volume, row.task.truth, sizes["factor"], figures)
