@@ -40,8 +40,8 @@ check: $(VENV)/installed-dev ## run black, isort, flake8 and mypy
 docs: $(VENV)/installed-test ## build the documentation site into site/
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 
-speed: $(VENV)/installed ## measure how fast each stage is on this machine (runs/speed.json)
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(VENV)/bin/python benchmarks/speed.py
+speed: $(VENV)/installed ## measure how fast each stage is on this machine (runs/speed.json): make speed [VOLUME=volume coarse in Z, for all of D2R]
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(VENV)/bin/python benchmarks/speed.py $(if $(VOLUME),--volume "$(VOLUME)")
 
 memory: $(VENV)/installed ## measure the memory of a reconstruction and of one 8 times larger (runs/memory.json)
 	$(VENV)/bin/python benchmarks/memory.py

@@ -13,7 +13,13 @@ from stages import Stage, make_stage
 from tasks import Task
 
 SHIPPED = "the shipped weights"
-SELF_TRAINED = "D2R-AENet, self-trained"
+SUPERVISED = "Sup-AENet"
+TWICE = f"{SUPERVISED} for as long as teacher and student"
+NO_DIFFUSION = "AENet at k = 1 (no diffusion)"
+WHOLE_SRUNET = "D2R-SRUNet"
+WHOLE = "D2R-AENet"
+AGAIN = ", self-trained"
+SELF_TRAINED = WHOLE + AGAIN
 
 
 @dataclass(frozen=True)
@@ -65,18 +71,20 @@ class Recipes:
     def table_1(self) -> Iterator[Row]:
         """Supervised and self-supervised networks."""
         truth, coarse = {"volume": self.data / "train.ome.tif", "axes": ["z"]}, {"volume": self.lowres("train")}
-        for network, title in (("srunet", "SRUNet"), ("aenet", "Sup-AENet")):
+        for network, title in (("srunet", "SRUNet"), ("aenet", SUPERVISED)):
             yield self._network(title, network, [], truth, self.folder / "supervised", kind="supervised")
-        title, folder = "AENet at k = 1 (no diffusion)", self.folder / "k1"
-        yield self._network(title, "aenet", [], coarse, folder)
-        yield self._network(f"{title}, self-trained", "aenet", *self._teach([], coarse, coarse["volume"], folder))
+        longer = {**truth, "max_epochs": 2 * self.sizes["aenet"]["max_epochs"]}
+        yield self._network(TWICE, "aenet", [], longer, self.folder / "supervised" / "twice", kind="supervised")
+        folder = self.folder / "k1"
+        yield self._network(NO_DIFFUSION, "aenet", [], coarse, folder)
+        yield self._network(NO_DIFFUSION + AGAIN, "aenet", *self._teach([], coarse, coarse["volume"], folder))
         first, pseudo = self._pseudo(coarse["volume"], self.factor, self.whole)
         volume = self.whole / "prior_on_test" / "pseudo_hr.tif"
         options = {**first[1]["options"], "volume": str(self.lowres("test")), "output_dir": str(volume.parent)}
         alone = make_stage("the prior alone on test", "generate.yaml", volume, options)
         stages = [*self.begin, first[0], alone]
         yield Row("the diffusion prior alone", "self-supervised", stages, self.task, volume)
-        for network, title in (("srunet", "D2R-SRUNet"), ("aenet", "D2R-AENet")):
+        for network, title in (("srunet", WHOLE_SRUNET), ("aenet", WHOLE)):
             yield self._network(title, network, first, pseudo, self.whole)
         taught = self._taught(coarse["volume"], self.whole)
         yield self._network(SELF_TRAINED, "aenet", *taught)
@@ -96,27 +104,35 @@ class Recipes:
     def other_lengths(self) -> Iterator[Row]:
         """Self-training for fewer steps, after the same teacher."""
         stages, learn, folder = self._taught(self.lowres("train"), self.whole)
-        length = self.sizes["aenet"]["epoch_length"]
         for epochs in self.sizes["epochs"]:
-            title = f"{SELF_TRAINED} for {epochs * length} steps"
-            shorter = {**learn, "max_epochs": epochs}
-            yield self._network(title, "aenet", stages, shorter, folder / f"{epochs}_epochs", predict=False)
+            yield self._network(
+                self._title(epochs), "aenet", stages, *self._shorter(learn, folder, epochs), predict=False
+            )
 
     def other_factors(self, tasks: Mapping[float, Task]) -> Iterator[Row]:
-        """One network for all factors, as shipped and as in table 1, beside one trained for a factor alone, after the same teacher.
+        """One network for all factors, as shipped and self-trained for fewer steps, beside one trained so long for a factor alone.
 
         Args:
             tasks: by factor. For one that is not whole, the network that knows it alone has learned the two whole ones around it.
         """
         stages, learn, folder = self._taught(self.lowres("train"), self.whole)
+        epochs = self.sizes["factor_epochs"]
+        learn, shorter = self._shorter(learn, folder, epochs)
         for factor, task in tasks.items():
             yield self._shipped(f"x{factor:g}: {SHIPPED}", task, predict=False)
-            title = f"x{factor:g}: {SELF_TRAINED}"
-            yield self._network(title, "aenet", stages, learn, folder, task=task, predict=False)
+            title = f"x{factor:g}: {self._title(epochs)}"
+            yield self._network(title, "aenet", stages, learn, shorter, task=task, predict=False)
             around = [math.floor(factor), math.ceil(factor)]
             own = {**learn, "gap_range": around, "val_gap": around[0]}
-            title = f"x{factor:g}: {SELF_TRAINED} for {' and '.join(f'x{gap}' for gap in sorted({*around}))} alone"
+            title = f"{title} on {' and '.join(f'x{gap}' for gap in sorted({*around}))} alone"
             yield self._network(title, "aenet", stages, own, folder / f"x{factor:g}", task=task, predict=False)
+
+    def _title(self, epochs: int) -> str:
+        return f"{SELF_TRAINED} for {epochs * self.sizes['aenet']['epoch_length']} steps"
+
+    def _shorter(self, learn: Mapping[str, Any], folder: Path, epochs: int) -> tuple[dict[str, Any], Path]:
+        """Stage III for fewer epochs: what it learns from, and its folder."""
+        return {**learn, "max_epochs": epochs}, folder / f"{epochs}_epochs"
 
     def lowres(self, name: str) -> Path:
         """Every factor-th slice of a volume."""

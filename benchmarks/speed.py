@@ -58,7 +58,7 @@ MAIN = "reconstruction x8, on the device"
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is measured; ``side`` and ``slices`` of the coarse volume, batches and patches of training."""
+    """What is measured: ``side`` and ``slices`` of the coarse volume, batches and patches of training, the preset of the whole of D2R."""
 
     side: int
     slices: int
@@ -68,12 +68,13 @@ class Sizes:
     restored: int
     sequences: int
     sequence_patch: int
+    preset: str
 
 
 SIZES = {
-    "cuda": Sizes(520, 46, 5, 16, 256, 32, 16, 128),
-    "cpu": Sizes(256, 6, 2, 2, 128, 1, 4, 96),
-    "toy": Sizes(64, 14, 1, 1, 32, 1, 1, 32),
+    "cuda": Sizes(520, 46, 5, 16, 256, 32, 16, 128, "standard"),
+    "cpu": Sizes(256, 6, 2, 2, 128, 1, 4, 96, "quick"),
+    "toy": Sizes(64, 14, 1, 1, 32, 1, 1, 32, "quick"),
 }
 
 
@@ -434,7 +435,7 @@ def measure(
             "stage III of SRUNet": lambda: stage_three("srunet", factor=8, depths=7),
         }
         if volume is not None:
-            groups["d2r"] = lambda: end_to_end(volume, workdir, "standard")
+            groups["d2r"] = lambda: end_to_end(volume, workdir, sizes.preset)
         for name, group in groups.items():
             if name not in result["groups"]:
                 result["rows"] += [asdict(row) for row in group()]

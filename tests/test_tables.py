@@ -53,6 +53,7 @@ def test_every_row_is_trained_and_scored(toy):
         "bicubic as published code has it (misaligned)",
         "SRUNet",
         "Sup-AENet",
+        "Sup-AENet for as long as teacher and student",
         "D2R-SRUNet",
         "D2R-AENet",
         "D2R-AENet, self-trained",
@@ -60,7 +61,8 @@ def test_every_row_is_trained_and_scored(toy):
         "k = 2",
         "D2R-AENet, self-trained for 4 steps",
         "x2.5: the shipped weights",
-        "x2.5: D2R-AENet, self-trained for x2 and x3 alone",
+        "x2.5: D2R-AENet, self-trained for 4 steps",
+        "x2.5: D2R-AENet, self-trained for 4 steps on x2 and x3 alone",
     ):
         assert title in titles
     for title in titles:
@@ -75,6 +77,9 @@ def test_every_row_is_trained_and_scored(toy):
     # AENet begins at interpolation and SRUNet at nothing: the rows are what they say
     rows = {title: row["seeds"]["0"]["scores"]["psnr"]["xz"] for title, row in result["rows"]["table 1"].items()}
     assert rows["Sup-AENet"] > rows["SRUNet"] + 1 and rows["D2R-AENet"] > rows["D2R-SRUNet"] + 1
+    first, other = "D2R-AENet", "AENet at k = 1 (no diffusion)"
+    line = next(line for line in text.splitlines() if line.startswith(f"| {first} less {other} | 0 |"))
+    assert float(line.split("|")[4]) == pytest.approx(rows[first] - rows[other], abs=0.01)
 
 
 def test_what_is_finished_is_not_done_again(toy):
