@@ -64,8 +64,8 @@ def page(results: Mapping[str, Any]) -> str:
         "## Table 1: quality",
         "",
         "PSNR in dB and SSIM; higher is better. XY leaves out the slices that coincide with an input slice, XZ and YZ include them. Every AENet "
-        f"of this table was trained for {_steps(sizes['aenet'])} steps but for a self-trained one, which had as many after its teacher, and the supervised "
-        f"one beside it, which had both together; every SRUNet for {_steps(sizes['srunet'])}, which take about as long as those of AENet; the shipped "
+        f"of this table was trained for {_steps(sizes['aenet'])} steps; a self-trained one for as many after its teacher, and {TWICE}, as its "
+        f"name says, for both together; every SRUNet for {_steps(sizes['srunet'])}, which take about as long as those of AENet; the shipped "
         "weights, those of `d2r.yaml --preset standard`, for longer.",
         "",
         *_score_table({**interpolations, **first}),
