@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 import light_microscopy  # noqa: E402
 from baselines import ALIGNED  # noqa: E402
 from cases import NAMES  # noqa: E402
-from recipes import AGAIN, NO_DIFFUSION, SELF_TRAINED, SHIPPED, SUPERVISED, TWICE, WHOLE, WHOLE_SRUNET  # noqa: E402
+from recipes import AGAIN, LONGEST, NO_DIFFUSION, SELF_TRAINED, SHIPPED, SUPERVISED, TWICE, WHOLE, WHOLE_SRUNET  # noqa: E402
 from training_time import FIGURE, Timed, timed_rows  # noqa: E402
 
 from scripts.fourier_shell import THRESHOLDS  # noqa: E402
@@ -36,6 +36,7 @@ COMPARED = (
     (WHOLE, SUPERVISED),
     (SELF_TRAINED, SUPERVISED),
     (SELF_TRAINED, TWICE),
+    (SHIPPED, LONGEST),
 )
 SCORES = [f"{measure.upper()} {plane.upper()}" for measure in MEASURES for plane in PLANES]
 
@@ -64,9 +65,9 @@ def page(results: Mapping[str, Any]) -> str:
         "## Table 1: quality",
         "",
         "PSNR in dB and SSIM; higher is better. XY leaves out the slices that coincide with an input slice, XZ and YZ include them. Every AENet "
-        f"of this table was trained for {_steps(sizes['aenet'])} steps; a self-trained one for as many after its teacher, and {TWICE}, as its "
-        f"name says, for both together; every SRUNet for {_steps(sizes['srunet'])}, which take about as long as those of AENet; the shipped "
-        "weights, those of `d2r.yaml --preset standard`, for longer.",
+        f"of this table was trained for {_steps(sizes['aenet'])} steps; a self-trained one for as many after its teacher, and {TWICE} for both "
+        f"together; every SRUNet for {_steps(sizes['srunet'])}, which take about as long as those of AENet; the shipped "
+        f"weights, those of `d2r.yaml --preset standard`, and {LONGEST} for {sizes['shipped_epochs'] * sizes['aenet']['epoch_length']}.",
         "",
         *_score_table({**interpolations, **first}),
         "",
@@ -76,7 +77,7 @@ def page(results: Mapping[str, Any]) -> str:
         "Scores of a method less those of another, seed by seed. The first two rows are what the diffusion stages give, without self-training and with it, "
         "the next two what self-training gives, with the diffusion stages and without.",
         "",
-        *_difference_table(first),
+        *_difference_table(first, COMPARED),
         "",
         "## Resolution",
         "",
@@ -104,6 +105,8 @@ def page(results: Mapping[str, Any]) -> str:
     ]
     if "table 3" in rows:
         lines += ["", "## Table 3: the upsampling k of stage II", "", *_score_table(rows["table 3"])]
+    if "restorations" in rows:
+        lines += ["", *_restorations(first, rows["restorations"], sizes)]
     if "factors" in rows:
         lines += [
             "",
@@ -130,6 +133,22 @@ def page(results: Mapping[str, Any]) -> str:
     if light_microscopy.LIGHT in results:
         lines += ["", *_light(results[light_microscopy.LIGHT])]
     return "\n".join(lines) + "\n"
+
+
+def _restorations(first: Mapping[str, Any], others: Mapping[str, Any], sizes: Mapping[str, Any]) -> list[str]:
+    beside = {title: first[title] for title in (WHOLE, SELF_TRAINED) if title in first}
+    compared = [(f"{title}, {name}", title) for title in beside for name in sizes["restorations"]]
+    return [
+        "## How stage II restores",
+        "",
+        f"Table 1's rows have {sizes['generate']['evaluations']} evaluations of the prior a slice and add no noise on the way.",
+        "",
+        *_score_table({**beside, **others}),
+        "",
+        "Each of the others less the row of table 1, seed by seed; the prior of a seed was trained anew for these.",
+        "",
+        *_difference_table({**beside, **others}, compared),
+    ]
 
 
 def _light(found: Mapping[str, Any]) -> list[str]:
@@ -184,9 +203,9 @@ def _score_table(rows: Mapping[str, Any]) -> list[str]:
     return _table(SCORES, [(title, row["kind"], _seeds(row)) for title, row in rows.items()], _score_cells)
 
 
-def _difference_table(rows: Mapping[str, Any]) -> list[str]:
+def _difference_table(rows: Mapping[str, Any], compared: Sequence[tuple[str, str]]) -> list[str]:
     listed = []
-    for one, other in COMPARED:
+    for one, other in compared:
         seeds = [rows[title]["seeds"] for title in (one, other) if title in rows]
         if len(seeds) == 2 and (common := sorted({*seeds[0]} & {*seeds[1]})):
             pairs = [[scored[seed]["scores"] for scored in seeds] for seed in common]

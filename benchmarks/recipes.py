@@ -15,6 +15,7 @@ from tasks import Task
 SHIPPED = "the shipped weights"
 SUPERVISED = "Sup-AENet"
 TWICE = f"{SUPERVISED} for as long as teacher and student"
+LONGEST = f"{SUPERVISED} for as long as {SHIPPED}"
 NO_DIFFUSION = "AENet at k = 1 (no diffusion)"
 WHOLE_SRUNET = "D2R-SRUNet"
 WHOLE = "D2R-AENet"
@@ -73,8 +74,10 @@ class Recipes:
         truth, coarse = {"volume": self.data / "train.ome.tif", "axes": ["z"]}, {"volume": self.lowres("train")}
         for network, title in (("srunet", "SRUNet"), ("aenet", SUPERVISED)):
             yield self._network(title, network, [], truth, self.folder / "supervised", kind="supervised")
-        longer = {**truth, "max_epochs": 2 * self.sizes["aenet"]["max_epochs"]}
-        yield self._network(TWICE, "aenet", [], longer, self.folder / "supervised" / "twice", kind="supervised")
+        lengths = {TWICE: 2 * self.sizes["aenet"]["max_epochs"], LONGEST: self.sizes["shipped_epochs"]}
+        for (title, epochs), name in zip(lengths.items(), ("twice", "longest")):
+            longer = {**truth, "max_epochs": epochs}
+            yield self._network(title, "aenet", [], longer, self.folder / "supervised" / name, kind="supervised")
         folder = self.folder / "k1"
         yield self._network(NO_DIFFUSION, "aenet", [], coarse, folder)
         yield self._network(NO_DIFFUSION + AGAIN, "aenet", *self._teach([], coarse, coarse["volume"], folder))
@@ -100,6 +103,16 @@ class Recipes:
             folder = self.folder / f"k{upsampling}"
             first, pseudo = self._pseudo(self.lowres("train"), upsampling, folder)
             yield self._network(f"k = {upsampling}", "aenet", first, pseudo, folder)
+
+    def restorations(self) -> Iterator[Row]:
+        """Stage II by other samplers, from the same prior, and what stage III learns from each."""
+        coarse = self.lowres("train")
+        for title, options in self.sizes["restorations"].items():
+            folder = self.whole / title.replace(" ", "_")
+            first, pseudo = self._pseudo(coarse, self.factor, self.whole, folder, options)
+            yield self._network(f"{WHOLE}, {title}", "aenet", first, pseudo, folder, predict=False)
+            taught = self._teach(first, pseudo, coarse, folder)
+            yield self._network(f"{SELF_TRAINED}, {title}", "aenet", *taught, predict=False)
 
     def other_lengths(self) -> Iterator[Row]:
         """Self-training for fewer steps, after the same teacher."""
@@ -142,18 +155,31 @@ class Recipes:
         options = {"volume": self.data / f"{name}.ome.tif", "factor": self.factor, "output": self.lowres(name)}
         return make_stage(f"decimate {name}", "decimate.yaml", self.lowres(name), options)
 
-    def _pseudo(self, volume: Path, upsampling: int, folder: Path) -> tuple[list[Stage], dict[str, Any]]:
-        """Stages I and II on a coarse volume, none for an upsampling of 1; and what stage III is to learn from."""
+    def _pseudo(
+        self,
+        volume: Path,
+        upsampling: int,
+        folder: Path,
+        restored: Path | None = None,
+        restoration: Mapping[str, Any] | None = None,
+    ) -> tuple[list[Stage], dict[str, Any]]:
+        """Stages I and II on a coarse volume, none for an upsampling of 1; and what stage III is to learn from.
+
+        Args:
+            folder: of the prior, and of the pseudo-HR volume if ``restored`` names no other.
+            restoration: options of stage II in place of those of the sizes.
+        """
         if upsampling == 1:
             return [], {"volume": volume}
-        prior, pseudo = folder / "prior" / "model_diffusion.pt", folder / "pseudo" / "pseudo_hr.tif"
+        restored, restoration = restored or folder, restoration or self.sizes["generate"]
+        prior, pseudo = folder / "prior" / "model_diffusion.pt", restored / "pseudo" / "pseudo_hr.tif"
         common = {"volume": volume, "factor": self.factor, "upsampling": upsampling, "seed": self.seed}
         network = self.sizes["prior_network"]
         train = {**self.sizes["prior"], **network, **common, "output_dir": prior.parent}
-        restore = {**self.sizes["generate"], **network, **common, "weights": prior, "output_dir": pseudo.parent}
+        restore = {**restoration, **network, **common, "weights": prior, "output_dir": pseudo.parent}
         return [
             make_stage(f"train the prior of {folder.name}", "train_diffusion.yaml", prior, train),
-            make_stage(f"pseudo-HR volume of {folder.name}", "generate.yaml", pseudo, restore),
+            make_stage(f"pseudo-HR volume of {restored.name}", "generate.yaml", pseudo, restore),
         ], {"volume": pseudo, "reconstruction_factor": upsampling}
 
     def _teach(

@@ -73,13 +73,13 @@ class Results:
     @staticmethod
     def _read(path: Path, sizes: Mapping[str, Any]) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
-        for name, value in sizes.items():
-            if content["sizes"].get(name) != value:
+        for name, value in content["sizes"].items():
+            if sizes.get(name) != value:
                 raise InputError(
-                    f"{path} holds results with {name} {content['sizes'].get(name)}, not {value}: "
+                    f"{path} holds results with {name} {value}, not {sizes.get(name)}: "
                     "give another file, or the sizes that it was made with in tables.yaml"
                 )
-        return content
+        return {**content, "sizes": dict(sizes)}  # a table that was declared since is taken in
 
     def join(self, path: Path) -> None:
         """Take in what another file has and this one has not, and write the file.
@@ -235,7 +235,7 @@ def score_row(
 
 def rows(recipes: Recipes, tasks: Mapping[float, Task]) -> Iterator[tuple[str, Row]]:
     """Every row of every table of one seed; the further ones are of the first seed alone."""
-    tables = {"table 1": recipes.table_1(), "table 3": recipes.table_3()}
+    tables = {"table 1": recipes.table_1(), "table 3": recipes.table_3(), "restorations": recipes.restorations()}
     if recipes.seed == recipes.sizes["seeds"][0]:
         tables.update({"lengths": recipes.other_lengths(), "factors": recipes.other_factors(tasks)})
     for table, listed in tables.items():
@@ -278,7 +278,7 @@ def measure(
                 continue
             begin = time.monotonic()
             baselines = results.interpolations(row.task, partial(score_aligned, row.task, work))
-            entry, seconds = score_row(row, networks if row.task == main else [], baselines)
+            entry, seconds = score_row(row, networks if table == "table 1" else [], baselines)
             if row.pictured:
                 draw_best_and_worst(row.volume, row.task.truth, sizes["factor"], figures)
             results.add(table, row, recipes.seed, entry, seconds)

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
 from scripts.io.whole_file import write_whole  # noqa: E402
 
-TABLES = ("table 1", "lengths")
+TABLES = ("table 1", "restorations", "lengths")
 FIGURE = "benchmarks_time.png"
 Timed = dict[str, tuple[str, list[dict[str, Any]]]]
 """Title of a row -> its kind and the entries of its seeds, with the "seconds" of all that was trained for each."""
