@@ -15,7 +15,6 @@ from tasks import Task
 SHIPPED = "the shipped weights"
 SUPERVISED = "Sup-AENet"
 TWICE = f"{SUPERVISED} for as long as teacher and student"
-LONGEST = f"{SUPERVISED} for as long as {SHIPPED}"
 NO_DIFFUSION = "AENet at k = 1 (no diffusion)"
 WHOLE_SRUNET = "D2R-SRUNet"
 WHOLE = "D2R-AENet"
@@ -74,10 +73,8 @@ class Recipes:
         truth, coarse = {"volume": self.data / "train.ome.tif", "axes": ["z"]}, {"volume": self.lowres("train")}
         for network, title in (("srunet", "SRUNet"), ("aenet", SUPERVISED)):
             yield self._network(title, network, [], truth, self.folder / "supervised", kind="supervised")
-        lengths = {TWICE: 2 * self.sizes["aenet"]["max_epochs"], LONGEST: self.sizes["shipped_epochs"]}
-        for (title, epochs), name in zip(lengths.items(), ("twice", "longest")):
-            longer = {**truth, "max_epochs": epochs}
-            yield self._network(title, "aenet", [], longer, self.folder / "supervised" / name, kind="supervised")
+        longer = {**truth, "max_epochs": 2 * self.sizes["aenet"]["max_epochs"]}
+        yield self._network(TWICE, "aenet", [], longer, self.folder / "supervised" / "twice", kind="supervised")
         folder = self.folder / "k1"
         yield self._network(NO_DIFFUSION, "aenet", [], coarse, folder)
         yield self._network(NO_DIFFUSION + AGAIN, "aenet", *self._teach([], coarse, coarse["volume"], folder))
