@@ -140,7 +140,7 @@ def _restorations(first: Mapping[str, Any], others: Mapping[str, Any], sizes: Ma
     return [
         "## How stage II restores",
         "",
-        f"Table 1's rows have {sizes['generate']['evaluations']} evaluations of the prior a slice and add no noise on the way.",
+        f"Evaluations of the prior a slice in the rows of table 1: {sizes['generate']['evaluations']}, without noise on the way.",
         "",
         *_score_table({**beside, **others}),
         "",

@@ -59,6 +59,7 @@ def test_every_row_is_trained_and_scored(toy):
         "D2R-AENet, self-trained",
         "the shipped weights",
         "k = 2",
+        "D2R-AENet, self-trained, 2 evaluations with noise",
         "D2R-AENet, self-trained for 4 steps",
         "x2.5: the shipped weights",
         "x2.5: D2R-AENet, self-trained for 4 steps",
@@ -82,6 +83,17 @@ def test_every_row_is_trained_and_scored(toy):
     assert float(line.split("|")[4]) == pytest.approx(rows[first] - rows[other], abs=0.01)
 
 
+def test_stage_2_is_compared_with_other_ways_of_it(toy):
+    folder, _ = toy
+    result = json.loads((folder / "tables.json").read_text())
+    text = (folder / "benchmarks.md").read_text()
+    first, other = "D2R-AENet", "D2R-AENet, 2 evaluations with noise"
+    one, two = result["rows"]["table 1"][first], result["rows"]["restorations"][other]
+    one, two = (row["seeds"]["0"]["scores"]["ssim"]["yz"] for row in (one, two))
+    line = next(line for line in text.splitlines() if line.startswith(f"| {other} less {first} | 0 |"))
+    assert one != two and float(line.split("|")[-2]) == pytest.approx(two - one, abs=0.001)
+
+
 def test_what_is_finished_is_not_done_again(toy):
     folder, words = toy
     shutil.rmtree(folder / "work" / "seed0")  # as on another machine, to which the results alone were taken
@@ -100,6 +112,14 @@ def test_results_of_other_sizes_are_not_mixed(toy):
     other.write_text(json.dumps(result))
     run = subprocess.run([*words, "--results", str(other)], env=environment(), capture_output=True, text=True)
     assert run.returncode == 2 and "holds results with factor 5, not 4" in run.stderr.splitlines()[-1]
+
+
+def test_results_are_continued_with_a_table_declared_since(toy):
+    folder, _ = toy
+    sizes = json.loads((folder / "tables.json").read_text())["sizes"]
+    older = folder / "older.json"
+    older.write_text(json.dumps({"sizes": {name: sizes[name] for name in sizes if name != "restorations"}}))
+    assert Results(older, sizes).content["sizes"] == sizes
 
 
 def test_missing_data_are_told_in_one_line(toy):
