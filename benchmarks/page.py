@@ -144,7 +144,7 @@ def _restorations(first: Mapping[str, Any], others: Mapping[str, Any], sizes: Ma
         "",
         *_score_table({**beside, **others}),
         "",
-        "Each of the others less the row of table 1, seed by seed; the prior of a seed was trained anew for these.",
+        "Each of the others less the row of table 1, seed by seed.",
         "",
         *_difference_table({**beside, **others}, compared),
     ]
