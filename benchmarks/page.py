@@ -136,17 +136,18 @@ def page(results: Mapping[str, Any]) -> str:
 
 def _restorations(first: Mapping[str, Any], others: Mapping[str, Any], sizes: Mapping[str, Any]) -> list[str]:
     beside = {title: first[title] for title in (WHOLE, SELF_TRAINED) if title in first}
+    rows = {**beside, **others}
     compared = [(f"{title}, {name}", title) for title in beside for name in sizes["restorations"]]
     return [
         "## How stage II restores",
         "",
         f"Evaluations of the prior a slice in the rows of table 1: {sizes['generate']['evaluations']}, without noise on the way.",
         "",
-        *_score_table({**beside, **others}),
+        *_score_table(rows),
         "",
         "Each of the others less the row of table 1, seed by seed.",
         "",
-        *_difference_table({**beside, **others}, compared),
+        *_difference_table(rows, compared),
     ]
 
 

@@ -78,12 +78,11 @@ class Recipes:
         folder = self.folder / "k1"
         yield self._network(NO_DIFFUSION, "aenet", [], coarse, folder)
         yield self._network(NO_DIFFUSION + AGAIN, "aenet", *self._teach([], coarse, coarse["volume"], folder))
+        prior, folder = self._prior(coarse["volume"], self.factor, self.whole), self.whole / "prior_on_test"
+        alone = self._restore("the prior alone on test", prior, self.lowres("test"), folder, self.sizes["generate"])
+        stages = [*self.begin, prior, alone]
+        yield Row("the diffusion prior alone", "self-supervised", stages, self.task, Path(alone["result"]))
         first, pseudo = self._pseudo(coarse["volume"], self.factor, self.whole)
-        volume = self.whole / "prior_on_test" / "pseudo_hr.tif"
-        options = {**first[1]["options"], "volume": str(self.lowres("test")), "output_dir": str(volume.parent)}
-        alone = make_stage("the prior alone on test", "generate.yaml", volume, options)
-        stages = [*self.begin, first[0], alone]
-        yield Row("the diffusion prior alone", "self-supervised", stages, self.task, volume)
         for network, title in (("srunet", WHOLE_SRUNET), ("aenet", WHOLE)):
             yield self._network(title, network, first, pseudo, self.whole)
         taught = self._taught(coarse["volume"], self.whole)
@@ -104,9 +103,10 @@ class Recipes:
     def restorations(self) -> Iterator[Row]:
         """Stage II by other samplers, from the same prior, and what stage III learns from each."""
         coarse = self.lowres("train")
+        prior = self._prior(coarse, self.factor, self.whole)
         for title, options in self.sizes["restorations"].items():
             folder = self.whole / title.replace(" ", "_")
-            first, pseudo = self._pseudo(coarse, self.factor, self.whole, folder, options)
+            first, pseudo = self._restored(prior, folder, options)
             yield self._network(f"{WHOLE}, {title}", "aenet", first, pseudo, folder, predict=False)
             taught = self._teach(first, pseudo, coarse, folder)
             yield self._network(f"{SELF_TRAINED}, {title}", "aenet", *taught, predict=False)
@@ -152,32 +152,30 @@ class Recipes:
         options = {"volume": self.data / f"{name}.ome.tif", "factor": self.factor, "output": self.lowres(name)}
         return make_stage(f"decimate {name}", "decimate.yaml", self.lowres(name), options)
 
-    def _pseudo(
-        self,
-        volume: Path,
-        upsampling: int,
-        folder: Path,
-        restored: Path | None = None,
-        restoration: Mapping[str, Any] | None = None,
-    ) -> tuple[list[Stage], dict[str, Any]]:
-        """Stages I and II on a coarse volume, none for an upsampling of 1; and what stage III is to learn from.
-
-        Args:
-            folder: of the prior, and of the pseudo-HR volume if ``restored`` names no other.
-            restoration: options of stage II in place of those of the sizes.
-        """
+    def _pseudo(self, volume: Path, upsampling: int, folder: Path) -> tuple[list[Stage], dict[str, Any]]:
+        """Stages I and II on a coarse volume, none for an upsampling of 1; and what stage III is to learn from."""
         if upsampling == 1:
             return [], {"volume": volume}
-        restored, restoration = restored or folder, restoration or self.sizes["generate"]
-        prior, pseudo = folder / "prior" / "model_diffusion.pt", restored / "pseudo" / "pseudo_hr.tif"
+        return self._restored(self._prior(volume, upsampling, folder), folder, self.sizes["generate"])
+
+    def _restored(self, prior: Stage, folder: Path, options: Mapping[str, Any]) -> tuple[list[Stage], dict[str, Any]]:
+        """Stage I and, with these options, stage II on the same volume; and what stage III is to learn from."""
+        known, title = prior["options"], f"pseudo-HR volume of {folder.name}"
+        restore = self._restore(title, prior, known["volume"], folder / "pseudo", options)
+        return [prior, restore], {"volume": restore["result"], "reconstruction_factor": known["upsampling"]}
+
+    def _prior(self, volume: Path, upsampling: int, folder: Path) -> Stage:
+        """Stage I on a coarse volume."""
+        weights = folder / "prior" / "model_diffusion.pt"
         common = {"volume": volume, "factor": self.factor, "upsampling": upsampling, "seed": self.seed}
-        network = self.sizes["prior_network"]
-        train = {**self.sizes["prior"], **network, **common, "output_dir": prior.parent}
-        restore = {**restoration, **network, **common, "weights": prior, "output_dir": pseudo.parent}
-        return [
-            make_stage(f"train the prior of {folder.name}", "train_diffusion.yaml", prior, train),
-            make_stage(f"pseudo-HR volume of {restored.name}", "generate.yaml", pseudo, restore),
-        ], {"volume": pseudo, "reconstruction_factor": upsampling}
+        train = {**self.sizes["prior"], **self.sizes["prior_network"], **common, "output_dir": weights.parent}
+        return make_stage(f"train the prior of {folder.name}", "train_diffusion.yaml", weights, train)
+
+    def _restore(self, title: str, prior: Stage, volume: str | Path, folder: Path, options: Mapping[str, Any]) -> Stage:
+        """Stage II on a coarse volume, with these options."""
+        common = {name: prior["options"][name] for name in ("factor", "upsampling", "seed")}
+        use = {**options, **self.sizes["prior_network"], **common, "volume": volume, "weights": prior["result"]}
+        return make_stage(title, "generate.yaml", folder / "pseudo_hr.tif", {**use, "output_dir": folder})
 
     def _teach(
         self, first: Sequence[Stage], learn: Mapping[str, Any], coarse: Path, folder: Path
