@@ -11,10 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+import yaml
 from monai.bundle import ConfigWorkflow
 
 from scripts.errors import InputError
+from scripts.failures import input_error
 from scripts.io.whole_file import write_json
+from scripts.option_help import read_help
+from scripts.options import kept_as_typed
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +55,50 @@ def check_workdir(workdir: str | Path, settings: Mapping[str, Any]) -> None:
                 )
 
 
+def check_stages(config_dir: str | Path, stages: Sequence[Mapping[str, Any]]) -> None:
+    """Check the options of all stages before the first one begins: their types and ranges, and what they are together.
+
+    Args:
+        config_dir, stages: as in :func:`run_stages`; each config has a section ``network_def``, which is built without memory for
+            its weights, and a section ``early``, the parts of it that refuse options that cannot be.
+
+    Raises:
+        InputError: an option does not exist or cannot have its value; the line names the stage.
+    """
+    for stage in stages:
+        if stage["skip"]:
+            continue
+        known = {option.name: option for option in read_help(Path(config_dir) / stage["config"]).options}
+        try:
+            for name, value in _options_of(stage).items():
+                if name not in known:
+                    raise InputError(f"{stage['config']} has no option {name}; it has {', '.join(known)}")
+                kind = known[name].type
+                if kind is not None:
+                    kind.check(name, value, default=yaml.safe_load(known[name].default))
+            parser = stage_workflow(stage, config_dir).parser
+            with torch.device("meta"):
+                parser.get_parsed_content("network_def")
+            parser.get_parsed_content("early")
+        except Exception as error:
+            mistake = input_error(error)
+            if mistake is None:
+                raise
+            raise InputError(f"{stage['title']}: {mistake}") from error
+
+
+def stage_workflow(stage: Mapping[str, Any], config_dir: str | Path) -> ConfigWorkflow:
+    """The workflow of a stage, see :func:`run_stages`, with its options."""
+    file = Path(config_dir) / stage["config"]
+    paths = {option.name for option in read_help(file).options if option.type and option.type.kind == "path"}
+    options = {name: kept_as_typed(value) if name in paths else value for name, value in _options_of(stage).items()}
+    return ConfigWorkflow(config_file=str(file), workflow_type=None, logging_file=False, **options)
+
+
+def _options_of(stage: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in stage["options"].items() if value is not None}
+
+
 def run_stages(config_dir: str | Path, stages: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Run each stage whose result is not there yet.
 
@@ -70,10 +119,7 @@ def run_stages(config_dir: str | Path, stages: Sequence[Mapping[str, Any]]) -> d
             continue
         logger.info(title)
         begin = time.monotonic()
-        options = {name: value for name, value in stage["options"].items() if value is not None}
-        workflow = ConfigWorkflow(
-            config_file=str(Path(config_dir) / stage["config"]), workflow_type=None, logging_file=False, **options
-        )
+        workflow = stage_workflow(stage, config_dir)
         workflow.initialize()
         workflow.run()
         workflow.finalize()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import ConfigParser
 from torch import nn
 
 from scripts import inferers, lattice
@@ -20,6 +20,7 @@ from scripts.command_line import true_or_false
 from scripts.cost import Cost, ReconstructionCost, RestorationCost, TrainingCost, quiet, two_digits
 from scripts.io import Header, check_output, check_space, check_volume, free_space, read_header, stored_dtype
 from scripts.io.factor import factor_of
+from scripts.pipeline import stage_workflow
 from scripts.settings import bundle_root, machine
 
 READ_UP_TO = 2**30
@@ -342,12 +343,8 @@ def about(seconds: float) -> str:
 
 def _cost_of(stage: Mapping[str, Any], config_dir: str | Path, header: Header) -> tuple[Cost, str]:
     """Cost and network of a stage, from the section ``cost`` of its config."""
-    options = {name: value for name, value in stage["options"].items() if value is not None}
     with quiet():
-        workflow = ConfigWorkflow(
-            config_file=str(Path(config_dir) / stage["config"]), workflow_type=None, logging_file=False, **options
-        )
-        cost = workflow.parser.get_parsed_content("cost")
+        cost = stage_workflow(stage, config_dir).parser.get_parsed_content("cost")
     return cost.measure(header), _parameters_of(cost.network)
 
 
