@@ -116,7 +116,7 @@ def _lock_of(path: str | os.PathLike, folder: bool) -> Path:
 
 def _take(path: str | os.PathLike, lock: Path, folder: bool) -> _Hold:
     """Take a lock that this process does not hold, and remove what a killed run left."""
-    check_place(lock)
+    check_place(Path(path) / "run.json" if folder else path)
     made = [parent for parent in lock.parents if not parent.exists()]
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +134,8 @@ def _take(path: str | os.PathLike, lock: Path, folder: bool) -> _Hold:
                 "token": secrets.token_hex(8),
             }
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(owner).encode(), 0)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            os.write(descriptor, json.dumps(owner).encode())
             _remove_leftovers(lock, folder)
         except BaseException:
             os.close(descriptor)

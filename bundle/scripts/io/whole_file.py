@@ -50,6 +50,20 @@ def cannot_be_written(path: str | os.PathLike, error: OSError) -> InputError:
     )
 
 
+def as_path(path: Any) -> Path:
+    """
+    Return the path; the command line turns a name of digits into a number and a missing value into True.
+
+    Raises:
+        InputError: it is no path.
+    """
+    if path is None or path == "" or isinstance(path, bool):
+        raise InputError("a file name is needed, but none was given")
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"a file name is needed, not {path!r}; write a name of digits as ./{path}")
+    return Path(path)
+
+
 def target_of(path: str | os.PathLike) -> Path:
     """
     Return the file that an output names: a symbolic link stands for the file that it points to, which need not be there yet.
@@ -57,6 +71,7 @@ def target_of(path: str | os.PathLike) -> Path:
     Raises:
         InputError: links that lead in a circle; a name that is too long; a named pipe, a device or a socket.
     """
+    path = as_path(path)
     try:
         with suppress(FileNotFoundError):
             kind = stat.S_IFMT(os.stat(path).st_mode)
@@ -69,7 +84,7 @@ def target_of(path: str | os.PathLike) -> Path:
     except OSError as error:
         raise cannot_be_written(path, error) from error
     except ValueError as error:  # a null byte
-        raise InputError(f"{os.fspath(path)!r}: cannot be written ({one_line(error)}); give the name of a file") from error
+        raise InputError(f"{str(path)!r}: cannot be written ({one_line(error)}); give the name of a file") from error
 
 
 def nearest_folder(path: str | os.PathLike) -> Path:
@@ -79,8 +94,7 @@ def nearest_folder(path: str | os.PathLike) -> Path:
     Raises:
         InputError: what is there is no folder.
     """
-    target = target_of(path)
-    folder = target.parent
+    folder = target_of(path).parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir():
@@ -100,12 +114,9 @@ def check_place(path: str | os.PathLike) -> None:
         # a trial, for permissions say nothing about read-only file systems or the superuser
         with tempfile.TemporaryFile(dir=folder):
             pass
-        with suppress(FileNotFoundError):
-            os.stat(folder / target_of(path).name)  # a name may be too long for that file system
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written to the folder {folder} ({error.strerror}); {_ADVICE.get(error.errno or 0, 'give another')}"
-        ) from error
+        advice = _ADVICE[error.errno] if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose one you may write to"
+        raise InputError(f"{path}: cannot be written to the folder {folder} ({error.strerror}); {advice}") from error
 
 
 def digest_of(name: str) -> str:
@@ -154,7 +165,7 @@ def whole_file(path: str | os.PathLike, replace: bool = True) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield partial
-        if replace:
+        if replace and not target.is_dir():
             os.replace(partial, target)
         elif not _move_beside_none(partial, target):
             raise InputError(
