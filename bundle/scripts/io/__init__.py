@@ -305,6 +305,7 @@ def check_folder(
     inputs: Sequence[str | os.PathLike | None] = (),
     results: Sequence[str] = (),
     unless: str = "",
+    overwrite: bool | str = False,
 ) -> None:
     """
     Check, before the work, that files can be written to a folder.
@@ -313,7 +314,9 @@ def check_folder(
         folder: of the outputs.
         files: their names.
         inputs: what the run reads, which is never replaced; None is passed over.
-        results: those of the files that are not replaced unless the folder holds the file ``unless`` of a run that this one goes on with.
+        results: those of the files that are only replaced where the folder holds the file ``unless``, of a run that this one goes on with.
+        unless: name of that file.
+        overwrite: whether the results may be replaced in any case.
 
     Raises:
         InputError: a file is one of the inputs or no ordinary file, a result exists, or the folder cannot be made or written to.
@@ -322,10 +325,12 @@ def check_folder(
     for name in files:
         check_no_input(place / name, inputs)
         if target_of(place / name).is_dir():
-            raise InputError(f"{place / name}: is a folder, but this run writes a file of that name; give another folder")
-    begun = not unless or os.path.lexists(place / unless)
+            raise InputError(
+                f"{place / name}: is a folder, but this run writes a file of that name; give another folder"
+            )
+    replace = true_or_false(overwrite, "overwrite") or os.path.lexists(place / unless)
     existing = [name for name in results if os.path.lexists(place / name)]
-    if existing and not begun:
+    if existing and not replace:
         raise InputError(
             f"{place / existing[0]}: exists already, without the {unless} of a run that could go on; give another --output_dir"
         )
@@ -345,11 +350,15 @@ def check_no_input(path: str | os.PathLike, inputs: Sequence[str | os.PathLike |
             continue
         source = Path(os.path.realpath(given))
         if target == source or _same_file(target, source):
-            raise InputError(f"{path}: is {given}, which this run reads; an input is never replaced, give another output")
+            raise InputError(
+                f"{path}: is {given}, which this run reads; an input is never replaced, give another output"
+            )
         if not source.is_dir():
             continue
         if _same_file(target.parent, source) and _is_slice(target):
-            raise InputError(f"{path}: would lie among the slices of {given}, which this run reads; give another folder")
+            raise InputError(
+                f"{path}: would lie among the slices of {given}, which this run reads; give another folder"
+            )
         if target.exists() and any(_same_file(target, file) for file in source.iterdir() if _is_slice(file)):
             raise InputError(f"{path}: is a slice of {given}, which this run reads; give another output")
 
@@ -386,7 +395,9 @@ def check_space(path: str | os.PathLike, shape: Sequence[int], dtype: str, facto
             "be: give a lower --factor, cut the volume, or name another place"
         )
     check_memory(
-        _BYTES_OF_A_SLICE * shape[2], f"--factor {factor:g}: the places of {shape[2]} slices need", "give a lower --factor"
+        _BYTES_OF_A_SLICE * shape[2],
+        f"--factor {factor:g}: the places of {shape[2]} slices need",
+        "give a lower --factor",
     )
 
 

@@ -116,7 +116,7 @@ def _lock_of(path: str | os.PathLike, folder: bool) -> Path:
 
 def _take(path: str | os.PathLike, lock: Path, folder: bool) -> _Hold:
     """Take a lock that this process does not hold, and remove what a killed run left."""
-    check_place(Path(path) / "run.json" if folder else path)
+    check_place(lock, shown=path)
     made = [parent for parent in lock.parents if not parent.exists()]
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)

@@ -87,9 +87,13 @@ def target_of(path: str | os.PathLike) -> Path:
         raise InputError(f"{str(path)!r}: cannot be written ({one_line(error)}); give the name of a file") from error
 
 
-def nearest_folder(path: str | os.PathLike) -> Path:
+def nearest_folder(path: str | os.PathLike, shown: str | os.PathLike | None = None) -> Path:
     """
     Return the nearest folder above a file that is there.
+
+    Args:
+        path: the file.
+        shown: what the error names in its place.
 
     Raises:
         InputError: what is there is no folder.
@@ -98,25 +102,32 @@ def nearest_folder(path: str | os.PathLike) -> Path:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir():
-        raise InputError(f"{path}: cannot be written, because {folder} is a file and not a folder")
+        raise InputError(
+            f"{path if shown is None else shown}: cannot be written, because {folder} is a file and not a folder"
+        )
     return folder
 
 
-def check_place(path: str | os.PathLike) -> None:
+def check_place(path: str | os.PathLike, shown: str | os.PathLike | None = None) -> None:
     """
     Check that a file can be written, by a trial in the nearest folder that is there.
+
+    Args:
+        path: the file.
+        shown: what the error names in its place.
 
     Raises:
         InputError: it cannot be.
     """
-    folder = nearest_folder(path)
+    shown = path if shown is None else shown
+    folder = nearest_folder(path, shown)
     try:
         # a trial, for permissions say nothing about read-only file systems or the superuser
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         advice = _ADVICE[error.errno] if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose one you may write to"
-        raise InputError(f"{path}: cannot be written to the folder {folder} ({error.strerror}); {advice}") from error
+        raise InputError(f"{shown}: cannot be written to the folder {folder} ({error.strerror}); {advice}") from error
 
 
 def digest_of(name: str) -> str:
