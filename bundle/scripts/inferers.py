@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -17,7 +16,7 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer
 from tqdm import tqdm
 
-from scripts import lattice
+from scripts import lattice, memory
 from scripts.errors import InputError
 from scripts.io.whole_file import write_json
 from scripts.samplers import SAMPLERS, all_states, skipped_states
@@ -214,14 +213,10 @@ class SequenceInferer(Inferer):
 
 
 def check_memory(voxels: int, factor: float) -> None:
-    """Raise InputError where a volume of single-precision ``voxels`` and its copy for the file exceed the machine's memory."""
-    needed = 2 * 4 * voxels
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > memory:
-        raise InputError(
-            f"--factor {factor:g}: the output would need {needed / 2**30:.3g} GiB and this machine has {memory / 2**30:.3g}: "
-            "give a lower --factor, or cut the volume"
-        )
+    """Raise InputError where a volume of single-precision ``voxels`` and its copy for the file exceed the free memory."""
+    memory.check_memory(
+        2 * 4 * voxels, f"--factor {factor:g}: the output would need", "give a lower --factor, or cut the volume"
+    )
 
 
 def with_grid_of(result: torch.Tensor, inputs: torch.Tensor, factor: float) -> torch.Tensor:

@@ -81,7 +81,10 @@ def axial_step(factor: float, upsampling: float) -> float:
 
 def output_size(slices: int, factor: float) -> int:
     """Number of output slices for ``slices`` input slices at ``factor``."""
-    return math.floor((slices - 1) * factor + _TOLERANCE) + 1
+    last = (slices - 1) * factor
+    if not math.isfinite(last):
+        raise InputError(f"--factor {factor:g}: gives more slices than any machine holds; give a lower --factor")
+    return math.floor(last + _TOLERANCE) + 1
 
 
 def position(index: int, factor: float) -> Position:

@@ -18,10 +18,21 @@ from torch import nn
 from scripts import inferers, lattice
 from scripts.command_line import true_or_false
 from scripts.cost import Cost, ReconstructionCost, RestorationCost, TrainingCost, quiet, two_digits
-from scripts.io import Header, check_output, check_space, check_volume, free_space, read_header, stored_dtype
+from scripts.io import (
+    Header,
+    check_folder,
+    check_output,
+    check_place,
+    check_space,
+    check_volume,
+    free_space,
+    read_header,
+    stored_dtype,
+)
 from scripts.io.factor import factor_of
 from scripts.pipeline import stage_workflow
 from scripts.settings import bundle_root, machine
+from scripts.sizes import check_restoration
 
 READ_UP_TO = 2**30
 """A volume of so many bytes (in single precision) or fewer is read to its last voxel; of larger ones only the header."""
@@ -51,7 +62,7 @@ def tell_inference(
         InputError: the run would end in the same.
     """
     page = Page()
-    check_output(output, overwrite=True)
+    check_output(output, overwrite=True, inputs=[volume, weights])
     header = page.tell_input(volume, spacing)
     factor = page.tell_factor(header, factor)
     page.tell_output(header, factor, output, overwrite, streamed=True)
@@ -87,9 +98,10 @@ def tell_restoration(
         InputError: the run would end in the same.
     """
     page = Page()
-    check_output(output, overwrite=True)
+    check_output(output, overwrite=True, inputs=[volume, weights])
     header = page.tell_input(volume, spacing)
     page.tell_factor(header, factor)
+    check_restoration(volume, output, upsampling, spacing)
     if upsampling == 1:
         page.line("output", f"{output}: the volume as it is, for k is 1")
         page.warn_if_there(output, overwrite)
@@ -122,7 +134,7 @@ def tell_training(
     """
     page = Page()
     folder = Path(result).parent
-    check_output(folder / "x.tif", overwrite=True)  # whatever its name, whether a file can be written there
+    check_folder(folder, [Path(result).name, "checkpoint.pt"], [volume], [Path(result).name], unless="checkpoint.pt")
     header = page.tell_input(volume, spacing)
     if needs_factor:
         page.tell_factor(header, factor)
@@ -159,8 +171,8 @@ def tell_stages(
         InputError: the run would end in the same.
     """
     page = Page()
-    check_output(output, overwrite=True)
-    check_output(Path(workdir) / "x.tif", overwrite=True)  # whatever its name, whether a file can be written there
+    check_output(output, overwrite=True, inputs=[volume])
+    check_place(Path(workdir) / "run.json")
     header = page.tell_input(volume, spacing)
     factor = page.tell_factor(header, factor)
     page.tell_output(header, factor, output, overwrite, streamed=True)

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol
 
@@ -24,6 +25,7 @@ from scripts.errors import InputError
 from scripts.inferers import check_memory, with_grid_of
 from scripts.io import VolumeSource, check_output, check_space, open_volume, stored_dtype, tell_written, volume_writer
 from scripts.io.block_writer import BlockWriter
+from scripts.io.claim import Claim
 from scripts.io.factor import factor_of
 from scripts.networks.local_average import WINDOW as GRID
 from scripts.prediction import Ensemble, Predictor
@@ -74,9 +76,11 @@ def reconstruct_file(
     Raises:
         InputError: the volume cannot be used, the output cannot be written, or the memory does not hold even a small tile.
     """
-    check_output(output, overwrite)
-    check_percentiles(*percentiles)
-    with open_volume(volume, spacing) as source:
+    with ExitStack() as opened:
+        opened.enter_context(Claim(output))
+        check_output(output, overwrite, inputs=[volume])
+        check_percentiles(*percentiles)
+        source = opened.enter_context(open_volume(volume, spacing))
         header = source.header
         factor = factor_of(header, inferer.factor)
         x, y, slices = header.shape
@@ -88,7 +92,7 @@ def reconstruct_file(
         intensity = measure_intensity(planes, header.shape, *percentiles)
         affine = lattice.refined_affine(header.affine, factor)
         network.eval()
-        with volume_writer(output, shape, header.dtype, affine, header.unit) as writer:
+        with volume_writer(output, shape, header.dtype, affine, header.unit, overwrite) as writer:
             inferer.stream(source, writer, intensity, factor, network, torch.device(device))
     tell_written(output, shape, affine, header.unit)
 
