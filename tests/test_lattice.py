@@ -161,10 +161,20 @@ def test_affine_keeps_the_origin_and_divides_z():
     [
         (37, 128, [(0, 37, 0, 37)]),
         (128, 128, [(0, 128, 0, 128)]),
-        (520, 544, [(0, 520, 0, 520)]),
-        (520, 512, [(0, 352, 0, 272), (192, 544, 272, 520)]),
-        (300, 200, [(0, 224, 0, 160), (96, 320, 160, 300)]),
-        (300, 192, [(0, 192, 0, 128), (64, 256, 128, 192), (128, 320, 192, 300)]),
+        (
+            200,
+            176,
+            [(0, 200, 0, 200)],
+        ),  # a tile of 176 whose last cell is that of the plane has 200 voxels, and is the plane
+        (520, 512, [(0, 520, 0, 520)]),
+        (520, 480, [(0, 328, 0, 260), (192, 520, 260, 520)]),
+        (544, 512, [(0, 352, 0, 272), (192, 544, 272, 544)]),
+        (300, 200, [(0, 204, 0, 118), (32, 236, 118, 166), (96, 300, 166, 300)]),
+        (
+            310,
+            160,
+            [(0, 182, 0, 107), (32, 214, 107, 139), (64, 246, 139, 171), (96, 278, 171, 203), (128, 310, 203, 310)],
+        ),
     ],
 )
 def test_tiles(size, tile, expected):
@@ -173,32 +183,56 @@ def test_tiles(size, tile, expected):
 
 def test_tiles_of_a_part_reach_over_it_but_not_over_the_plane():
     assert lattice.tiles((272, 520), 520, 352, 64, 32) == [(192, 520, 272, 520)]
-    assert lattice.tiles((272, 520), 520, 256, 64, 32) == [(192, 448, 272, 368), (288, 544, 368, 520)]
+    assert lattice.tiles((272, 520), 520, 256, 64, 32) == [(192, 424, 272, 356), (288, 520, 356, 520)]
+    assert lattice.tiles((100, 110), 520, 256, 64, 32) == [(32, 200, 100, 110)]
+
+
+def check_tiles(part: tuple[int, int], size: int, tile: int, halo: int) -> None:
+    """What has to hold for each cut, for a network with cells of 32 pixels to find the same cells in a tile as in the plane."""
+    spans = lattice.tiles(part, size, tile, halo, 32)
+    where = part, size, tile, halo, spans
+    borders = [spans[0].core_begin, *(span.core_end for span in spans)]
+    assert (borders[0], borders[-1]) == part, where
+    assert all(span.core == core and core[0] < core[1] for span, core in zip(spans, zip(borders, borders[1:]))), where
+    sides = {span.end - span.begin for span in spans}
+    assert len(sides) == 1, where  # on CUDA work is recorded for one
+    assert sides.pop() <= max(tile + 31, tile + size % 32 + 32 if tile <= 2 * halo + size % 32 else 0), where
+    for begin, end, core_begin, core_end in spans:
+        assert begin % 32 == 0 and (size - end) % 32 == 0, where  # on the grid from either end of the plane
+        assert 0 <= begin <= max(0, core_begin - halo), where
+        assert min(size, core_end + halo) <= end <= size, where
+
+
+@pytest.mark.parametrize("halo", [0, 32, 64])
+def test_cells_of_every_tile_are_those_of_the_plane(halo):
+    for size in range(1, 401):
+        for tile in {2 * halo + 1, *range(2 * halo + 32, 450, 16)}:
+            check_tiles((0, size), size, tile, halo)
 
 
 @pytest.mark.parametrize("halo", [0, 20, 32, 64, 100])
 def test_cores_are_the_part_and_lie_inside_their_tiles(halo):
     random = np.random.default_rng(0)
     reach = lattice.padded_size(halo, 32)
-    for size in range(1, 3000, 37):
+    for size in range(1, 3000, 13):
         begin = int(random.integers(0, size))
         for part in ((0, size), (begin, int(random.integers(begin + 1, size + 1)))):
-            for tile in (2 * reach + 32, 2 * reach + 70, 512):
-                spans = lattice.tiles(part, size, tile, halo, 32)
-                cores = [(span.core_begin, span.core_end) for span in spans]
-                assert [cores[0][0], *(end for _, end in cores)] == [*(begin for begin, _ in cores), part[1]]
-                assert cores[0][0] == part[0] and all(begin < end for begin, end in cores)
-                assert len({span.end - span.begin for span in spans}) == 1
-                for span in spans:
-                    assert span.begin % 32 == 0 and (span.end % 32 == 0 or len(spans) == 1 and span.end == size)
-                    assert span.end - span.begin <= lattice.padded_size(tile, 32)
-                    assert 0 <= span.begin <= max(0, span.core_begin - halo)
-                    assert min(size, span.core_end + halo) <= span.end <= lattice.padded_size(size, 32)
+            for tile in (lattice.smallest_tile(halo, 32), 2 * reach + 70, 512):
+                check_tiles(part, size, tile, reach)
+
+
+def test_parts_of_a_tile_lie_within_it():
+    """Where memory did not hold a tile, its parts are never larger."""
+    for size in range(150, 400, 3):
+        for whole in lattice.tiles((0, size), size, 224, 64, 32):
+            parts = lattice.tiles(whole.core, size, 160, 64, 32)
+            assert all(whole.begin <= part.begin and part.end <= whole.end for part in parts), (size, whole, parts)
 
 
 def test_tile_that_is_all_margin_is_refused():
     with pytest.raises(InputError, match="--tile 128: .* at least 160, or a smaller --halo"):
         lattice.tiles((0, 520), 520, 128, 64, 32)
+    assert lattice.smallest_tile(64, 32) == 160
     assert lattice.tiles((0, 100), 100, 128, 64, 32) == [(0, 100, 0, 100)]  # one tile needs no margin
 
 

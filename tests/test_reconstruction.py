@@ -201,7 +201,7 @@ def test_smaller_tiles_where_memory_is_not_enough(untrained, tile, caplog):
         result = reconstruct(network, data, 3, tile=tile)
     assert torch.allclose(result, axial_interpolate(data, 3, "linear"), atol=1e-5)
     assert [record.getMessage() for record in caplog.records] == [
-        "out of memory with tiles of 300 x 300 voxels; going on with 160 x 160"
+        "out of memory with tiles of 300 x 70 voxels; going on with 172 x 70"
     ]
 
 
@@ -216,7 +216,7 @@ def test_work_before_the_lack_of_memory_is_not_repeated(untrained):
 
 
 def test_too_little_memory_for_any_tile_is_one_clear_error(untrained):
-    with pytest.raises(InputError, match="out of memory, even with tiles of 160 x 160 voxels: .* --halo"):
+    with pytest.raises(InputError, match="out of memory, even with tiles of 172 x 70 voxels: .* --halo"):
         reconstruct(Small(untrained, 100), volume(300, 70, 3), 2)
 
 

@@ -123,6 +123,7 @@ class PseudoVolumeInferer(Inferer):
 
     def __call__(self, inputs: torch.Tensor, network: Callable) -> torch.Tensor:  # type: ignore[override]
         """(1, 1, X, Y, K) in [0, 1] -> (1, 2, X, Y, Z): the pseudo-HR volume and |XZ - YZ|, on the CPU."""
+        check_volumes(inputs, one=True)
         volume = inputs[0, 0]
         if self.upsampling == 1:
             result = torch.stack([volume, torch.zeros_like(volume)])[None].cpu()
@@ -210,6 +211,29 @@ class SequenceInferer(Inferer):
             features = network.encode(inputs)
             slices = network.decode(features, depth.flatten(), gap.repeat_interleave(depth.shape[1]))
         return slices.float().view(*depth.shape, *slices.shape[-2:])
+
+
+def check_volumes(inputs: torch.Tensor, one: bool = False) -> None:
+    """Raise InputError unless ``inputs`` are volumes (B, C, X, Y, Z) of floats, of two slices or more; with ``one``, a single one (1, 1, X, Y, Z)."""
+    if not isinstance(inputs, torch.Tensor):
+        raise InputError(f"a tensor of volumes (B, C, X, Y, Z) is needed, not a {type(inputs).__name__}")
+    shape = tuple(inputs.shape)
+    if len(shape) != 5:
+        raise InputError(
+            f"volumes have the shape (B, C, X, Y, Z), not {shape}: give a single one its batch and channel with volume[None, None]"
+        )
+    if not inputs.is_floating_point():
+        raise InputError(
+            f"volumes are floats scaled to [0, 1], not {inputs.dtype}: scale them first, with ScalePercentiles for instance"
+        )
+    if 0 in shape or shape[-1] < 2:
+        raise InputError(
+            f"volumes (B, C, X, Y, Z) need voxels and at least 2 slices along Z, the last axis, but these are {shape}"
+        )
+    if one and shape[:2] != (1, 1):
+        raise InputError(
+            f"one volume (1, 1, X, Y, Z) at a time is restored, not {shape[0]} of {shape[1]} channels: give each on its own"
+        )
 
 
 def check_memory(voxels: int, factor: float) -> None:

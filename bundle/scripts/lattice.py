@@ -135,8 +135,8 @@ class Span(NamedTuple):
     """One side of a tile: what is computed, and the part of it that is kept, its core.
 
     Attributes:
-        begin, end: what is computed. It begins on the pooling grid and ends on it as well, if need be beyond the plane; a single tile ends
-            with the plane.
+        begin, end: what is computed, all of it in the plane. It begins on the pooling grid, and seen from the other end of the plane it
+            ends on the grid.
         core_begin, core_end: what is kept.
     """
 
@@ -151,36 +151,51 @@ class Span(NamedTuple):
         return self.core_begin, self.core_end
 
 
-def tiles(part: tuple[int, int], size: int, tile: int, halo: int, multiple: int) -> list[Span]:
-    """Cut a part of a plane side into the fewest tiles, and of those the smallest: 520 voxels are two tiles of 352, not of 512.
+def smallest_tile(halo: int, multiple: int) -> int:
+    """The smallest side of a tile that :func:`tiles` accepts where a plane has to be cut."""
+    return 2 * padded_size(halo, multiple) + multiple
 
-    The cores of the tiles are the part, without gaps and without overlap. Every tile begins on the network's pooling grid and
-    reaches ``halo`` voxels over its core, or to the edge of the plane, so it agrees with the whole up to what reaches over the
-    halo. All are of one size.
+
+def tiles(part: tuple[int, int], size: int, tile: int, halo: int, multiple: int) -> list[Span]:
+    """Cut a part of a plane side into the fewest tiles, and of those the smallest: 1000 voxels are three tiles of 424, not of 520.
+
+    The cores of the tiles are the part, without gaps and without overlap. Every tile reaches ``halo`` voxels over its core, or to the
+    edge of the plane, so it agrees with the whole up to what reaches over the halo. For that its cells of averages must be those of the
+    plane: it begins on the pooling grid, and the last one ends with the plane, for what lay beyond would be averaged too. All are of one
+    size, which leaves the same rest as the plane on division by the grid; then a plane that is flipped, whose grid begins at its other
+    end, has its tiles on the grid as well.
 
     Args:
         part: first index of the part, and the one after its last; (0, ``size``) is the whole side.
         size: of the side.
-        tile: largest side of a tile, rounded up to a multiple.
+        tile: side of a tile at most, but for what it takes to leave the same rest as ``size``: up to ``multiple`` - 1 more, and for the
+            smallest tiles as much again.
         halo: margin around a core, rounded up to a multiple.
         multiple: the pooling grid.
 
     Raises:
         InputError: if no core is left in a tile.
     """
-    halo = padded_size(halo, multiple)
+    halo, rest = padded_size(halo, multiple), size % multiple
+
+    def fitting(length: int) -> int:
+        """The smallest number from ``length`` up that leaves the same rest as the plane."""
+        return padded_size(length - rest, multiple) + rest
+
     first = max(0, part[0] - halo) // multiple * multiple
-    last = min(padded_size(size, multiple), padded_size(part[1] + halo, multiple))
-    length, side = last - first, padded_size(tile, multiple)
+    last = min(size, fitting(part[1] + halo))
+    length, side, shared = last - first, fitting(tile), fitting(2 * halo)
+    if tile > 2 * halo:
+        side = max(side, shared + multiple)
     if length <= side:
-        return [Span(first, min(last, size), *part)]
-    if side <= 2 * halo:
+        return [Span(first, last, *part)]
+    if tile <= 2 * halo:
         raise InputError(
             f"--tile {tile}: nothing is left of a tile between margins of {halo} voxels: give at least "
-            f"{2 * halo + multiple}, or a smaller --halo"
+            f"{smallest_tile(halo, multiple)}, or a smaller --halo"
         )
-    number = -(-(length - 2 * halo) // (side - 2 * halo))
-    side = padded_size(-(-(length + (number - 1) * 2 * halo) // number), multiple)
+    number = -(-(length - shared) // (side - shared))
+    side = fitting(-(-(length + (number - 1) * shared) // number))
     steps = (length - side) // multiple
     begins = [first + i * steps // (number - 1) * multiple for i in range(number)]
     # Neighbours meet in the middle of what they share.

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from monai.data import MetaTensor
 from monai.inferers import Inferer
 from torch import nn
@@ -22,7 +21,7 @@ from tqdm import tqdm
 from scripts import lattice
 from scripts.background import Background, to_device, to_host
 from scripts.errors import InputError
-from scripts.inferers import check_memory, with_grid_of
+from scripts.inferers import check_memory, check_volumes, with_grid_of
 from scripts.io import VolumeSource, check_output, check_space, open_volume, stored_dtype, tell_written, volume_writer
 from scripts.io.block_writer import BlockWriter
 from scripts.io.claim import Claim
@@ -106,9 +105,11 @@ class AxialInferer(Inferer):
     Args:
         factor: how many times finer Z becomes; None makes the axial voxel as small as the lateral one.
         gap_range: smallest and largest factor the network was trained for; others give a warning.
-        tile: side of the XY tiles in voxels, margins included; planes up to this size are taken whole. None chooses it, from the free
-            memory of a GPU. Where the memory does not hold it, it is halved.
-        halo: margin around the core of a tile in voxels.
+        tile: side of the XY tiles in voxels, margins included; planes up to this size are taken whole. A tile may be up to 31 voxels
+            larger, so that its cells of averages are those of the plane. None chooses it, from the free memory of a GPU. Where the
+            memory does not hold it, it is halved.
+        halo: margin around the core of a tile in voxels. With the default no voxel of 8 bits depends on the cut by more than a grey
+            level; with less that is not promised.
         depth_batch: slices decoded at once; None chooses it like ``tile``.
         kept_slices: "original" copies the input slices, "predicted" has the network estimate them too, at depth 0.
         ensemble: take the mean over all turns, flips and reversals of a window, see :class:`scripts.prediction.Ensemble`; 16 times the
@@ -147,15 +148,31 @@ class AxialInferer(Inferer):
         self.progress = progress
 
     def __call__(self, inputs: torch.Tensor, network: Any) -> torch.Tensor:  # type: ignore[override]
-        """(1, 1, X, Y, K) in [0, 1] -> (1, 1, X, Y, Z) on the CPU, with the refined affine if ``inputs`` has one."""
+        """Insert slices into each channel of each item, on its own.
+
+        Args:
+            inputs: volumes (B, C, X, Y, K) of two slices or more, scaled to [0, 1].
+            network: of stage III, on the device of ``inputs``.
+
+        Returns:
+            (B, C, X, Y, Z) on the CPU, float32, with the refined affine of each item if ``inputs`` has them.
+
+        Raises:
+            InputError: ``inputs`` are no such volumes, the memory does not hold the output or even a small tile, or no factor is given and
+                the voxel sizes ask for none, or for several.
+        """
+        check_volumes(inputs)
         factor = self._factor(inputs)
-        volume = torch.Tensor.as_subclass(inputs, torch.Tensor)[0, 0]
-        x, y, slices = volume.shape
+        volumes = torch.Tensor.as_subclass(inputs, torch.Tensor)
+        *several, x, y, slices = volumes.shape
         size = lattice.output_size(slices, factor)
-        check_memory(x * y * size, factor)
-        output = torch.empty((1, 1, x, y, size))
+        check_memory(volumes[..., 0].numel() * size, factor)
+        output = torch.empty((*several, x, y, size))
         with Background() as background:
-            ends = _Tensors(volume, output[0, 0], background)
+            ends = [
+                _Tensors(volume, result, background)
+                for volume, result in zip(volumes.flatten(0, 1), output.flatten(0, 1))
+            ]
             self._walk(ends, (x, y, slices), factor, network, inputs.device)
         return with_grid_of(output, inputs, factor)
 
@@ -184,7 +201,7 @@ class AxialInferer(Inferer):
         """
         with Background() as background:
             ends = _Files(source, writer, intensity, device, background)
-            self._walk(ends, source.header.shape, factor, network, device)
+            self._walk([ends], source.header.shape, factor, network, device)
 
     def choose(
         self, plane: tuple[int, int], depths: int, factor: float, network: Any, device: torch.device
@@ -213,26 +230,33 @@ class AxialInferer(Inferer):
             side = int(math.sqrt(pixels)) // GRID * GRID
             if side >= wanted:
                 break
-        return self.tile or max(self._smallest_tile(), min(side, wanted)), batch
+        else:
+            side -= GRID  # room for what tiles may be larger
+        return self.tile or max(lattice.smallest_tile(self.halo, GRID), min(side, wanted)), batch
 
     def predictor(self, network: Any, factor: float, device: torch.device, batch: int) -> Predictor | Ensemble:
         """The network made ready to decode ``batch`` slices of a window at once."""
         kind = Ensemble if self.ensemble else Predictor
         return kind(network, factor, device, batch, self.amp)
 
-    def _smallest_tile(self) -> int:
-        return 2 * lattice.padded_size(self.halo, GRID) + GRID
-
     def _factor(self, inputs: torch.Tensor) -> float:
         if self.factor is not None:
             return self.factor
-        affine = inputs.affine if isinstance(inputs, MetaTensor) else torch.eye(4)
-        return lattice.isotropic_factor(lattice.voxel_size(affine.reshape(-1, 4, 4)[0].cpu().numpy()))
+        affines = inputs.affine if isinstance(inputs, MetaTensor) else torch.eye(4)
+        factors = {
+            lattice.isotropic_factor(lattice.voxel_size(affine)) for affine in affines.reshape(-1, 4, 4).cpu().numpy()
+        }
+        if len(factors) > 1:
+            raise InputError(
+                f"--factor is missing: the items of the batch have voxel sizes that ask for {len(factors)} different ones, and results of "
+                "several sizes are no batch; give one factor, or reconstruct them one by one"
+            )
+        return factors.pop()
 
     def _walk(
-        self, ends: _Ends, shape: tuple[int, int, int], factor: float, network: Any, device: torch.device
+        self, volumes: Sequence[_Ends], shape: tuple[int, int, int], factor: float, network: Any, device: torch.device
     ) -> None:
-        """Fill the output, tile by tile, with smaller ones from where the memory was not enough."""
+        """Fill the outputs of volumes of one shape, tile by tile, with smaller ones from where the memory was not enough."""
         if not self.gap_range[0] <= factor <= self.gap_range[1]:
             logger.warning(
                 f"factor {factor:g} is outside the range {self.gap_range[0]:g} to {self.gap_range[1]:g} that the weights were trained for"
@@ -242,14 +266,13 @@ class AxialInferer(Inferer):
         most = max(len(interval.depths) for interval in intervals)
         side, batch = self.choose((x, y), most, factor, network, device)
         predictor = self.predictor(network, factor, device, batch)
-        tiles = [(tile, 0) for tile in self._tiles((0, x), (0, y), shape, side)]
+        tiles = [(ends, tile, 0) for ends in volumes for tile in self._tiles((0, x), (0, y), shape, side)]
         filled = 0
-        bar = tqdm(
-            total=lattice.output_size(slices, factor), desc="reconstructing", unit="slice", disable=not self.progress
-        )
+        total = len(volumes) * lattice.output_size(slices, factor)
+        bar = tqdm(total=total, desc="reconstructing", unit="slice", disable=not self.progress)
         with bar, torch.no_grad():
             while tiles:
-                tile, reached = tiles[0]
+                ends, tile, reached = tiles[0]
                 try:
                     for reached, voxels in self._fill(tile, reached, intervals, ends, predictor):
                         filled += voxels
@@ -258,11 +281,11 @@ class AxialInferer(Inferer):
                     continue
                 except torch.OutOfMemoryError:
                     pass  # what follows must not run while the exception holds on to tensors of the frames it came through
-                side = self._smaller(tile)
+                side = self._smaller(tile, shape)
                 predictor.forget()
                 tiles = [
-                    (part, reached if index == 0 else begun)
-                    for index, (whole, begun) in enumerate(tiles)
+                    (of, part, reached if index == 0 else begun)
+                    for index, (of, whole, begun) in enumerate(tiles)
                     for part in self._tiles(whole.x.core, whole.y.core, shape, side)
                 ]
 
@@ -274,17 +297,15 @@ class AxialInferer(Inferer):
             for along_y in lattice.tiles(y, shape[1], side, self.halo, GRID)
         ]
 
-    def _smaller(self, tile: _Tile) -> int:
+    def _smaller(self, tile: _Tile, shape: tuple[int, int, int]) -> int:
         """Side of the tiles that take the place of one that memory did not hold."""
-        side = max(span.end - span.begin for span in tile)
-        smaller = max(self._smallest_tile(), side // 2)
-        if smaller >= side:
-            raise InputError(
-                f"out of memory, even with tiles of {side} x {side} voxels: free some, or give a smaller --halo (now "
-                f"{self.halo})"
-            )
-        logger.warning(f"out of memory with tiles of {side} x {side} voxels; going on with {smaller} x {smaller}")
-        return smaller
+        side = max(lattice.smallest_tile(self.halo, GRID), max(tile.sides) // 2)
+        smaller = self._tiles(tile.x.core, tile.y.core, shape, side)[0]
+        what = f"out of memory{{}} with tiles of {tile.sides[0]} x {tile.sides[1]} voxels"
+        if smaller.sides == tile.sides:
+            raise InputError(f"{what.format(', even')}: free some, or give a smaller --halo (now {self.halo})")
+        logger.warning(f"{what.format('')}; going on with {smaller.sides[0]} x {smaller.sides[1]}")
+        return side
 
     def _fill(
         self, tile: _Tile, first: int, intervals: Sequence[_Interval], ends: _Ends, predictor: Predictor | Ensemble
@@ -303,7 +324,7 @@ class AxialInferer(Inferer):
                 planes = {z: planes[z] if z in planes else ends.read(tile, z) for z in sorted(set(window))}
                 if interval.kept is not None:
                     ends.keep(planes[number].stored[across, along], x, y, interval.kept)
-                slabs.append(torch.stack([_padded(planes[z].scaled, tile) for z in window], -1))
+                slabs.append(torch.stack([planes[z].scaled for z in window], -1))
                 # Batches of one size are recorded once: what is missing is made up, and left out again below.
                 depths.append([*interval.depths, *[0.5] * (most - len(interval.depths))])
             if any(interval.depths for interval in batch):
@@ -334,6 +355,11 @@ class _Tile(NamedTuple):
     x: lattice.Span
     y: lattice.Span
 
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Voxels along x and y, margins included."""
+        return self.x.end - self.x.begin, self.y.end - self.y.begin
+
 
 class _Interval(NamedTuple):
     """Output slices from one input slice up to the next: index of the one that is a copy, if any, index of the first new one, and
@@ -355,14 +381,8 @@ def _intervals(slices: int, factor: float, copy: bool) -> list[_Interval]:
     return result
 
 
-def _padded(plane: torch.Tensor, tile: _Tile) -> torch.Tensor:
-    """A tile that ends beyond the plane gets its edge repeated, so that all are of one size."""
-    padding = (0, tile.y.end - tile.y.begin - plane.shape[1], 0, tile.x.end - tile.x.begin - plane.shape[0])
-    return F.pad(plane[None, None], padding, mode="replicate")[0, 0]
-
-
 class _Plane(NamedTuple):
-    """A tile of an input slice (H, W), cut at the edge of the plane: as it is stored, and on the device in [0, 1]."""
+    """A tile of an input slice (H, W): as it is stored, and on the device in [0, 1]."""
 
     stored: Any
     scaled: torch.Tensor
@@ -391,7 +411,7 @@ class _Tensors:
 
     def read(self, tile: _Tile, z: int) -> _Plane:
         plane = self.volume[tile.x.begin : tile.x.end, tile.y.begin : tile.y.end, z]
-        return _Plane(plane, plane)
+        return _Plane(plane, plane.float())
 
     def keep(self, stored: torch.Tensor, x: int, y: int, z: int) -> None:
         self.put(stored[None], x, y, z)
