@@ -13,6 +13,21 @@ from typing import Any
 
 from scripts.errors import InputError, one_line
 
+_listeners: list[Callable[[Path, Path], None]] = []
+
+
+@contextmanager
+def told_before_move(tell: Callable[[Path, Path], None]) -> Iterator[None]:
+    """Have ``tell(partial, path)`` called whenever a file is complete and has not appeared under its name yet.
+
+    What has to be known of a file, in whatever moment the run is killed, is written there.
+    """
+    _listeners.append(tell)
+    try:
+        yield
+    finally:
+        _listeners.remove(tell)
+
 
 @contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[Path]:
@@ -33,6 +48,8 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
+        for tell in _listeners:
+            tell(partial, path)
         os.replace(partial, path)
     except OSError as error:
         reason = error.strerror or one_line(error)
