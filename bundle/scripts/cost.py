@@ -14,15 +14,13 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
-from ignite.engine import Engine
-from monai.bundle import ConfigParser
 from monai.data.utils import list_data_collate
 from monai.transforms import Compose
 from torch import nn
 
 from scripts import inferers, lattice, reconstruction
 from scripts.background import WAITING
-from scripts.engines import Resume, TrainingStep
+from scripts.engines import TrainingStep, read_checkpoint
 from scripts.io import Header, stored_dtype
 from scripts.io.factor import factor_of
 from scripts.networks.local_average import WINDOW as GRID
@@ -78,6 +76,9 @@ class ReconstructionCost:
         self.inferer.progress = False
         self.device = device
 
+    def check(self, header: Header) -> None:
+        """A volume of the header's shape can always be reconstructed: tiles keep the memory small."""
+
     def measure(self, header: Header) -> Cost:
         """Time a trial and extrapolate to a volume of the header's shape."""
         x, y, slices = header.shape
@@ -130,6 +131,15 @@ class RestorationCost:
         self.inferer = inferer
         self.device = device
 
+    def check(self, header: Header) -> None:
+        """Find out whether the memory suffices for a volume of the header's shape.
+
+        Raises:
+            InputError: if not.
+        """
+        x, y, slices = header.shape
+        inferers.check_memory(2 * x * y * lattice.output_size(slices, self.inferer.upsampling), self.inferer.upsampling)
+
     def measure(self, header: Header) -> Cost:
         """Time a trial and extrapolate to a volume of the header's shape."""
         x, y, slices = header.shape
@@ -144,7 +154,7 @@ class RestorationCost:
             self.inferer.restore(torch.rand(1, 1, side, side, device=self.device), self.network)
 
         trial = _largest_trial(restore, _sides(math.isqrt(max(x, y) * z * batch)), self.device)
-        done = self._done()
+        done = self.inferer.restored_before((x, y))
         left = max(0, y - done["xz"]) * x * z + max(0, x - done["yz"]) * y * z
         of_a_batch = batch * max(x, y) * z / trial.size**2
         work = f"{y} XZ and {x} YZ slices, {len(self.inferer.restore.states) - 1} evaluations of the prior each"
@@ -157,15 +167,6 @@ class RestorationCost:
             _resident() + here + trial.memory * of_a_batch,
             trial.gpu_memory * of_a_batch,
         )
-
-    def _done(self) -> dict[str, int]:
-        """Slices of an interrupted run, by orientation."""
-        done = {}
-        for name in ("xz", "yz"):
-            file = self.inferer.progress_dir / f"{name}.json"
-            stored = ConfigParser.load_config_file(file) if file.is_file() else {}
-            done[name] = int(stored["planes"]) if stored.get("run") == self.inferer.run_id else 0
-        return done
 
 
 class TrainingCost:
@@ -217,11 +218,8 @@ class TrainingCost:
             InputError: if the volume is too small for the patches, or the checkpoint belongs to another run.
         """
         done = self._epochs_done()
-        x, y, z = header.shape
-        # one plane of noise stands for all: the volume has its true size and takes next to no memory
-        noise = torch.rand(1, x, y, 1, device=self.device).expand(1, x, y, z)
         begin = time.perf_counter()
-        items: Any = self.cut({"image": noise})
+        items = self._cut(header)
         _wait(self.device)
         cutting = time.perf_counter() - begin
         engine = SimpleNamespace(
@@ -260,11 +258,24 @@ class TrainingCost:
             8 * voxels + trial.gpu_memory * share if cuda else 0,
         )
 
+    def check(self, header: Header) -> None:
+        """Find out whether patches can be cut out of a volume of the header's shape.
+
+        Raises:
+            InputError: if not.
+        """
+        self._cut(header)
+
+    def _cut(self, header: Header) -> Any:
+        """Items of a batch, from a volume of noise."""
+        x, y, z = header.shape
+        # one plane of noise stands for all: the volume has its true size and takes next to no memory
+        noise = torch.rand(1, x, y, 1, device=self.device).expand(1, x, y, z)
+        return self.cut({"image": noise})
+
     def _epochs_done(self) -> int:
-        engine = Engine(lambda engine, batch: None)
-        with quiet():
-            Resume(self.checkpoint, {}, self.settings).load(engine)
-        return int(engine.state.epoch)
+        checkpoint = read_checkpoint(self.checkpoint, self.settings)
+        return 0 if checkpoint is None else int(checkpoint["epoch"])
 
 
 def _sides(largest: int) -> list[int]:

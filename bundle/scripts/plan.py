@@ -30,7 +30,7 @@ from scripts.io import (
     stored_dtype,
 )
 from scripts.io.factor import factor_of
-from scripts.pipeline import stage_workflow
+from scripts.pipeline import is_done, refined, stage_is_done, stage_workflow
 from scripts.settings import bundle_root, machine
 from scripts.sizes import check_restoration
 
@@ -175,7 +175,8 @@ def tell_stages(
     check_place(Path(workdir) / "run.json")
     header = page.tell_input(volume, spacing)
     factor = page.tell_factor(header, factor)
-    page.tell_output(header, factor, output, overwrite, streamed=True)
+    done = is_done(workdir, output, overwrite)
+    page.tell_output(header, factor, output, None if done else overwrite, streamed=True)
     begun = "holds a part of this run already" if (Path(workdir) / "run.json").is_file() else "nothing there yet"
     page.line("workdir", f"{workdir}: {begun}")
     page.line("preset", preset)
@@ -183,17 +184,17 @@ def tell_stages(
     wanted = [stage for stage in stages if not stage["skip"]]
     for number, stage in enumerate(wanted, 1):
         title = f"{number} of {len(wanted)}"
-        if Path(stage["result"]).is_file():
+        if stage_is_done(stage, workdir):
             page.line(title, f"{stage['title']}: done before ({stage['result']})")
             continue
-        cost, network = _cost_of(stage, config_dir, _refined(header, stage["finer"]))
+        cost, network = _cost_of(stage, config_dir, refined(header, stage["finer"]))
         costs.append(cost)
         page.line(title, f"{stage['title']}: {network}; {cost.work}; {about(cost.seconds)}")
     total = Cost(
         "all that is left",
         sum(cost.seconds for cost in costs),
-        max(cost.memory for cost in costs),
-        max(cost.gpu_memory for cost in costs),
+        max((cost.memory for cost in costs), default=0),
+        max((cost.gpu_memory for cost in costs), default=0),
     )
     page.tell_cost(total, device)
     page.finish()
@@ -248,7 +249,7 @@ class Page:
         return value
 
     def tell_output(
-        self, header: Header, factor: float, path: str | Path, overwrite: bool | str, streamed: bool = False
+        self, header: Header, factor: float, path: str | Path, overwrite: bool | str | None, streamed: bool = False
     ) -> None:
         """Print file, grid and lattice of an output with ``factor`` times finer Z, which is in memory unless it is ``streamed``."""
         x, y, slices = header.shape
@@ -278,8 +279,10 @@ class Page:
         if size > free:
             self.warn(f"{path}: needs {_bytes(size)} and only {_bytes(free)} are free there")
 
-    def warn_if_there(self, path: str | Path, overwrite: bool | str) -> None:
-        """Warn of an output that exists."""
+    def warn_if_there(self, path: str | Path, overwrite: bool | str | None) -> None:
+        """Warn of an output that exists; None means that it is finished and stays."""
+        if overwrite is None:
+            return
         replace = true_or_false(overwrite, "overwrite")
         if Path(path).exists():
             self.warn(
@@ -358,12 +361,6 @@ def _cost_of(stage: Mapping[str, Any], config_dir: str | Path, header: Header) -
     with quiet():
         cost = stage_workflow(stage, config_dir).parser.get_parsed_content("cost")
     return cost.measure(header), _parameters_of(cost.network)
-
-
-def _refined(header: Header, factor: float) -> Header:
-    x, y, slices = header.shape
-    shape = (x, y, lattice.output_size(slices, factor))
-    return header._replace(shape=shape, affine=lattice.refined_affine(header.affine, factor))
 
 
 def _parameters_of(network: nn.Module) -> str:

@@ -155,6 +155,22 @@ def partial_files(folder: Path) -> Iterator[tuple[Path, str]]:
             yield folder / entry, match.group(1)
 
 
+_listeners: list[Callable[[Path, Path], None]] = []
+
+
+@contextmanager
+def told_before_move(tell: Callable[[Path, Path], None]) -> Iterator[None]:
+    """Have ``tell(partial, path)`` called whenever a file is complete and has not appeared under its name yet.
+
+    What has to be known of a file, in whatever moment the run is killed, is written there.
+    """
+    _listeners.append(tell)
+    try:
+        yield
+    finally:
+        _listeners.remove(tell)
+
+
 @contextmanager
 def whole_file(path: str | os.PathLike, replace: bool = True) -> Iterator[Path]:
     """Give a name beside ``path`` to write to, and move that file into place at the end; missing folders are made.
@@ -176,6 +192,8 @@ def whole_file(path: str | os.PathLike, replace: bool = True) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield partial
+        for tell in _listeners:
+            tell(partial, target)
         if replace and not target.is_dir():
             os.replace(partial, target)
         elif not _move_beside_none(partial, target):
