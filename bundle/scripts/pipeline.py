@@ -137,7 +137,9 @@ def stage_workflow(stage: Mapping[str, Any], config_dir: str | Path) -> ConfigWo
     """The workflow of a stage, see :func:`run_stages`, with its options."""
     file = Path(config_dir) / stage["config"]
     paths = {option.name for option in read_help(file).options if option.type and option.type.kind == "path"}
-    options = {name: kept_as_typed(value) if name in paths else value for name, value in _given(stage).items()}
+    options: dict[str, Any] = {
+        name: kept_as_typed(value) if name in paths else value for name, value in _given(stage).items()
+    }
     return ConfigWorkflow(config_file=str(file), workflow_type=None, logging_file=False, **options)
 
 
