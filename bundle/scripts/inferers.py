@@ -30,6 +30,10 @@ def autocast(tensor: torch.Tensor, amp: bool) -> AbstractContextManager:
     return torch.autocast(tensor.device.type, torch.bfloat16, enabled=amp)
 
 
+MARGIN = 4
+"""Voxels beyond an image, at the least, that are restored with it and cut off."""
+
+
 class NoiseInferer(Inferer):
     """Stage I training: predicted noise of ``inputs`` (B, 2, H, W) at states t (B,).
 
@@ -48,6 +52,11 @@ class NoiseInferer(Inferer):
 
 class RestorationInferer(Inferer):
     """Stage II for images: samples the prior from interpolated images.
+
+    Images are continued by their mirror image, and what the prior makes of that is cut off. A convolution pads with zeros, which are
+    no part of an image: only a long training learns what to make of them, and the sampler amplifies its errors there. What a network
+    appends by itself to reach a size it can halve repeats the noise of the last row, which it has not learned either: here
+    the continuation gets noise of its own, and is as long as the network needs.
 
     Args:
         sde: the one the prior was trained with.
@@ -89,8 +98,36 @@ class RestorationInferer(Inferer):
             with autocast(x, self.amp):
                 return network(x, t)
 
+        height, width = inputs.shape[-2:]
+        top, bottom, left, right = margins(height, width, getattr(network, "multiple", 1))
+        rows, columns = (mirrored(*sides, inputs.device) for sides in ((height, top, bottom), (width, left, right)))
         with torch.no_grad():
-            return self.sampler(self.sde, predict, inputs, self.states, generator, self.stochastic)
+            mu = inputs[..., rows[:, None], columns]
+            restored = self.sampler(self.sde, predict, mu, self.states, generator, self.stochastic)
+        return restored[..., top : top + height, left : left + width]
+
+
+def margins(height: int, width: int, multiple: int = 1) -> tuple[int, int, int, int]:
+    """Voxels that an image is continued by at its top, bottom, left and right, so that both sides become multiples.
+
+    The columns are where Z is. Recorded slices lie ``upsampling`` columns apart, beginning with the first of an image that the network
+    was trained on: it knows them by their place among the squares of pixels that it halves the image by. So the continuation
+    on the left is a whole number of those squares long.
+
+    Args:
+        height, width: of the image.
+        multiple: side of the squares, ``ConditionalNAFNet.multiple``.
+    """
+    rows = lattice.padded_size(height + 2 * MARGIN, multiple) - height
+    left = lattice.padded_size(MARGIN, multiple)
+    right = lattice.padded_size(left + width + MARGIN, multiple) - left - width
+    return rows // 2, rows - rows // 2, left, right
+
+
+def mirrored(side: int, before: int, after: int, device: torch.device | None = None) -> torch.Tensor:
+    """Indices (before + side + after,) that continue a side by its mirror image, as often as it takes."""
+    # Torch's own reflection cannot be longer than the side.
+    return torch.from_numpy(np.pad(np.arange(side), (before, after), mode="reflect")).to(device)
 
 
 class PseudoVolumeInferer(Inferer):
