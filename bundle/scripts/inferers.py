@@ -20,6 +20,7 @@ from tqdm import tqdm
 from scripts import lattice
 from scripts.errors import InputError
 from scripts.io.whole_file import write_json
+from scripts.networks.finite import finite_output
 from scripts.samplers import SAMPLERS, all_states, skipped_states
 from scripts.sde import MeanRevertingSDE
 from scripts.transforms.axial_interpolate import axial_interpolate
@@ -169,6 +170,7 @@ class PseudoVolumeInferer(Inferer):
         store = np.lib.format.open_memmap(data_file, mode=mode, dtype=np.float16, shape=size)
 
         def keep(start: int, restored: torch.Tensor) -> None:
+            finite_output(restored, f"{name.upper()} slices from {start} on")()
             store[start : start + len(restored)] = restored.cpu().numpy()
             store.flush()
             write_json(done_file, {"run": self.run_id, "planes": start + len(restored)})

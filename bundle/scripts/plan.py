@@ -52,7 +52,7 @@ def tell_inference(
     page = Page()
     check_output(output, overwrite=True)
     header = page.tell_input(volume, spacing)
-    factor = page.tell_factor(header, factor)
+    factor = cost.inferer.check_trained(page.tell_factor(header, factor))
     page.tell_output(header, factor, output, overwrite, streamed=True)
     smallest, largest = gap_range
     trained = f"the factor {smallest:g} alone" if smallest == largest else f"factors {smallest:g} to {largest:g}"
@@ -166,16 +166,18 @@ def tell_stages(
     begun = "holds a part of this run already" if (Path(workdir) / "run.json").is_file() else "nothing there yet"
     page.line("workdir", f"{workdir}: {begun}")
     page.line("preset", preset)
-    costs = []
+    costs: list[Cost] = []
+    trained: dict[str, nn.Module] = {}
     wanted = [stage for stage in stages if not stage["skip"]]
     for number, stage in enumerate(wanted, 1):
         title = f"{number} of {len(wanted)}"
         if Path(stage["result"]).is_file():
             page.line(title, f"{stage['title']}: done before ({stage['result']})")
             continue
-        cost, network = _cost_of(stage, config_dir, _refined(header, stage["finer"]))
+        cost, network = _cost_of(stage, config_dir, _refined(header, stage["finer"]), trained)
         costs.append(cost)
-        page.line(title, f"{stage['title']}: {network}; {cost.work}; {about(cost.seconds)}")
+        trained[stage["result"]] = network
+        page.line(title, f"{stage['title']}: {_parameters_of(network)}; {cost.work}; {about(cost.seconds)}")
     total = Cost(
         "all that is left",
         sum(cost.seconds for cost in costs),
@@ -340,15 +342,21 @@ def about(seconds: float) -> str:
     return f"about {two_digits(seconds / 86400)} days"
 
 
-def _cost_of(stage: Mapping[str, Any], config_dir: str | Path, header: Header) -> tuple[Cost, str]:
-    """Cost and network of a stage, from the section ``cost`` of its config."""
+def _cost_of(
+    stage: Mapping[str, Any], config_dir: str | Path, header: Header, trained: Mapping[str, nn.Module]
+) -> tuple[Cost, nn.Module]:
+    """Cost and network of a stage, from the section ``cost`` of its config; ``trained``: networks by the weights that are still to come."""
     options = {name: value for name, value in stage["options"].items() if value is not None}
+    if options.get("weights") in trained:
+        options["network_def"] = trained[options["weights"]]
     with quiet():
         workflow = ConfigWorkflow(
             config_file=str(Path(config_dir) / stage["config"]), workflow_type=None, logging_file=False, **options
         )
         cost = workflow.parser.get_parsed_content("cost")
-    return cost.measure(header), _parameters_of(cost.network)
+    needs = cost.measure(header)
+    cost.network.zero_grad(set_to_none=True)
+    return needs, cost.network
 
 
 def _refined(header: Header, factor: float) -> Header:
