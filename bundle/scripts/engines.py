@@ -21,6 +21,7 @@ from tqdm import tqdm
 from scripts.errors import InputError, one_line
 from scripts.io.identity import check_zip
 from scripts.io.whole_file import write_whole
+from scripts.networks.finite import first_not_finite
 from scripts.sde import MeanRevertingSDE
 from scripts.settings import difference, resolve
 
@@ -239,9 +240,7 @@ class RunProgress:
             total = (state.max_epochs or 0) * (state.epoch_length or 0)
             self.bar = tqdm(total=total, initial=state.iteration - 1, desc=self.description, unit="step")
         if state.iteration % self.interval == 0:
-            output: Any = state.output  # a list where the trainer decollates
-            output = output[0] if isinstance(output, list) else output
-            self.bar.set_postfix(loss=f"{float(output['loss']):.4f}", refresh=False)
+            self.bar.set_postfix(loss=f"{_loss_of(engine):.4f}", refresh=False)
         self.bar.update()
 
     def close(self, engine: Engine) -> None:
@@ -250,8 +249,59 @@ class RunProgress:
             self.bar.close()
 
 
+def _loss_of(engine: Engine) -> float:
+    """Loss of the last step, for which a GPU is waited for."""
+    output: Any = engine.state.output  # a list where the trainer decollates
+    return float((output[0] if isinstance(output, list) else output)["loss"])
+
+
+class StopDiverged:
+    """Ends a training whose loss or state is not finite any more, before anything of it is validated or kept.
+
+    Stands before the handlers that validate and that write the checkpoint, which so stays the last good one.
+
+    Args:
+        objects: as of :class:`Resume`.
+        checkpoint: file of :class:`Resume`, for the message.
+        interval: steps between readings of the loss, each of which waits for the GPU. The state is looked at after each epoch.
+    """
+
+    def __init__(self, objects: Mapping[str, Any], checkpoint: str | Path, interval: int = 1) -> None:
+        self.objects = dict(objects)
+        self.checkpoint = Path(checkpoint)
+        self.interval = interval
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a MONAI trainer."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.check_loss)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.check_state)
+
+    def check_loss(self, engine: Engine) -> None:
+        """Raise InputError where it is time to read the loss and it is NaN or infinite."""
+        if engine.state.iteration % self.interval == 0 and not math.isfinite(_loss_of(engine)):
+            raise _diverged(engine, self.checkpoint, "loss")
+
+    def check_state(self, engine: Engine) -> None:
+        """Raise InputError where a number of the networks, the averages or the optimizer is NaN or infinite."""
+        wrong = first_not_finite({name: target.state_dict() for name, target in self.objects.items()})
+        if wrong is not None:
+            raise _diverged(engine, self.checkpoint, wrong)
+
+
+def _diverged(engine: Engine, checkpoint: Path, what: str) -> InputError:
+    kept = "no epoch was finished before, so there is no checkpoint"
+    if checkpoint.is_file():
+        kept = f"{checkpoint} is the last good checkpoint, of epoch {engine.state.epoch - 1}, and is kept"
+    return InputError(
+        f"the training diverged in epoch {engine.state.epoch} of {engine.state.max_epochs} ({what} is NaN or infinite); {kept}; "
+        "begin anew with a lower --learning_rate and another --output_dir"
+    )
+
+
 class Resume:
     """Writes the whole state of a run after each epoch, and goes on from it when the run is started again.
+
+    A state that is not finite is never written, nor taken up.
 
     Args:
         path: checkpoint file; replaced in one step, so that a kill at any moment leaves a whole one.
@@ -288,6 +338,11 @@ class Resume:
         checkpoint = read_checkpoint(self.path, self._known, engine.state.max_epochs, self.objects, self.device)
         if checkpoint is None:
             return
+        wrong = first_not_finite({name: checkpoint[name] for name in self.objects})
+        if wrong is not None:  # written by a version that did not look
+            raise InputError(
+                f"{self.path}: {wrong} is NaN or infinite: the training diverged; delete it to begin this stage anew"
+            )
         for name, target in self.objects.items():
             try:
                 target.load_state_dict(checkpoint[name])
@@ -299,10 +354,17 @@ class Resume:
         logger.info(f"going on after epoch {engine.state.epoch} of {engine.state.max_epochs} ({self.path})")
 
     def save(self, engine: Engine) -> None:
-        """Write the state to ``path``."""
+        """Write the state to ``path``.
+
+        Raises:
+            InputError: if a number of it is NaN or infinite; what is there is kept.
+        """
         if self._known is None:
             self._known = resolve(self.settings)
         checkpoint = {name: target.state_dict() for name, target in self.objects.items()}
+        wrong = first_not_finite(checkpoint)
+        if wrong is not None:
+            raise _diverged(engine, self.path, wrong)
         checkpoint.update(settings=self._known, epoch=engine.state.epoch, iteration=engine.state.iteration)
         write_whole(self.path, lambda partial: torch.save(checkpoint, partial))
 

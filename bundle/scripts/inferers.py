@@ -19,6 +19,7 @@ from tqdm import tqdm
 from scripts import lattice, memory
 from scripts.errors import InputError
 from scripts.io.slice_store import SliceStore, read_checksums
+from scripts.networks.finite import finite_output
 from scripts.samplers import SAMPLERS, all_states, skipped_states
 from scripts.sde import MeanRevertingSDE
 from scripts.transforms.axial_interpolate import axial_interpolate
@@ -233,6 +234,7 @@ class PseudoVolumeInferer(Inferer):
             nonlocal waiting
             if waiting is not None:
                 (start, restored), waiting = waiting, None
+                finite_output(restored, f"{'XZ' if orientation == 0 else 'YZ'} slices from {start} on")()
                 store.keep(start, restored.cpu().numpy())
                 progress.update()
 

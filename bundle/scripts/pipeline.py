@@ -11,9 +11,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from monai.bundle import ConfigWorkflow
+from torch import nn
 
 from scripts import lattice
 from scripts.command_line import true_or_false
@@ -90,15 +90,15 @@ def check_stages(
     """Find options with which a stage that is left would fail, before the first one begins and the working folder is claimed.
 
     Args:
-        config_dir, stages, workdir: as in :func:`run_stages`; each config has a section ``network_def``, which is built without
-            memory for its weights, a section ``early``, the parts of it that refuse options that cannot be, and a section ``cost``;
-            and each stage "finer", how many times finer Z is in the volume that it reads than in the input.
+        config_dir, stages, workdir: as in :func:`run_stages`; each config has a section ``early``, the parts of it that refuse
+            options that cannot be, and a section ``cost``; and each stage "finer", how many times finer Z is in the volume that it reads than in the input.
         volume, spacing: the input.
 
     Raises:
         InputError: there is such an option, and the line names the stage; or a result is there that the run did not write.
     """
     header = read_header(volume, spacing)
+    trained: dict[str, nn.Module] = {}
     for stage in stages:
         if stage["skip"] or stage_is_done(stage, workdir):
             continue
@@ -108,12 +108,11 @@ def check_stages(
             check_space(stage["options"]["output"], grid.shape, grid.dtype, factor)
         try:
             _check_types(stage, config_dir)
-            parser = stage_workflow(stage, config_dir).parser
-            with torch.device("meta"):
-                parser.get_parsed_content("network_def")
+            parser = stage_workflow(stage, config_dir, trained).parser
             parser.get_parsed_content("early")
-            parser = stage_workflow(stage, config_dir).parser  # another one, for that network is without weights
-            parser.get_parsed_content("cost").check(refined(header, stage["finer"]))
+            cost = parser.get_parsed_content("cost")
+            cost.check(refined(header, stage["finer"]))
+            trained[stage["result"]] = cost.network
         except Exception as error:
             mistake = input_error(error)
             if mistake is None:
@@ -133,13 +132,23 @@ def _check_types(stage: Mapping[str, Any], config_dir: str | Path) -> None:
             kind.check(name, value, default=yaml.safe_load(known[name].default))
 
 
-def stage_workflow(stage: Mapping[str, Any], config_dir: str | Path) -> ConfigWorkflow:
-    """The workflow of a stage, see :func:`run_stages`, with its options."""
+def stage_workflow(
+    stage: Mapping[str, Any], config_dir: str | Path, trained: Mapping[str, nn.Module] | None = None
+) -> ConfigWorkflow:
+    """The workflow of a stage, see :func:`run_stages`, with its options.
+
+    Args:
+        stage, config_dir: as there.
+        trained: networks by the weights that an earlier stage is still to write, for what looks ahead.
+    """
     file = Path(config_dir) / stage["config"]
     paths = {option.name for option in read_help(file).options if option.type and option.type.kind == "path"}
     options: dict[str, Any] = {
         name: kept_as_typed(value) if name in paths else value for name, value in _given(stage).items()
     }
+    network = (trained or {}).get(stage["options"].get("weights", ""))
+    if network is not None:
+        options["network_def"] = network
     return ConfigWorkflow(config_file=str(file), workflow_type=None, logging_file=False, **options)
 
 

@@ -64,7 +64,7 @@ def tell_inference(
     page = Page()
     check_output(output, overwrite=True, inputs=[volume, weights])
     header = page.tell_input(volume, spacing)
-    factor = page.tell_factor(header, factor)
+    factor = cost.inferer.check_trained(page.tell_factor(header, factor))
     page.tell_output(header, factor, output, overwrite, streamed=True)
     smallest, largest = gap_range
     trained = f"the factor {smallest:g} alone" if smallest == largest else f"factors {smallest:g} to {largest:g}"
@@ -180,16 +180,18 @@ def tell_stages(
     begun = "holds a part of this run already" if (Path(workdir) / "run.json").is_file() else "nothing there yet"
     page.line("workdir", f"{workdir}: {begun}")
     page.line("preset", preset)
-    costs = []
+    costs: list[Cost] = []
+    trained: dict[str, nn.Module] = {}
     wanted = [stage for stage in stages if not stage["skip"]]
     for number, stage in enumerate(wanted, 1):
         title = f"{number} of {len(wanted)}"
         if stage_is_done(stage, workdir):
             page.line(title, f"{stage['title']}: done before ({stage['result']})")
             continue
-        cost, network = _cost_of(stage, config_dir, refined(header, stage["finer"]))
+        cost, network = _cost_of(stage, config_dir, refined(header, stage["finer"]), trained)
         costs.append(cost)
-        page.line(title, f"{stage['title']}: {network}; {cost.work}; {about(cost.seconds)}")
+        trained[stage["result"]] = network
+        page.line(title, f"{stage['title']}: {_parameters_of(network)}; {cost.work}; {about(cost.seconds)}")
     total = Cost(
         "all that is left",
         sum(cost.seconds for cost in costs),
@@ -356,11 +358,15 @@ def about(seconds: float) -> str:
     return f"about {two_digits(seconds / 86400)} days"
 
 
-def _cost_of(stage: Mapping[str, Any], config_dir: str | Path, header: Header) -> tuple[Cost, str]:
-    """Cost and network of a stage, from the section ``cost`` of its config."""
+def _cost_of(
+    stage: Mapping[str, Any], config_dir: str | Path, header: Header, trained: Mapping[str, nn.Module]
+) -> tuple[Cost, nn.Module]:
+    """Cost and network of a stage, from the section ``cost`` of its config; ``trained``: networks by the weights that are still to come."""
     with quiet():
-        cost = stage_workflow(stage, config_dir).parser.get_parsed_content("cost")
-    return cost.measure(header), _parameters_of(cost.network)
+        cost = stage_workflow(stage, config_dir, trained).parser.get_parsed_content("cost")
+    needs = cost.measure(header)
+    cost.network.zero_grad(set_to_none=True)
+    return needs, cost.network
 
 
 def _parameters_of(network: nn.Module) -> str:

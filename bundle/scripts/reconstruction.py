@@ -26,6 +26,7 @@ from scripts.io import VolumeSource, check_output, check_space, open_volume, sto
 from scripts.io.block_writer import BlockWriter
 from scripts.io.claim import Claim
 from scripts.io.factor import factor_of
+from scripts.networks.finite import finite_output
 from scripts.networks.local_average import WINDOW as GRID
 from scripts.prediction import Ensemble, Predictor
 from scripts.transforms.scale_intensity import Intensity, check_percentiles, measure_intensity
@@ -81,7 +82,7 @@ def reconstruct_file(
         check_percentiles(*percentiles)
         source = opened.enter_context(open_volume(volume, spacing))
         header = source.header
-        factor = factor_of(header, inferer.factor)
+        factor = inferer.check_trained(factor_of(header, inferer.factor))
         x, y, slices = header.shape
         shape = (x, y, lattice.output_size(slices, factor))
         check_space(output, shape, header.dtype, factor)
@@ -104,7 +105,8 @@ class AxialInferer(Inferer):
 
     Args:
         factor: how many times finer Z becomes; None makes the axial voxel as small as the lateral one.
-        gap_range: smallest and largest factor the network was trained for; others give a warning.
+        gap_range: smallest and largest factor the network was trained for; others give a warning. Where both are the same the network
+            knows no other, and others are an error.
         tile: side of the XY tiles in voxels, margins included; planes up to this size are taken whole. A tile may be up to 31 voxels
             larger, so that its cells of averages are those of the plane. None chooses it, from the free memory of a GPU. Where the
             memory does not hold it, it is halved.
@@ -162,7 +164,7 @@ class AxialInferer(Inferer):
                 the voxel sizes ask for none, or for several.
         """
         check_volumes(inputs)
-        factor = self._factor(inputs)
+        factor = self.check_trained(self._factor(inputs))
         volumes = torch.Tensor.as_subclass(inputs, torch.Tensor)
         *several, x, y, slices = volumes.shape
         size = lattice.output_size(slices, factor)
@@ -238,6 +240,16 @@ class AxialInferer(Inferer):
         """The network made ready to decode ``batch`` slices of a window at once."""
         kind = Ensemble if self.ensemble else Predictor
         return kind(network, factor, device, batch, self.amp)
+
+    def check_trained(self, factor: float) -> float:
+        """Return a factor, or raise InputError where the network knows a single one and this is another."""
+        only, largest = self.gap_range
+        if only == largest and not math.isclose(factor, only, rel_tol=1e-6):
+            raise InputError(
+                f"--factor {factor:g}: the weights were trained for the factor {only:g} alone; give --factor {only:g}, or "
+                "--weights of aenet, which takes any"
+            )
+        return factor
 
     def _factor(self, inputs: torch.Tensor) -> float:
         if self.factor is not None:
@@ -417,10 +429,10 @@ class _Tensors:
         self.put(stored[None], x, y, z)
 
     def put(self, slices: torch.Tensor, x: int, y: int, z: int) -> None:
-        arrive = to_host(slices)
+        check, arrive = finite_output(slices, f"slices from {z} on"), to_host(slices)
         depth, height, width = slices.shape
         place = self.output[x : x + height, y : y + width, z : z + depth]
-        self.background.run(lambda: place.copy_(arrive().movedim(0, -1)))
+        self.background.run(lambda: (check(), place.copy_(arrive().movedim(0, -1))))
 
 
 class _Files:
@@ -452,6 +464,7 @@ class _Files:
         self.background.run(lambda: self.writer.write(stored[..., None], x, y, z))
 
     def put(self, slices: torch.Tensor, x: int, y: int, z: int) -> None:
+        check = finite_output(slices, f"slices from {z} on")
         restored = self.intensity.restore(slices, self.source.header.dtype).to(self.sent)
         arrive = to_host(restored.transpose(1, 2).contiguous())  # in the order of the file
-        self.background.run(lambda: self.writer.write(arrive().numpy().transpose(2, 1, 0), x, y, z))
+        self.background.run(lambda: (check(), self.writer.write(arrive().numpy().transpose(2, 1, 0), x, y, z)))

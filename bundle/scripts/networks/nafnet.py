@@ -176,7 +176,7 @@ class ConditionalNAFNet(nn.Module):
         self.to_pixels = nn.PixelShuffle(downsampling)
         half = width // 2
         self.register_buffer(
-            "frequencies", torch.exp(-math.log(10000) * torch.arange(half) / (half - 1)), persistent=False
+            "frequencies", torch.exp(-math.log(10000) * torch.arange(half) / max(1, half - 1)), persistent=False
         )
         self.settings = Settings(settings or {})
 
