@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -18,10 +19,13 @@ from monai.data import MetaTensor
 from scripts.command_line import true_or_false
 from scripts.errors import InputError, one_line
 from scripts.io import nifti, slice_folder, tiff
+from scripts.io.axes import check_axes
 from scripts.io.block_writer import BlockWriter
 from scripts.io.claim import Claim, there_at_start
+from scripts.io.slice_faults import SliceFaults
 from scripts.io.whole_file import as_path, check_place, nearest_folder, target_of, whole_file
 from scripts.memory import check_memory, gib
+from scripts.warn_once import warn_once
 
 # a longer suffix comes before the one that it ends in
 _WRITE_SUFFIXES = (".ome.tiff", ".ome.tif", *tiff.SUFFIXES, ".nii.gz", ".nii")
@@ -72,9 +76,12 @@ class VolumeSource:
         with _cannot_be_read(self._file):
             return self._read(index)
 
-    def checked_slices(self) -> Iterator[np.ndarray]:
+    def checked_slices(self, warn: Callable[[str], None] = warn_once) -> Iterator[np.ndarray]:
         """
         Read the volume once from its first to its last slice.
+
+        Args:
+            warn: takes a line about each kind of slices that look wrong: black, saturated or repeated.
 
         Yields:
             The slices (x, y) as float32.
@@ -83,18 +90,20 @@ class VolumeSource:
             InputError: as :func:`read_volume`; what is wrong with the voxels is said after the last slice.
         """
         largest, bad, low, high = 0, 0, math.inf, -math.inf
+        faults = SliceFaults()
         for index in range(self.header.shape[2]):
             stored = self.read(index)
             if stored.dtype.kind in "ui" and stored.dtype.itemsize > 2:
                 largest = max(largest, abs(int(stored.min())), abs(int(stored.max())))
             with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinite, which is refused below
                 voxels = np.array(stored, dtype=np.float32, order="C")
-            del stored
             first, last = float(voxels.min()), float(voxels.max())  # NaN comes through both
             if math.isfinite(first) and math.isfinite(last):
                 low, high = min(low, first), max(high, last)
+                faults.look_at(index, stored, first, last)
             else:
                 bad += int(voxels.size - np.isfinite(voxels).sum())
+            del stored
             yield voxels
         if largest > _LARGEST_EXACT_INTEGER:
             raise InputError(
@@ -106,54 +115,60 @@ class VolumeSource:
             )
         if low == high:
             raise InputError(f"{self._file}: all voxels have the same value {low:g}; is it the right file?")
+        for sentence in faults.sentences(high):
+            warn(f"{self._file}: {sentence}")
 
 
 @contextmanager
-def open_volume(path: str | os.PathLike, spacing: Sequence[float] | None = None) -> Iterator[VolumeSource]:
+def open_volume(
+    path: str | os.PathLike, spacing: Sequence[float] | None = None, axes: str | None = None
+) -> Iterator[VolumeSource]:
     """
     Open a volume without reading its voxels.
 
     Args:
-        path: TIFF or NIfTI file, or folder of 2-D slices (PNG or TIFF).
+        path: TIFF or NIfTI file, or folder of 2-D slices (PNG or TIFF), or a pattern of the names of such slices, as
+            ``folder/slice_*.png``; what exists under just that name comes first.
         spacing: voxel size [z, y, x] that replaces the one in the file, in the unit of the file, or in micrometer
             when the file names none.
+        axes: what the axes of the file are in its order, in place of what it says itself: Z, Y and X, as "ZYX", and any letters for
+            axes of length 1.
 
     Raises:
         InputError: as :func:`read_volume`, but for what only the voxels can show.
     """
     file = as_path(path)
     new_sizes = None if spacing is None else _check_spacing(spacing)
+    order = check_axes(axes)
     with ExitStack() as opened:
         with _cannot_be_read(file):
-            stack = opened.enter_context(_format_of(file).open_stack(file))
+            stack = opened.enter_context(_format_of(file).open_stack(file, order))
         x, y, z = (int(size) for size in stack.shape)
         _check_layout((x, y, z), stack.dtype, file)
         affine, unit = _grid(stack.affine, stack.unit, new_sizes, file)
         yield VolumeSource(file, Header((x, y, z), stack.dtype.newbyteorder("=").name, affine, unit), stack.read)
 
 
-def read_header(path: str | os.PathLike, spacing: Sequence[float] | None = None) -> Header:
+def read_header(path: str | os.PathLike, spacing: Sequence[float] | None = None, axes: str | None = None) -> Header:
     """
     Read sizes, type and voxel size of a volume, and nothing else.
 
     Args:
-        path: file or folder.
-        spacing: as in :func:`open_volume`.
+        path, spacing, axes: as in :func:`open_volume`.
 
     Raises:
         InputError: as :func:`read_volume`, but for what only the voxels can show.
     """
-    with open_volume(path, spacing) as source:
+    with open_volume(path, spacing, axes) as source:
         return source.header
 
 
-def read_volume(path: str | os.PathLike, spacing: Sequence[float] | None = None) -> MetaTensor:
+def read_volume(path: str | os.PathLike, spacing: Sequence[float] | None = None, axes: str | None = None) -> MetaTensor:
     """
     Read a volume from a TIFF or NIfTI file or from a folder of 2-D slices (PNG or TIFF).
 
     Args:
-        path: file or folder.
-        spacing: as in :func:`open_volume`.
+        path, spacing, axes: as in :func:`open_volume`.
 
     Returns:
         Volume (1, X, Y, Z), float32, with the values of the file; ``affine`` with the voxel size;
@@ -162,10 +177,10 @@ def read_volume(path: str | os.PathLike, spacing: Sequence[float] | None = None)
 
     Raises:
         InputError: the file is missing, damaged or of another format; it is no single-channel volume of at least two
-            slices; its voxels are not finite, all the same, not numbers, or too large for float32; the spacing is not
-            three positive numbers.
+            slices; its axes or the order of its slices are in doubt; its voxels are not finite, all the same, not numbers, or too
+            large for float32; the spacing is not three positive numbers.
     """
-    with open_volume(path, spacing) as source:
+    with open_volume(path, spacing, axes) as source:
         header = source.header
         check_memory(4 * math.prod(header.shape), f"{path}: needs", "free some, or cut the volume")
         voxels = np.empty((1, *header.shape), np.float32)
@@ -175,9 +190,18 @@ def read_volume(path: str | os.PathLike, spacing: Sequence[float] | None = None)
     return MetaTensor(torch.from_numpy(voxels), affine=torch.as_tensor(header.affine, dtype=torch.float64), meta=meta)
 
 
-def check_volume(path: str | os.PathLike, spacing: Sequence[float] | None = None) -> tuple[float, float]:
+def check_volume(
+    path: str | os.PathLike,
+    spacing: Sequence[float] | None = None,
+    axes: str | None = None,
+    warn: Callable[[str], None] = warn_once,
+) -> tuple[float, float]:
     """
     Read a volume to its last voxel and keep nothing of it, before work that must not begin on a file that is bad.
+
+    Args:
+        path, spacing, axes: as in :func:`open_volume`.
+        warn: as in :meth:`VolumeSource.checked_slices`.
 
     Returns:
         The smallest and the largest value.
@@ -185,8 +209,8 @@ def check_volume(path: str | os.PathLike, spacing: Sequence[float] | None = None
     Raises:
         InputError: as :func:`read_volume`.
     """
-    with open_volume(path, spacing) as source:
-        ranges = [(float(plane.min()), float(plane.max())) for plane in source.checked_slices()]
+    with open_volume(path, spacing, axes) as source:
+        ranges = [(float(plane.min()), float(plane.max())) for plane in source.checked_slices(warn)]
     return min(low for low, _ in ranges), max(high for _, high in ranges)
 
 
@@ -412,10 +436,23 @@ def stored_dtype(dtype: str) -> np.dtype:
 
 
 def _format_of(file: Path) -> Any:
-    """Return the module for the format of a file or folder."""
-    if not file.exists():
-        raise InputError(f"{file}: no such file or folder")
-    if file.is_dir():
+    """Return the module for the format of a file, a folder, or a pattern of slices in a folder."""
+    try:
+        mode = file.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if slice_folder.is_pattern(file):
+            return slice_folder
+        raise InputError(f"{file}: no such file or folder") from None
+    except (OSError, ValueError) as error:  # a name that is too long, a loop of links, a folder that may not be entered
+        raise InputError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a pipe would be waited for, a device has no end
+        kinds = {stat.S_IFIFO: "a pipe (FIFO)", stat.S_IFSOCK: "a socket"}
+        raise InputError(
+            f"{file}: is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a file; save the volume as a file"
+        )
+    if not os.access(file, os.R_OK):
+        raise InputError(f"{file}: may not be read; change its permissions")
+    if stat.S_ISDIR(mode):
         return slice_folder
     if file.name.lower().endswith(tiff.SUFFIXES):
         return tiff
