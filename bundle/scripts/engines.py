@@ -19,7 +19,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from scripts.errors import InputError
-from scripts.io.whole_file import write_whole
+from scripts.io.tensors import write_tensors
 from scripts.sde import MeanRevertingSDE
 
 logger = logging.getLogger(__name__)
@@ -304,4 +304,4 @@ class Resume:
         """Write the state to ``path``."""
         checkpoint = {name: target.state_dict() for name, target in self.objects.items()}
         checkpoint.update(settings=self.settings, epoch=engine.state.epoch, iteration=engine.state.iteration)
-        write_whole(self.path, lambda partial: torch.save(checkpoint, partial))
+        write_tensors(self.path, checkpoint)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from scripts.errors import InputError
-from scripts.io.whole_file import write_whole
+from scripts.io.tensors import write_tensors
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -25,7 +25,7 @@ def save_weights(network: nn.Module, path: str | Path) -> None:
     """
     state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
     state.update({name: state[name].half() for name, _ in network.named_parameters()})
-    write_whole(path, lambda partial: torch.save(state, partial))
+    write_tensors(path, state)
 
 
 def load_weights(network: Network, path: str | Path, option: str = "--weights") -> Network:
