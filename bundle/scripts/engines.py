@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from scripts.errors import InputError, one_line
 from scripts.io.identity import check_zip
-from scripts.io.whole_file import write_whole
+from scripts.io.tensors import write_tensors
 from scripts.networks.finite import first_not_finite
 from scripts.sde import MeanRevertingSDE
 from scripts.settings import difference, resolve
@@ -366,7 +366,7 @@ class Resume:
         if wrong is not None:
             raise _diverged(engine, self.path, wrong)
         checkpoint.update(settings=self._known, epoch=engine.state.epoch, iteration=engine.state.iteration)
-        write_whole(self.path, lambda partial: torch.save(checkpoint, partial))
+        write_tensors(self.path, checkpoint)
 
 
 def check_checkpoint(path: str | Path, settings: Mapping[str, Any], max_epochs: int) -> None:

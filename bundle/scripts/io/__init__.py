@@ -23,7 +23,7 @@ from scripts.io.axes import check_axes
 from scripts.io.block_writer import BlockWriter
 from scripts.io.claim import Claim, there_at_start
 from scripts.io.slice_faults import SliceFaults
-from scripts.io.whole_file import as_path, check_place, nearest_folder, target_of, whole_file
+from scripts.io.whole_file import as_path, check_place, nearest_folder, suffix_of, target_of, whole_file
 from scripts.memory import check_memory, gib
 from scripts.warn_once import warn_once
 
@@ -313,7 +313,8 @@ def check_output(
     if target.is_dir():
         raise InputError(f"{file}: is a folder, but the output is one file; the formats are {_FORMATS}")
     suffix = _write_suffix(file)
-    if target.name.lower().endswith(_WRITE_SUFFIXES) and _write_suffix(target).lower() != suffix.lower():
+    formats = [name.lower().replace("tiff", "tif") for name in (suffix, suffix_of(target.name))]
+    if target.name.lower().endswith(_WRITE_SUFFIXES) and formats[0] != formats[1]:
         raise InputError(
             f"{file}: points to {target}, which has the name of another format; give a link that ends like it"
         )
@@ -375,7 +376,7 @@ def check_no_input(path: str | os.PathLike, inputs: Sequence[str | os.PathLike |
         source = Path(os.path.realpath(given))
         if target == source or _same_file(target, source):
             raise InputError(
-                f"{path}: is {given}, which this run reads; an input is never replaced, give another output"
+                f"{path}: is the same file as {given}, which this run reads and never replaces; give another output"
             )
         if not source.is_dir():
             continue

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from scripts.errors import InputError
-from scripts.io.whole_file import write_whole
+from scripts.io.tensors import write_tensors
 from scripts.networks.architecture import Architecture, architecture_of
 from scripts.networks.by_name import NETWORKS, check_network
 from scripts.networks.finite import first_not_finite
@@ -47,7 +47,7 @@ def save_weights(network: nn.Module, path: str | Path) -> None:
             f"{path}: not written, for {wrong} is not finite in half precision: the training diverged; lower --learning_rate "
             "and begin anew in another --output_dir"
         )
-    write_whole(path, lambda partial: torch.save(state, partial))
+    write_tensors(path, state)
 
 
 def read_weights(path: str | Path, option: str = "--weights") -> dict[str, torch.Tensor]:
