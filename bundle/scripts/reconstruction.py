@@ -159,7 +159,7 @@ class AxialInferer(Inferer):
         """
         check_volumes(inputs)
         factor = self._factor(inputs)
-        volumes = torch.Tensor.as_subclass(inputs, torch.Tensor)
+        volumes = torch.Tensor.as_subclass(inputs, torch.Tensor).detach()
         *several, x, y, slices = volumes.shape
         size = lattice.output_size(slices, factor)
         check_memory(volumes[..., 0].numel() * size, factor)
