@@ -10,16 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from monai.data import MetaTensor
+from monai.data import MetaTensor, decollate_batch, list_data_collate
 from sample_volumes import tissue, volume, with_spacing
 
 from scripts import lattice
 from scripts.errors import InputError
 from scripts.io import VolumeSource, read_volume, write_volume
 from scripts.networks.aenet import AENet
+from scripts.networks.weights import load_weights
 from scripts.reconstruction import AxialInferer, reconstruct_file
 from scripts.transforms.axial_interpolate import axial_interpolate
 from scripts.transforms.scale_intensity import RestoreIntensity, ScalePercentiles
+
+PERCENTILES = (0.1, 99.9)
 
 
 def reconstruct(network, data, factor, **options):
@@ -116,6 +119,64 @@ def test_tiled_equals_untiled_within_what_reaches_over_the_margin(trained, halo,
     assert difference.mean() < 0.02 * residual.std()
 
 
+@pytest.mark.parametrize(
+    "sides, ensemble",
+    [
+        ((200, 40), False),
+        ((40, 225), False),
+        ((310, 33), False),
+        ((200, 193), False),
+        ((33, 222), True),
+        ((193, 40), True),
+    ],
+)
+def test_tiled_equals_untiled_at_any_side(trained, sides, ensemble):
+    """Also where the plane ends within a cell of averages, seen from either end."""
+    data = tissue(*sides, 2) * torch.linspace(0.3, 1, sides[0]).view(1, 1, -1, 1, 1)
+    whole, tiled = (
+        reconstruct(trained, data, 2, tile=tile, ensemble=ensemble)[0, 0, :, :, 1] for tile in (max(sides), 160)
+    )
+    residual = whole - axial_interpolate(data, 2, "linear")[0, 0, :, :, 1]
+    assert residual.std() > 0.005
+    assert 0 < (whole - tiled).abs().max() < 1e-3 * residual.abs().max()
+
+
+@pytest.fixture(scope="module")
+def shipped() -> AENet:
+    settings = {"percentiles": PERCENTILES, "gap_range": (2, 12)}
+    weights = Path(__file__).resolve().parents[1] / "bundle" / "models" / "model.pt"
+    return load_weights(AENet(settings=settings), weights)
+
+
+def grey_levels(network, values: torch.Tensor, factor: float, **options) -> torch.Tensor:
+    """A volume of 8 bits (1, X, Y, K), reconstructed."""
+    scaled = ScalePercentiles(*PERCENTILES)(MetaTensor(values, meta={"dtype": "uint8"}))
+    return RestoreIntensity()(reconstruct(network, scaled[None], factor, **options)[0])
+
+
+@pytest.mark.parametrize(
+    "content, sides, factor, options",
+    [
+        ("noise", (223, 32), 2, {}),
+        ("tissue", (32, 200), 2, {"kept_slices": "predicted"}),
+        ("square", (225, 40), 1.5, {}),
+    ],
+)
+def test_with_the_shipped_weights_no_voxel_depends_on_the_cut(shipped, content, sides, factor, options):
+    """By a grey level at most: a value may lie where rounding goes either way."""
+    values = (255 * (volume if content == "noise" else tissue)(*sides, 2)[0]).round()
+    if content == "square":
+        values = torch.full((1, *sides, 2), 20.0)
+        values[:, 90:130, 12:36, 1] = 255
+    whole = grey_levels(shipped, values, factor, tile=max(sides), **options)
+    tiled = grey_levels(shipped, values, factor, tile=160, **options)
+    assert len(lattice.tiles((0, max(sides)), max(sides), 160, 64, 32)) > 1
+    assert (whole - tiled).abs().max() <= 1
+    assert (whole != tiled).float().mean() < 0.01
+    linear = axial_interpolate(values, factor, "linear")
+    assert (whole - linear).abs().max() > 5
+
+
 @pytest.mark.parametrize("tile", [32, 64])
 def test_tiles_of_an_untrained_network_leave_no_seam(untrained, tile):
     data = volume(100, 70, 3)
@@ -163,6 +224,85 @@ def test_ensemble_does_not_depend_on_how_the_volume_lies(trained):
 def test_impossible_options(options, words):
     with pytest.raises(InputError, match=words):
         AxialInferer(2, **options)
+
+
+# ---------------------------------------------------------------------------------------------- channels and batches
+
+
+def item(x: float, z: float, seed: int) -> MetaTensor:
+    """Two channels of different range, with a voxel size and an origin of their own."""
+    channels = [(volume(20, 24, 4, seed=2 * seed + c)[0, 0] * (200 - 90 * c) + 10 * c).round() for c in (0, 1)]
+    affine = torch.diag(torch.tensor([x, x, z, 1.0], dtype=torch.float64))
+    affine[:3, 3] = torch.tensor([seed, 1, 2])
+    return MetaTensor(torch.stack(channels), affine=affine, meta={"dtype": "uint8", "unit": "micrometer"})
+
+
+@pytest.mark.parametrize("factor", [4, None, 2.5])
+def test_each_channel_of_each_item_is_what_it_is_alone(trained, factor):
+    """From the file's values to the file's values, as collated and taken apart by MONAI."""
+    items = [item(2, 8, seed=0), item(3, 12, seed=1), item(2, 8, seed=2)]
+    scale, restore, inferer = ScalePercentiles(*PERCENTILES), RestoreIntensity(), AxialInferer(factor, progress=False)
+    batch = list_data_collate([{"image": scale(one)} for one in items])["image"]
+    results = [restore(result) for result in decollate_batch(inferer(batch, trained))]
+    assert len(results) == 3
+    for one, result in zip(items, results):
+        assert result.shape == (2, 20, 24, lattice.output_size(4, factor or 4))
+        assert lattice.voxel_size(result.affine.numpy())[2] == pytest.approx(one.affine[2, 2] / (factor or 4))
+        assert torch.equal(result.affine[:, 3], one.affine[:, 3])
+        for channel in range(2):
+            alone = restore(inferer(scale(one[channel : channel + 1])[None], trained)[0])
+            assert torch.equal(result[channel].as_tensor(), alone[0].as_tensor())
+        assert torch.equal(result[..., 0].as_tensor(), one[..., 0].as_tensor())  # each in its own range
+    assert not torch.allclose(results[0].as_tensor(), results[2].as_tensor(), atol=5)
+
+
+def test_progress_is_that_of_all_volumes(untrained, capsys):
+    AxialInferer(3)(torch.rand(2, 3, 8, 8, 4), untrained)
+    assert "60/60" in capsys.readouterr().err
+
+
+def test_volumes_of_a_batch_that_need_several_factors(trained):
+    batch = list_data_collate([{"image": item(2, 8, 0)}, {"image": item(2, 6, 1)}])["image"]
+    with pytest.raises(InputError, match="--factor is missing: .* ask for 2 different ones"):
+        reconstruct(trained, batch, None)
+    affine = reconstruct(trained, batch, 4).affine
+    assert affine[:, 2, 2].tolist() == [2, 1.5]
+
+
+@pytest.mark.parametrize(
+    "data, words",
+    [
+        (torch.rand(1, 8, 8, 4), r"not \(1, 8, 8, 4\): give a single volume as volume\[None\]"),
+        (torch.rand(8, 8, 4), r"volume\[None, None\]"),
+        (torch.rand(8, 8), r"not \(8, 8\)$"),
+        (torch.rand(1, 1, 8, 8, 4, 2), "not .1, 1, 8, 8, 4, 2"),
+        (torch.rand(1, 1, 8, 8, 1), "at least 2 slices"),
+        (torch.rand(0, 1, 8, 8, 4), "need voxels"),
+        (torch.rand(1, 1, 8, 0, 4), "need voxels"),
+        (torch.rand(1, 1, 8, 8, 4).to(torch.complex64), "not torch.complex64"),
+        (torch.ones(1, 1, 8, 8, 4, dtype=torch.uint8), "not torch.uint8: scale them first"),
+        (np.ones((1, 1, 8, 8, 4)), "not a ndarray"),
+    ],
+)
+def test_what_is_no_batch_of_volumes_is_one_line(untrained, data, words):
+    with pytest.raises(InputError, match=words) as error:
+        reconstruct(untrained, data, 2)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_other_floats_are_taken(untrained, dtype):
+    data = volume(9, 7, 3).to(dtype)
+    result = reconstruct(untrained, data, 2)
+    assert result.dtype == torch.float32
+    assert torch.allclose(result, axial_interpolate(data.float(), 2, "linear"), atol=1e-5)
+
+
+def test_memory_is_asked_for_all_volumes(untrained, monkeypatch):
+    asked = []
+    monkeypatch.setattr("scripts.reconstruction.check_memory", lambda voxels, factor: asked.append(voxels))
+    result = reconstruct(untrained, torch.rand(3, 2, 8, 7, 4), 2)
+    assert asked == [result.numel()]
 
 
 # ------------------------------------------------------------------------------------------------- too little memory
@@ -215,14 +355,27 @@ def test_work_before_the_lack_of_memory_is_not_repeated(untrained):
     assert len(network.sides) == 4 + 2 * len(lattice.tiles((0, 300), 300, 160, 64, 32))
 
 
+def test_smaller_tiles_in_the_midst_of_a_batch(trained):
+    data = torch.stack([tissue(225, 40, 3)[0], volume(225, 40, 3)[0], tissue(225, 40, 3)[0].flip(1)])
+    whole = reconstruct(trained, data, 2)
+    tiled = reconstruct(Small(trained, 192, calls_before=4), data, 2)  # the second volume is half done
+    assert torch.equal(whole[0], tiled[0])
+    assert torch.allclose(whole, tiled, atol=1e-3) and not torch.equal(whole[2], tiled[2])
+
+
+@pytest.mark.parametrize("side", range(161, 225, 7))
+def test_too_little_memory_is_found_at_any_side(untrained, side):
+    """However small the rest that a tile shares with the plane makes it, no size is tried twice."""
+    with pytest.raises(InputError, match="out of memory, even with tiles of"):
+        reconstruct(Small(untrained, 100), volume(side, 70, 2), 2)
+
+
 def test_too_little_memory_for_any_tile_is_one_clear_error(untrained):
     with pytest.raises(InputError, match="out of memory, even with tiles of 172 x 70 voxels: .* --halo"):
         reconstruct(Small(untrained, 100), volume(300, 70, 3), 2)
 
 
 # ------------------------------------------------------------------------------------------------- from file to file
-
-PERCENTILES = (0.1, 99.9)
 
 
 def on_disk(folder: Path, name: str, dtype: str, *shape: int) -> Path:

@@ -19,8 +19,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from scripts.errors import InputError, one_line
-from scripts.io.identity import check_zip
-from scripts.io.tensors import write_tensors
+from scripts.io.tensors import check_zip, write_tensors
 from scripts.networks.finite import first_not_finite
 from scripts.sde import MeanRevertingSDE
 from scripts.settings import difference, resolve
@@ -408,9 +407,10 @@ def read_checkpoint(
         return None
     if not path.is_file():
         raise _damaged(path, "it is no file")
-    wrong = check_zip(path)
-    if wrong is not None:
-        raise _damaged(path, wrong)
+    try:
+        check_zip(path)
+    except Exception as error:  # zipfile raises a dozen types for damaged names, offsets and sizes
+        raise _damaged(path, one_line(error)) from error
     try:
         checkpoint = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises a dozen types for files that are not its own

@@ -290,9 +290,9 @@ def check_volumes(inputs: torch.Tensor, one: bool = False) -> None:
         raise InputError(f"a tensor of volumes (B, C, X, Y, Z) is needed, not a {type(inputs).__name__}")
     shape = tuple(inputs.shape)
     if len(shape) != 5:
-        raise InputError(
-            f"volumes have the shape (B, C, X, Y, Z), not {shape}: give a single one its batch and channel with volume[None, None]"
-        )
+        missing = ", ".join(["None"] * (5 - len(shape)))
+        advice = f": give a single volume as volume[{missing}]" if len(shape) in (3, 4) else ""
+        raise InputError(f"volumes have the shape (B, C, X, Y, Z), not {shape}{advice}")
     if not inputs.is_floating_point():
         raise InputError(
             f"volumes are floats scaled to [0, 1], not {inputs.dtype}: scale them first, with ScalePercentiles for instance"
@@ -303,7 +303,7 @@ def check_volumes(inputs: torch.Tensor, one: bool = False) -> None:
         )
     if one and shape[:2] != (1, 1):
         raise InputError(
-            f"one volume (1, 1, X, Y, Z) at a time is restored, not {shape[0]} of {shape[1]} channels: give each on its own"
+            f"one volume of one channel (1, 1, X, Y, Z) is restored at a time, not {shape}: give each on its own"
         )
 
 

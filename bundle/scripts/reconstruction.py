@@ -165,7 +165,7 @@ class AxialInferer(Inferer):
         """
         check_volumes(inputs)
         factor = self.check_trained(self._factor(inputs))
-        volumes = torch.Tensor.as_subclass(inputs, torch.Tensor)
+        volumes = torch.Tensor.as_subclass(inputs, torch.Tensor).detach()
         *several, x, y, slices = volumes.shape
         size = lattice.output_size(slices, factor)
         check_memory(volumes[..., 0].numel() * size, factor)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,21 +82,6 @@ def digest_of_file(path: str | os.PathLike) -> str:
             return hashlib.file_digest(file, _blake2b).hexdigest()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def check_zip(path: str | os.PathLike) -> str | None:
-    """
-    Compare the content of a zip file, which is what PyTorch saves, with its checksums. PyTorch itself does not.
-
-    Returns:
-        What is wrong in a few words, None if nothing is.
-    """
-    try:
-        with zipfile.ZipFile(path) as file:
-            damaged = file.testzip()
-    except Exception as error:  # damaged names, offsets and sizes have errors of their own
-        return f"no whole zip file: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-    return None if damaged is None else f"{damaged} in it is damaged"
 
 
 def _digest_of_voxels(path: str | os.PathLike, how: Mapping[str, Any]) -> str:

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import io
 import os
-from typing import Any
+import zipfile
+from pathlib import Path
+from typing import IO, Any
 
 import torch
 
 from scripts.io.whole_file import write_whole
+
+_LARGEST_INDEX = 2**20  # bytes of the names and shapes in a file; those of the largest network here take some 20 thousand
 
 
 def write_tensors(path: str | os.PathLike, content: Any) -> None:
@@ -28,3 +32,22 @@ def write_tensors(path: str | os.PathLike, content: Any) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_whole(path, lambda partial: partial.write_bytes(buffer.getbuffer()))
+
+
+def check_zip(file: str | Path | IO[bytes]) -> None:
+    """Check each record of a file that ``torch.save`` wrote against its checksum, which ``torch.load`` does not.
+
+    Raises:
+        zipfile.BadZipFile: the file is damaged or none of torch's; other errors of ``zipfile`` mean the same.
+        OSError: it cannot be read.
+    """
+    with zipfile.ZipFile(file) as archive:
+        records = archive.infolist()
+        # torch stores records as they are; a compressed one could be far larger than its file
+        if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+            raise zipfile.BadZipFile("compressed records")
+        if any(record.file_size > _LARGEST_INDEX for record in records if record.filename.endswith("/data.pkl")):
+            raise zipfile.BadZipFile("too many names")
+        wrong = archive.testzip()
+        if wrong is not None:
+            raise zipfile.BadZipFile(f"checksum of {wrong}")

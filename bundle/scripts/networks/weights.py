@@ -7,16 +7,15 @@ it was trained with stand beside the weights (``settings.py``). Options that say
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from scripts.errors import InputError
-from scripts.io.tensors import write_tensors
+from scripts.io.tensors import check_zip, write_tensors
 from scripts.networks.architecture import Architecture, architecture_of
 from scripts.networks.by_name import NETWORKS, check_network
 from scripts.networks.finite import first_not_finite
@@ -25,7 +24,6 @@ from scripts.networks.srunet import check_whole_factor
 
 Network = TypeVar("Network", bound=nn.Module)
 
-_LARGEST_INDEX = 2**20  # bytes of the names and shapes in a file; those of the largest network here take some 20 thousand
 _TRAIN_IT = "use weights that were trained for it"
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -210,25 +208,6 @@ def upsampling_of(prior: nn.Module | None, weights: str | Path, factor: float, u
         _check_agreement(weights, trained, {"factor": factor}, advice=_TRAIN_IT)
     # the file has single precision, in which 10 / 3 is not quite itself
     return factor if agree(trained["upsampling"], factor) else trained["upsampling"]
-
-
-def check_zip(file: str | Path | IO[bytes]) -> None:
-    """Check each record of a file that ``torch.save`` wrote against its checksum, which ``torch.load`` does not.
-
-    Raises:
-        zipfile.BadZipFile: the file is damaged or none of torch's; other errors of ``zipfile`` mean the same.
-        OSError: it cannot be read.
-    """
-    with zipfile.ZipFile(file) as archive:
-        records = archive.infolist()
-        # torch stores records as they are; a compressed one could be far larger than its file
-        if any(record.compress_type != zipfile.ZIP_STORED for record in records):
-            raise zipfile.BadZipFile("compressed records")
-        if any(record.file_size > _LARGEST_INDEX for record in records if record.filename.endswith("/data.pkl")):
-            raise zipfile.BadZipFile("too many names")
-        wrong = archive.testzip()
-        if wrong is not None:
-            raise zipfile.BadZipFile(f"checksum of {wrong}")
 
 
 def _is_plain(name: Any, value: Any) -> bool:

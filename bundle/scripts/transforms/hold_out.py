@@ -9,6 +9,8 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
 
+from scripts.transforms.channels import check_axes
+
 _AXES = {"x": 1, "y": 2, "z": 3}
 
 
@@ -31,7 +33,12 @@ class HoldOut(Transform):
         self.minimum = minimum
 
     def __call__(self, volume: torch.Tensor) -> torch.Tensor:
-        """(1, X, Y, Z) -> the part of it."""
+        """(C, X, Y, Z) -> the part of it.
+
+        Raises:
+            InputError: if there are other axes.
+        """
+        check_axes(volume, type(self).__name__)
         size = volume.shape[self.dim]
         held_out = min(max(round(size * self.fraction), self.minimum), size // 2)
         start, length = (0, size - held_out) if self.part == "train" else (size - held_out, held_out)

@@ -11,6 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 
 from scripts import lattice
+from scripts.transforms.channels import only_channel
 
 _GAIN = 20  # of white noise by the Laplacian: the sum of its squared coefficients, 4 * 4 + 4 * 1
 
@@ -35,11 +36,16 @@ class MatchNoise(Transform):
         self.seed = seed
 
     def __call__(self, volume: torch.Tensor) -> torch.Tensor:
-        """(1, X, Y, Z) in any scale -> the same with noise, on the same device. Kept slices are as they were."""
+        """(1, X, Y, Z) in any scale -> the same with noise, on the same device. Kept slices are as they were.
+
+        Raises:
+            InputError: if there are other axes or several channels.
+        """
+        recorded = only_channel(volume, type(self).__name__)
         slices = volume.shape[-1]
         kept = lattice.kept_among(slices, self.factor)
         planes = torch.Tensor.as_subclass(volume, torch.Tensor).clone()
-        rough = torch.stack([_roughness(planes[0, :, :, j]) for j in range(slices)])
+        rough = torch.stack([_roughness(recorded[..., j]) for j in range(slices)])
         deviations = ((rough[kept].mean() - rough) / _GAIN).clamp(min=0).sqrt()
         generator = torch.Generator(planes.device).manual_seed(self.seed)
         for j in sorted(set(range(slices)) - set(kept)):

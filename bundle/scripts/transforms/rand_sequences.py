@@ -13,6 +13,7 @@ from monai.transforms import MapTransform, Randomizable
 
 from scripts.errors import InputError
 from scripts.lattice import WINDOW
+from scripts.transforms.channels import only_channel
 from scripts.transforms.patches import Patch, cut_patches, place_patch
 
 _DIMS = {"x": 0, "y": 1, "z": 2}
@@ -117,9 +118,12 @@ class RandSequences(Randomizable):
 
         Returns:
             Items "image" (1, H, W, 4), "label" (D, H, W), "depth" (D,) and "gap" ().
+
+        Raises:
+            InputError: if there are other axes or several channels, or the volume is too small.
         """
         both = volume, volume if targets is None else targets
-        volumes = [torch.Tensor.as_subclass(each, torch.Tensor)[0] for each in both]
+        volumes = [only_channel(each, type(self).__name__) for each in both]
         shape, device = volumes[0].shape, volumes[0].device
         draws = [self.draw(shape) for _ in range(self.num_samples)]
         planes = [

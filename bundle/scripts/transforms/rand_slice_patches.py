@@ -16,6 +16,7 @@ from scripts import lattice
 from scripts.errors import InputError
 from scripts.transforms.axial_decimate import axial_decimate
 from scripts.transforms.axial_interpolate import axial_interpolate
+from scripts.transforms.channels import only_channel
 from scripts.transforms.patches import Patch, cut_patches, place_patch
 
 
@@ -71,8 +72,12 @@ class RandSlicePatches(Randomizable):
         return min(self.patch_size[0], side), min(self.patch_size[1] * self.step, side)
 
     def __call__(self, volume: torch.Tensor) -> list[dict[str, torch.Tensor]]:
-        """(1, X, Y, Z) -> items "image" (sharp) and "mu" (decimated, then cubic upsampled), both (1, H, W')."""
-        volume = torch.Tensor.as_subclass(volume, torch.Tensor)[0]
+        """(1, X, Y, Z) -> items "image" (sharp) and "mu" (decimated, then cubic upsampled), both (1, H, W').
+
+        Raises:
+            InputError: if there are other axes or several channels, or the volume is too small.
+        """
+        volume = only_channel(volume, type(self).__name__)
         draws = [self.draw(volume.shape) for _ in range(self.num_samples)]
         height, span = self._size(*volume.shape[:2])
         images = cut_patches(volume, [patch for patch, _ in draws], (height, -(-span // self.step)))

@@ -14,6 +14,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 
 from scripts.errors import InputError
+from scripts.transforms.channels import check_axes
 
 ENOUGH_VOXELS = 10_000_000
 """Percentiles of more voxels than this are taken from an even subsample: their error is far below a grey level."""
@@ -36,12 +37,12 @@ class Intensity(NamedTuple):
 
     def scale(self, values: torch.Tensor) -> torch.Tensor:
         """Values of a file -> around [0, 1], not clipped."""
-        return (values - self.low) / (self.high - self.low)
+        return (values - self.low).div_(self.high - self.low)
 
     def restore(self, values: torch.Tensor, dtype: str) -> torch.Tensor:
         """The way back, clipped to the range; rounded for integers, still as floats. ``dtype``: NumPy's name of the file's."""
-        values = (values * (self.high - self.low) + self.low).clamp(self.smallest, self.largest)
-        return values.round() if np.issubdtype(np.dtype(dtype), np.integer) else values
+        values = (values * (self.high - self.low)).add_(self.low).clamp_(self.smallest, self.largest)
+        return values.round_() if np.issubdtype(np.dtype(dtype), np.integer) else values
 
 
 def measure_intensity(slices: Iterable[np.ndarray], shape: Sequence[int], lower: float, upper: float) -> Intensity:
@@ -82,7 +83,7 @@ class ScalePercentiles(Transform):
     """Map two percentiles of the whole volume linearly to 0 and 1, without clipping; see :func:`measure_intensity`.
 
     Stores "intensity_low", "intensity_high" (the percentiles) and "value_min", "value_max" (the range) in the meta data for
-    :class:`RestoreIntensity`.
+    :class:`RestoreIntensity`. Each channel has a scale of its own; with several, each entry is a list.
 
     Args:
         lower, upper: percentiles in [0, 100].
@@ -94,13 +95,31 @@ class ScalePercentiles(Transform):
         self.upper = upper
 
     def __call__(self, volume: MetaTensor) -> MetaTensor:
-        """(1, X, Y, Z) -> the same shape."""
-        values = volume.as_tensor()
-        slices = (values[0, :, :, index].cpu().numpy() for index in range(values.shape[-1]))
-        intensity = measure_intensity(slices, values.shape[1:], self.lower, self.upper)
-        result = MetaTensor(intensity.scale(values)).copy_meta_from(volume)
-        result.meta.update(zip(_META, intensity))
+        """(C, X, Y, Z) -> the same shape, float32.
+
+        Raises:
+            InputError: the axes are others, or a channel has values that are not finite, or one value alone.
+        """
+        check_axes(volume, type(self).__name__)
+        values = torch.Tensor.as_subclass(volume, torch.Tensor).to(torch.float32, copy=True)
+        intensities = [self._scale(channel) for channel in values]
+        result = MetaTensor(values)
+        if isinstance(volume, MetaTensor):
+            result.copy_meta_from(volume)
+        for name, numbers in zip(_META, zip(*intensities)):
+            result.meta[name] = numbers[0] if len(numbers) == 1 else list(numbers)
         return result
+
+    def _scale(self, channel: torch.Tensor) -> Intensity:
+        """Scale a channel (X, Y, Z) in its place, and return how."""
+        slices = (channel[..., index].cpu().numpy() for index in range(channel.shape[-1]))
+        intensity = measure_intensity(slices, channel.shape, self.lower, self.upper)
+        if not channel.isfinite().all():
+            raise InputError("the volume has voxels that are NaN or infinite; replace them first")
+        if not intensity.low < intensity.high:
+            raise InputError(f"all voxels have the same value {intensity.low:g}; is it the right volume?")
+        channel.copy_(intensity.scale(channel))
+        return intensity
 
 
 class ScalePercentilesd(MapTransform):
@@ -120,6 +139,8 @@ class ScalePercentilesd(MapTransform):
 class RestoreIntensity(Transform):
     """Undo :class:`ScalePercentiles` and clip to the range the input file had; integer types are rounded.
 
+    What was made of a volume of one channel has its scale in all channels; of several channels each has its own.
+
     Args:
         difference: the values are differences: scaled, neither shifted nor clipped, and left as float32.
     """
@@ -128,16 +149,39 @@ class RestoreIntensity(Transform):
         self.difference = difference
 
     def __call__(self, volume: MetaTensor) -> MetaTensor:
-        """(1, X, Y, Z) -> the same shape, float32 with the values of ``meta["dtype"]``."""
-        intensity = Intensity(*(volume.meta[name] for name in _META))
-        if self.difference:
-            values = volume.as_tensor() * (intensity.high - intensity.low)
-        else:
-            values = intensity.restore(volume.as_tensor(), volume.meta["dtype"])
+        """(C, X, Y, Z) -> the same shape, float32 with the values of ``meta["dtype"]``.
+
+        Raises:
+            InputError: the axes are others, the volume was not scaled, or it had another number of channels when it was.
+        """
+        check_axes(volume, type(self).__name__)
+        intensities = _stored_intensities(volume)
+        if len(intensities) not in (1, len(volume)):
+            raise InputError(
+                f"a volume of {len(volume)} channels cannot get the intensities of {len(intensities)} back: restore all that were scaled"
+            )
+        values = volume.as_tensor().to(torch.float32, copy=True)
+        for channel, intensity in zip(values, intensities * (len(volume) // len(intensities))):
+            if self.difference:
+                channel.mul_(intensity.high - intensity.low)
+            else:
+                channel.copy_(intensity.restore(channel, volume.meta["dtype"]))
         result = MetaTensor(values).copy_meta_from(volume)
         if self.difference:
             result.meta["dtype"] = "float32"
         return result
+
+
+def _stored_intensities(volume: MetaTensor) -> list[Intensity]:
+    """The scales of the channels that :class:`ScalePercentiles` wrote into the meta data."""
+    try:
+        # what went through a batch may come back as tensors
+        columns = [np.array([float(number) for number in np.ravel(volume.meta[name])]) for name in _META]
+    except (KeyError, AttributeError) as error:
+        raise InputError(
+            "the volume has no intensity scale in its meta data: RestoreIntensity undoes ScalePercentiles"
+        ) from error
+    return [Intensity(*numbers) for numbers in zip(*(column.tolist() for column in columns))]
 
 
 class RestoreIntensityd(MapTransform):

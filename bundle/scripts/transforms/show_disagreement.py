@@ -12,6 +12,7 @@ from monai.transforms import MapTransform
 
 from scripts import lattice
 from scripts.report import show_disagreement
+from scripts.transforms.channels import only_channel
 
 
 class ShowDisagreementd(MapTransform):
@@ -30,5 +31,6 @@ class ShowDisagreementd(MapTransform):
         pseudo, disagreement = (data[key] for key in self.keys)
         spacing = lattice.voxel_size(pseudo.affine.numpy())
         unit = str(pseudo.meta.get("unit", "pixel"))
-        show_disagreement(self.path, pseudo[0].numpy(), disagreement[0].numpy(), spacing, unit)
+        planes = [only_channel(volume, type(self).__name__).numpy() for volume in (pseudo, disagreement)]
+        show_disagreement(self.path, *planes, spacing, unit)
         return dict(data)

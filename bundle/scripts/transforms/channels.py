@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks that a volume has the axes and channels that a transform works on, where indices would find others in silence."""
+
+from __future__ import annotations
+
+import torch
+
+from scripts.errors import InputError
+
+
+def check_axes(volume: torch.Tensor, name: str) -> None:
+    """Raise InputError unless ``volume`` is (C, X, Y, Z) with voxels; ``name``: of the transform."""
+    if volume.ndim != 4 or 0 in volume.shape:
+        raise InputError(f"{name} takes volumes (C, X, Y, Z) with voxels, not {tuple(volume.shape)}")
+
+
+def only_channel(volume: torch.Tensor, name: str) -> torch.Tensor:
+    """(1, X, Y, Z) -> (X, Y, Z) without meta data.
+
+    Args:
+        name: of the transform, for the error.
+
+    Raises:
+        InputError: if there are other axes or several channels.
+    """
+    check_axes(volume, name)
+    if volume.shape[0] != 1:
+        raise InputError(f"{name} takes one channel, not {volume.shape[0]}: give each on its own")
+    return torch.Tensor.as_subclass(volume, torch.Tensor)[0]
