@@ -24,7 +24,12 @@ from scripts.transforms.axial_interpolate import axial_interpolate
 
 
 def evaluate(
-    reconstruction: str | os.PathLike, truth: str | os.PathLike, factor: float, output_dir: str | os.PathLike
+    reconstruction: str | os.PathLike,
+    truth: str | os.PathLike,
+    factor: float,
+    output_dir: str | os.PathLike,
+    axes: str | None = None,
+    reconstruction_axes: str | None = None,
 ) -> dict[str, Any]:
     """Score a reconstruction and both interpolations of the slices it was made from; print and write the result.
 
@@ -34,6 +39,8 @@ def evaluate(
         reconstruction: volume made from every ``factor``-th slice of the truth.
         truth: isotropic volume. Slices after the last lattice position are left out.
         factor: whole number; for others no slice of the truth lies on the lattice.
+        axes: of the file of the truth, in place of what it says; see :func:`scripts.io.open_volume`.
+        reconstruction_axes: the same of the reconstruction.
 
     Returns:
         What ``scores.json`` holds.
@@ -44,7 +51,11 @@ def evaluate(
     factor = lattice.check_factor(factor)
     if not factor.is_integer():
         raise InputError(f"--factor {factor:g}: scores need a whole factor, for the truth has no slices in between")
-    result, reference = read_volume(reconstruction), read_volume(truth)
+    try:
+        result = read_volume(reconstruction, axes=reconstruction_axes)
+    except InputError as error:
+        raise InputError(str(error).replace("--axes", "--reconstruction_axes")) from error
+    reference = read_volume(truth, axes=axes)
     true = _array(reference)[..., : lattice.covered_size(reference.shape[-1], factor)]
     lowres = axial_decimate(torch.from_numpy(true), factor)
     dtype = str(reference.meta["dtype"])

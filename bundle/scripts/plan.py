@@ -19,7 +19,7 @@ from scripts import inferers, lattice
 from scripts.command_line import true_or_false
 from scripts.cost import Cost, ReconstructionCost, RestorationCost, TrainingCost, quiet, two_digits
 from scripts.io import Header, check_output, check_space, check_volume, free_space, read_header, stored_dtype
-from scripts.io.factor import factor_of
+from scripts.io.factor import factor_of, why_not_cubic
 from scripts.settings import bundle_root, machine
 
 READ_UP_TO = 2**30
@@ -37,12 +37,13 @@ def tell_inference(
     spacing: Sequence[float] | None = None,
     factor: float | None = None,
     overwrite: bool | str = False,
+    axes: str | None = None,
 ) -> None:
     """
     Tell what ``inference.yaml`` would do. The weights are already in the network of ``cost``, so they fit.
 
     Args:
-        volume, output, weights, spacing, factor, overwrite: the options.
+        volume, output, weights, spacing, factor, overwrite, axes: the options.
         gap_range: factors that the weights were trained for.
         cost: of the run.
 
@@ -51,7 +52,7 @@ def tell_inference(
     """
     page = Page()
     check_output(output, overwrite=True)
-    header = page.tell_input(volume, spacing)
+    header = page.tell_input(volume, spacing, axes)
     factor = page.tell_factor(header, factor)
     page.tell_output(header, factor, output, overwrite, streamed=True)
     smallest, largest = gap_range
@@ -72,12 +73,13 @@ def tell_restoration(
     spacing: Sequence[float] | None = None,
     factor: float | None = None,
     overwrite: bool | str = False,
+    axes: str | None = None,
 ) -> None:
     """
     Tell what ``generate.yaml`` would do. The weights are already in the network of ``cost``, so they fit.
 
     Args:
-        volume, weights, spacing, factor, overwrite: the options.
+        volume, weights, spacing, factor, overwrite, axes: the options.
         output: the pseudo-HR volume.
         upsampling: k.
         cost: of the run.
@@ -87,7 +89,7 @@ def tell_restoration(
     """
     page = Page()
     check_output(output, overwrite=True)
-    header = page.tell_input(volume, spacing)
+    header = page.tell_input(volume, spacing, axes)
     page.tell_factor(header, factor)
     if upsampling == 1:
         page.line("output", f"{output}: the volume as it is, for k is 1")
@@ -106,12 +108,13 @@ def tell_training(
     spacing: Sequence[float] | None = None,
     needs_factor: bool = False,
     factor: float | None = None,
+    axes: str | None = None,
 ) -> None:
     """
     Tell what ``train_diffusion.yaml`` or ``train.yaml`` would do.
 
     Args:
-        volume, spacing, factor: the options.
+        volume, spacing, factor, axes: the options.
         result: weights that are written at the end.
         cost: of the run.
         needs_factor: whether the training depends on the axial factor.
@@ -122,7 +125,7 @@ def tell_training(
     page = Page()
     folder = Path(result).parent
     check_output(folder / "x.tif", overwrite=True)  # whatever its name, whether a file can be written there
-    header = page.tell_input(volume, spacing)
+    header = page.tell_input(volume, spacing, axes)
     if needs_factor:
         page.tell_factor(header, factor)
     page.line("output", f"{result} (weights), with checkpoint and curves beside it")
@@ -144,12 +147,13 @@ def tell_stages(
     spacing: Sequence[float] | None = None,
     factor: float | None = None,
     overwrite: bool | str = False,
+    axes: str | None = None,
 ) -> None:
     """
     Tell what ``d2r.yaml`` would do, stage by stage.
 
     Args:
-        volume, output, workdir, preset, spacing, factor, overwrite: the options.
+        volume, output, workdir, preset, spacing, factor, overwrite, axes: the options.
         stages, config_dir: see :func:`scripts.pipeline.run_stages`; each config has a section ``cost``, and each stage "finer", how many
             times finer Z is in the volume that it reads than in the input.
         device: of the run.
@@ -160,7 +164,7 @@ def tell_stages(
     page = Page()
     check_output(output, overwrite=True)
     check_output(Path(workdir) / "x.tif", overwrite=True)  # whatever its name, whether a file can be written there
-    header = page.tell_input(volume, spacing)
+    header = page.tell_input(volume, spacing, axes)
     factor = page.tell_factor(header, factor)
     page.tell_output(header, factor, output, overwrite, streamed=True)
     begun = "holds a part of this run already" if (Path(workdir) / "run.json").is_file() else "nothing there yet"
@@ -204,12 +208,12 @@ class Page:
         """Keep a warning for the end."""
         self.warnings.append(text)
 
-    def tell_input(self, path: str | Path, spacing: Sequence[float] | None) -> Header:
+    def tell_input(self, path: str | Path, spacing: Sequence[float] | None, axes: str | None) -> Header:
         """Print what the input is; a volume that is not large is read, so that all its faults are found."""
-        header = read_header(path, spacing)
+        header = read_header(path, spacing, axes)
         voxels = math.prod(header.shape)
         if 4 * voxels <= READ_UP_TO:
-            low, high = check_volume(path, spacing)
+            low, high = check_volume(path, spacing, axes, self.warn)
             values = f"values from {low:g} to {high:g}"
         else:
             values = "values not read"
@@ -232,6 +236,9 @@ class Page:
         value = factor_of(header, factor)
         source = "given by --factor" if factor is not None else "from the voxel size: Z becomes as fine as XY"
         self.line("factor", f"{value:g}, {source}")
+        not_cubic = why_not_cubic(header, value)
+        if not_cubic is not None:
+            self.warn(not_cubic)
         return value
 
     def tell_output(
