@@ -643,7 +643,7 @@ def test_folders_in_doubt(tmp_path, names, says, pattern, taken):
     [
         (["1.png", "01.png", "2.png"], ("01.png, 1.png have the same number",)),
         (["s_1.tif", "s_1.tiff", "s_2.tif"], ("s_1.tif, s_1.tiff have the same number",)),
-        (["z_0.5.png", "z_0.25.png"], ("may be decimals or not", "rename")),
+        (["z_0.5.png", "z_0.25.png", "z_0.8.png"], ("may be decimals or not", "rename")),
         (["1f.png", "2a.png", "30.png"], ("differ in more than a number",)),
         (["s1_77.png", "s2_12.png", "s3_45.png"], ("more than one number",)),
     ],
@@ -811,7 +811,7 @@ def test_odd_slices_of_one_file_are_told_once(tmp_path, caplog):
         ((8, 8, 32), 4, None),
         ((8, 8, 32.3), 4, None),
         ((8, 8, 8), 8, ("x8 makes voxels of 8 x 8 x 1 nanometer", "nothing is coarse in Z", "--spacing")),
-        ((8, 16, 32), 2, ("not cubic", "X and Y differ")),
+        ((8, 16, 22.63), 2, ("not cubic", "X and Y differ")),
         ((8, 16, 64), 2, ("not cubic", "would come closest")),
     ],
 )
