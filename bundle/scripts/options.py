@@ -4,7 +4,7 @@
 In a config a type stands in brackets at the beginning of an option's comment, ``batch_size: 16 # [whole number, from 1 to 65536]
 patches per step``. It is one of
 
-- ``path``, ``true or false``, ``device`` (cpu, cuda, or cuda:1 for the second GPU) or ``name`` (any word);
+- ``path``, ``true or false``, ``device`` (cpu, cuda, or cuda:1 for the second GPU), ``axes`` (of a file, such as ZYX) or ``name`` (any word);
 - names to choose from, ``aenet | srunet``, or ``some of x | y | z``, a list of them;
 - ``number`` or ``whole number``; ``3 numbers`` or ``whole numbers``, a list of so many, or of any number of them; and after a comma the
   bounds of each, ``from 1``, ``above 0``, ``from 0 to 1`` or ``above 0 to 1``. "To" includes the number.
@@ -25,7 +25,7 @@ _NUMBERS = re.compile(
     r"(?:(?P<count>\d+) )?(?P<kind>(?:whole )?number)(?P<several>s)?"
     r"(?:, (?P<word>from|above) (?P<low>[\d.]+)(?: to (?P<high>[\d.]+))?)?"
 )
-_PLAIN = ("path", "true or false", "device", "name")
+_PLAIN = ("path", "true or false", "device", "name", "axes")
 _CHOICE = re.compile(r"(?P<some>some of )?(?P<names>\w+(?: \| \w+)+)")
 _LONGEST_SHOWN = 80  # characters of a value in an error
 
@@ -80,6 +80,10 @@ class OptionType(NamedTuple):
                 return result
         elif self.kind == "device":
             return check_device(name, value)
+        elif self.kind == "axes":
+            from scripts.io.axes import check_axes  # here, for its package brings what the completion of the shell cannot wait for
+
+            return check_axes(value, name)
         elif self.kind == "true or false":
             result = {"true": True, "false": False}.get(str(value).lower())
         elif self.kind == "choice":
