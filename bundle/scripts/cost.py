@@ -155,18 +155,24 @@ class RestorationCost:
 
         trial = _largest_trial(restore, _sides(math.isqrt(max(x, y) * z * batch)), self.device)
         done = self.inferer.restored_before((x, y))
-        left = max(0, y - done["xz"]) * x * z + max(0, x - done["yz"]) * y * z
-        of_a_batch = batch * max(x, y) * z / trial.size**2
+        xz, yz, of_the_trial = (self._computed(*sides) for sides in ((x, z), (y, z), (trial.size, trial.size)))
+        left = max(0, y - done["xz"]) * xz + max(0, x - done["yz"]) * yz
+        of_a_batch = batch * max(xz, yz) / of_the_trial
         work = f"{y} XZ and {x} YZ slices, {len(self.inferer.restore.states) - 1} evaluations of the prior each"
         if any(done.values()):
             work += f" ({sum(done.values())} slices were restored before)"
         here = _PER_INPUT_VOXEL * math.prod(header.shape) + _PER_RESTORED_VOXEL * x * y * z
         return Cost(
             work,
-            trial.seconds * left / trial.size**2,
+            trial.seconds * left / of_the_trial,
             _resident() + here + trial.memory * of_a_batch,
             trial.gpu_memory * of_a_batch,
         )
+
+    def _computed(self, height: int, width: int) -> int:
+        """Pixels that the network sees of an image, those beyond its edges too."""
+        top, bottom, left, right = inferers.margins(height, width, getattr(self.network, "multiple", 1))
+        return (top + height + bottom) * (left + width + right)
 
 
 class TrainingCost:
