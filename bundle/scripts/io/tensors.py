@@ -43,9 +43,10 @@ def check_zip(file: str | Path | IO[bytes]) -> None:
     """
     with zipfile.ZipFile(file) as archive:
         records = archive.infolist()
-        # torch stores records as they are; a compressed one could be far larger than its file
-        if any(record.compress_type != zipfile.ZIP_STORED for record in records):
-            raise zipfile.BadZipFile("compressed records")
+        # torch stores records as they are: a compressed one could be far larger than its file, and one that is marked as a folder is
+        # left out by torch's reader and not by this one
+        if any(record.compress_type != zipfile.ZIP_STORED or record.external_attr for record in records):
+            raise zipfile.BadZipFile("records as torch writes none")
         if any(record.file_size > _LARGEST_INDEX for record in records if record.filename.endswith("/data.pkl")):
             raise zipfile.BadZipFile("too many names")
         wrong = archive.testzip()
