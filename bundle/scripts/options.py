@@ -81,7 +81,9 @@ class OptionType(NamedTuple):
         elif self.kind == "device":
             return check_device(name, value)
         elif self.kind == "axes":
-            from scripts.io.axes import check_axes  # here, for its package brings what the completion of the shell cannot wait for
+            from scripts.io.axes import (
+                check_axes,  # here, for its package brings what the completion of the shell cannot wait for
+            )
 
             return check_axes(value, name)
         elif self.kind == "true or false":

@@ -28,7 +28,16 @@ from scripts.settings import difference, read_record, resolve
 logger = logging.getLogger(__name__)
 
 _RECORD = "run.json"
-_PLACES = {"volume", "spacing", "weights", "output", "output_dir", "overwrite", "device", "axes"}  # options that say where, not what
+_PLACES = {
+    "volume",
+    "spacing",
+    "weights",
+    "output",
+    "output_dir",
+    "overwrite",
+    "device",
+    "axes",
+}  # options that say where, not what
 
 
 def claim_workdir(workdir: str | Path, settings: Mapping[str, Any], stages: Sequence[Mapping[str, Any]] = ()) -> None:

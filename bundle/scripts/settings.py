@@ -90,7 +90,9 @@ def difference(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> Differ
         if is_identity(mine) and is_identity(found):
             words = _other_input(found, mine)
             if words:
-                return Difference(f"{'on' if name == 'volume' else 'with'} {_another(name)} ({words})", f"the same {name}")
+                return Difference(
+                    f"{'on' if name == 'volume' else 'with'} {_another(name)} ({words})", f"the same {name}"
+                )
         elif is_identity(mine) and (isinstance(found, str) or name not in stored):
             return Difference(f"of an earlier version, which did not record what the {name} is", "")
         elif is_identity(mine) or is_identity(found):

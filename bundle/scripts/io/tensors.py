@@ -13,7 +13,9 @@ import torch
 
 from scripts.io.whole_file import write_whole
 
-_LARGEST_INDEX = 2**20  # bytes of the names and shapes in a file; those of the largest network here take some 20 thousand
+_LARGEST_INDEX = (
+    2**20
+)  # bytes of the names and shapes in a file; those of the largest network here take some 20 thousand
 
 
 def write_tensors(path: str | os.PathLike, content: Any) -> None:

@@ -63,7 +63,9 @@ def read_weights(path: str | Path, option: str = "--weights") -> dict[str, torch
         if not path.is_file():
             other = " (a folder has that name)" if path.is_dir() else " (a device or pipe has that name)"
             other = other if path.exists() else ""
-            raise InputError(f"{option} {path}: no such file{other}; train it first or point {option} to a weights file")
+            raise InputError(
+                f"{option} {path}: no such file{other}; train it first or point {option} to a weights file"
+            )
         with path.open("rb") as file:
             check_zip(file)
             file.seek(0)
@@ -186,7 +188,9 @@ def prior_of(
     return found.build()
 
 
-def upsampling_of(prior: nn.Module | None, weights: str | Path, factor: float, upsampling: float | None = None) -> float:
+def upsampling_of(
+    prior: nn.Module | None, weights: str | Path, factor: float, upsampling: float | None = None
+) -> float:
     """k of stage II: how many times a prior makes Z finer, which is a number of its training.
 
     Args:
