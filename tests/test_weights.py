@@ -13,12 +13,12 @@ import torch
 from bundle_run import BUNDLE
 
 from scripts.errors import InputError
+from scripts.io.tensors import check_zip
 from scripts.networks.aenet import AENet
 from scripts.networks.nafnet import ConditionalNAFNet
 from scripts.networks.settings import settings_of
 from scripts.networks.srunet import SRUNet
 from scripts.networks.weights import (
-    check_zip,
     load_weights,
     network_of,
     prior_of,

@@ -473,4 +473,9 @@ class _Files:
         check = finite_output(slices, f"slices from {z} on")
         restored = self.intensity.restore(slices, self.source.header.dtype).to(self.sent)
         arrive = to_host(restored.transpose(1, 2).contiguous())  # in the order of the file
-        self.background.run(lambda: (check(), self.writer.write(arrive().numpy().transpose(2, 1, 0), x, y, z)))
+
+        def write() -> None:
+            check()
+            self.writer.write(arrive().numpy().transpose(2, 1, 0), x, y, z)
+
+        self.background.run(write)
