@@ -199,7 +199,9 @@ def test_folder_that_cannot_be_used_is_named(tmp_path):
         Claim(tmp_path / ("a" * 256)).take()
 
 
-@pytest.mark.parametrize("name", ["a" * 251 + ".tif", "\u00e9" * 123 + ".ome.tif", "\u5c42" * 82 + "b.nii.gz", "b" * 255])
+@pytest.mark.parametrize(
+    "name", ["a" * 251 + ".tif", "\u00e9" * 123 + ".ome.tif", "\u5c42" * 82 + "b.nii.gz", "b" * 255]
+)
 def test_longest_names(tmp_path, name):
     assert 250 <= len(os.fsencode(name)) <= 255
     with Claim(tmp_path / name), whole_file(tmp_path / name) as partial:

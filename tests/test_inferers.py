@@ -6,11 +6,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from sample_volumes import volume, with_spacing
 
 from scripts import lattice
 from scripts.errors import InputError
-from scripts.inferers import NoiseInferer, PseudoVolumeInferer, RestorationInferer, SequenceInferer
+from scripts.inferers import (
+    MARGIN,
+    NoiseInferer,
+    PseudoVolumeInferer,
+    RestorationInferer,
+    SequenceInferer,
+    margins,
+)
 from scripts.sde import MeanRevertingSDE
 from scripts.transforms.axial_interpolate import axial_interpolate
 
@@ -190,3 +198,64 @@ def test_first_run_after_a_second_one_that_was_stopped_at_once(tmp_path):
         with pytest.raises(KeyboardInterrupt):
             pseudo(Restore(0.1, fail_at), tmp_path, run_id=run_id)(data, None)
     assert torch.equal(pseudo(Restore(0.1), tmp_path, run_id="a")(data, None), expected)
+
+
+# ---- edges of restored images ----------------------------------------------------------------------------------------
+
+
+class Oracle:
+    """Predicts the noise that leads from ``truth`` to what it is shown, beyond the edges too, but errs where convolutions see zeros."""
+
+    def __init__(self, truth: torch.Tensor, multiple: int, reach: int = 2) -> None:
+        self.truth = truth
+        self.multiple = multiple
+        self.reach = reach
+        self.seen: list[torch.Size] = []
+
+    def __call__(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        self.seen.append(x.shape[-2:])
+        height, width = self.truth.shape[-2:]
+        top, bottom, left, right = margins(height, width, self.multiple)
+        truth = F.pad(self.truth, (left, right, top, bottom), mode="replicate")
+        difference, mu = x.chunk(2, 1)
+        noise = (difference - SDE.decay(t) * (truth - mu)) / SDE.std(t)
+        # a padded convolution of ones counts the pixels in its reach: fewer at the rim
+        side = 2 * self.reach + 1
+        counts = F.conv2d(torch.ones_like(noise), torch.ones(1, 1, side, side), padding=self.reach)
+        return noise * counts / side**2
+
+
+@pytest.mark.parametrize("multiple", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("height, width", [(32, 48), (33, 41), (30, 97), (3, 9), (1, 2)])
+def test_images_are_restored_up_to_their_edges(height, width, multiple):
+    """A network whose zero padding spoils its rim: the image itself is as good at its edges as inside."""
+    truth = torch.rand(2, 1, height, width, generator=torch.Generator().manual_seed(0))
+    mu = F.avg_pool2d(F.pad(truth, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    network = Oracle(truth, multiple)
+    restored = RestorationInferer(SDE, evaluations=4)(mu, network)
+    assert restored.shape == truth.shape
+    assert torch.allclose(restored, truth, atol=1e-3)
+    assert all(side % multiple == 0 for shape in network.seen for side in shape)  # so the network appends nothing
+
+
+@pytest.mark.parametrize("multiple", [1, 8, 16])
+@pytest.mark.parametrize("side", [1, 7, 16, 520])
+def test_continuation_is_long_enough_and_keeps_the_place_of_recorded_slices(side, multiple):
+    top, bottom, left, right = margins(side, side, multiple)
+    assert min(top, bottom, left, right) >= MARGIN
+    assert left % multiple == 0 and (side + left + right) % multiple == (side + top + bottom) % multiple == 0
+    assert max(top, bottom, right) < MARGIN + multiple and left < MARGIN + multiple
+
+
+def test_continuation_has_noise_of_its_own():
+    """Not the last row's, repeated: a network has never seen that."""
+    seen = []
+
+    def network(x, t):
+        seen.append(x[:, :1])
+        return keep(x, t)
+
+    RestorationInferer(SDE, evaluations=1)(torch.zeros(1, 1, 8, 8), network)
+    start = seen[0][0, 0]
+    assert start.shape == (8 + 2 * MARGIN, 8 + 2 * MARGIN)
+    assert len(torch.unique(start)) == start.numel()

@@ -143,7 +143,7 @@ def test_stages_one_by_one(page):
     assert "40 XZ and 48 YZ slices, 8 evaluations" in told and "pseudo/pseudo_hr.tif: 48 x 40 x 31 voxels" in told
     told = page("train", output_dir="aenet", **AENET, **AENET_TRAINING)
     assert "4 steps of 2 patches of" in told and "aenet/model.pt" in told
-    told = page("train", output_dir="sup", network="srunet", factor=4, axes=["z"], **AENET_TRAINING)
+    told = page("train", output_dir="sup", network="srunet", factor=4, sequence_axes=["z"], **AENET_TRAINING)
     assert "SRUNet with 2,408,257 parameters" in told and "4 steps of 2 patches of 24 x 32" in told  # XY
 
 

@@ -110,7 +110,9 @@ CASES = {
         "train", {"network": "unet"}, ("--network unet: there is none", "aenet or srunet")
     ),
     "stage III, srunet": Case("train", {"network": "srunet"}, ("--factor is missing", "whole number from 2 to 22")),
-    "stage III, axes": Case("train", {"axes": "['w']"}, ("--axes ['w']: give one or more of x, y and z",)),
+    "stage III, axes": Case(
+        "train", {"sequence_axes": "['w']"}, ("--sequence_axes ['w']: give one or more of x, y and z",)
+    ),
     "stage III, few slices": Case("train", {"volume": "thin.tif"}, ("at least 11",)),  # the window of SSIM
     "truth of another size": Case(
         "evaluate", {"reconstruction": "narrow.tif"}, ("the reconstruction has 11 x 24 x 13 voxels", "same grid")

@@ -173,20 +173,15 @@ class RestorationCost:
         def restore(side: int) -> None:
             self.inferer.restore(torch.rand(1, 1, side, side, device=self.device), self.network)
 
-        def voxels(height: int, width: int) -> int:
-            """Of an image with the margins that are restored with it."""
-            top, bottom, left, right = inferers.margins(height, width, getattr(self.network, "multiple", 1))
-            return (top + height + bottom) * (left + width + right)
-
         sides = _sides(math.isqrt(max(x, y) * z * batch))
-        trial = _trial(restore, sides, lambda side: voxels(side, side), self.device)
+        trial = _trial(restore, sides, lambda side: self._computed(side, side), self.device)
         done = self.inferer.restored_before((x, y))
         left = {"xz": max(0, y - done["xz"]), "yz": max(0, x - done["yz"])}
         seconds = trial.seconds(
             sum(math.ceil(images / batch) for images in left.values()),
-            left["xz"] * voxels(x, z) + left["yz"] * voxels(y, z),
+            left["xz"] * self._computed(x, z) + left["yz"] * self._computed(y, z),
         )
-        of_a_batch = batch * voxels(max(x, y), z) / trial.units
+        of_a_batch = batch * self._computed(max(x, y), z) / trial.units
         work = f"{y} XZ and {x} YZ slices, {len(self.inferer.restore.states) - 1} evaluations of the prior each"
         if any(done.values()):
             work += f" ({sum(done.values())} slices were restored before)"
@@ -197,6 +192,11 @@ class RestorationCost:
             _resident() + here + trial.memory * of_a_batch,
             trial.gpu_memory * of_a_batch,
         )
+
+    def _computed(self, height: int, width: int) -> int:
+        """Pixels that the network sees of an image, those beyond its edges too."""
+        top, bottom, left, right = inferers.margins(height, width, getattr(self.network, "multiple", 1))
+        return (top + height + bottom) * (left + width + right)
 
 
 class TrainingCost:

@@ -29,7 +29,12 @@ _WRITTEN = ("scores.json", "scores.md", "comparison.png", "fsc.png")
 
 
 def evaluate(
-    reconstruction: str | os.PathLike, truth: str | os.PathLike, factor: float, output_dir: str | os.PathLike
+    reconstruction: str | os.PathLike,
+    truth: str | os.PathLike,
+    factor: float,
+    output_dir: str | os.PathLike,
+    axes: str | None = None,
+    reconstruction_axes: str | None = None,
 ) -> dict[str, Any]:
     """Score a reconstruction and both interpolations of the slices it was made from; print and write the result.
 
@@ -39,6 +44,8 @@ def evaluate(
         reconstruction: volume made from every ``factor``-th slice of the truth.
         truth: isotropic volume. Slices after the last lattice position are left out.
         factor: whole number; for others no slice of the truth lies on the lattice.
+        axes: of the file of the truth, in place of what it says; see :func:`scripts.io.open_volume`.
+        reconstruction_axes: the same of the reconstruction.
 
     Returns:
         What ``scores.json`` holds.
@@ -54,15 +61,24 @@ def evaluate(
         for name in _WRITTEN:
             claims.enter_context(Claim(folder / name))
         check_folder(folder, _WRITTEN, inputs=[reconstruction, truth])
-        check_evaluation(truth)
-        return _evaluate(reconstruction, truth, factor, folder)
+        check_evaluation(truth, axes)
+        return _evaluate(reconstruction, truth, factor, folder, axes, reconstruction_axes)
 
 
 def _evaluate(
-    reconstruction: str | os.PathLike, truth: str | os.PathLike, factor: float, folder: Path
+    reconstruction: str | os.PathLike,
+    truth: str | os.PathLike,
+    factor: float,
+    folder: Path,
+    axes: str | None,
+    reconstruction_axes: str | None,
 ) -> dict[str, Any]:
     """The work of :func:`evaluate`, once it can be written."""
-    result, reference = read_volume(reconstruction), read_volume(truth)
+    try:
+        result = read_volume(reconstruction, axes=reconstruction_axes)
+    except InputError as error:
+        raise InputError(str(error).replace("--axes", "--reconstruction_axes")) from error
+    reference = read_volume(truth, axes=axes)
     true = _array(reference)[..., : lattice.covered_size(reference.shape[-1], factor)]
     lowres = axial_decimate(torch.from_numpy(true), factor)
     dtype = str(reference.meta["dtype"])

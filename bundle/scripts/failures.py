@@ -52,7 +52,9 @@ def show_errors_in_one_line() -> None:
     def make_quiet_record(*arguments: Any, **keywords: Any) -> logging.LogRecord:
         record = make_record(*arguments, **keywords)
         if sys.exc_info()[1] is not None and not record.name.startswith("scripts."):
-            record.levelno = _BELOW_ALL_LEVELS  # while an exception is on its way, libraries log what they know about it
+            record.levelno = (
+                _BELOW_ALL_LEVELS  # while an exception is on its way, libraries log what they know about it
+            )
         return record
 
     # the record factory, because the loggers of transforms and handlers do not exist yet

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from monai.data import MetaTensor
 from monai.inferers import Inferer
 from tqdm import tqdm
@@ -54,10 +55,10 @@ class NoiseInferer(Inferer):
 class RestorationInferer(Inferer):
     """Stage II for images: samples the prior from interpolated images.
 
-    Images are continued by their mirror image, and what the prior makes of that is cut off. A convolution pads with zeros, which are
-    no part of an image: only a long training learns what to make of them, and the sampler amplifies its errors there. What a network
-    appends by itself to reach a size it can halve repeats the noise of the last row, which it has not learned either: here
-    the continuation gets noise of its own, and is as long as the network needs.
+    Images are continued beyond their edges, and what the prior makes of that is cut off. A convolution pads with zeros, which are no
+    part of an image: only a long training learns what to make of them, and the sampler amplifies its errors there. What a network
+    appends by itself to reach a size that it can halve repeats the noise of the last row, which it has not learned either: here the
+    continuation has noise of its own, and is as long as the network needs.
 
     Args:
         sde: the one the prior was trained with.
@@ -101,9 +102,8 @@ class RestorationInferer(Inferer):
 
         height, width = inputs.shape[-2:]
         top, bottom, left, right = margins(height, width, getattr(network, "multiple", 1))
-        rows, columns = (mirrored(*sides, inputs.device) for sides in ((height, top, bottom), (width, left, right)))
         with torch.no_grad():
-            mu = inputs[..., rows[:, None], columns]
+            mu = F.pad(inputs, (left, right, top, bottom), mode="replicate")
             restored = self.sampler(self.sde, predict, mu, self.states, generator, self.stochastic)
         return restored[..., top : top + height, left : left + width]
 
@@ -123,12 +123,6 @@ def margins(height: int, width: int, multiple: int = 1) -> tuple[int, int, int, 
     left = lattice.padded_size(MARGIN, multiple)
     right = lattice.padded_size(left + width + MARGIN, multiple) - left - width
     return rows // 2, rows - rows // 2, left, right
-
-
-def mirrored(side: int, before: int, after: int, device: torch.device | None = None) -> torch.Tensor:
-    """Indices (before + side + after,) that continue a side by its mirror image, as often as it takes."""
-    # Torch's own reflection cannot be longer than the side.
-    return torch.from_numpy(np.pad(np.arange(side), (before, after), mode="reflect")).to(device)
 
 
 class PseudoVolumeInferer(Inferer):

@@ -4,7 +4,7 @@
 In a config a type stands in brackets at the beginning of an option's comment, ``batch_size: 16 # [whole number, from 1 to 65536]
 patches per step``. It is one of
 
-- ``path``, ``true or false``, ``device`` (cpu, cuda, or cuda:1 for the second GPU) or ``name`` (any word);
+- ``path``, ``true or false``, ``device`` (cpu, cuda, or cuda:1 for the second GPU), ``axes`` (of a file, such as ZYX) or ``name`` (any word);
 - names to choose from, ``aenet | srunet``, or ``some of x | y | z``, a list of them;
 - ``number`` or ``whole number``; ``3 numbers`` or ``whole numbers``, a list of so many, or of any number of them; and after a comma the
   bounds of each, ``from 1``, ``above 0``, ``from 0 to 1`` or ``above 0 to 1``. "To" includes the number.
@@ -25,7 +25,7 @@ _NUMBERS = re.compile(
     r"(?:(?P<count>\d+) )?(?P<kind>(?:whole )?number)(?P<several>s)?"
     r"(?:, (?P<word>from|above) (?P<low>[\d.]+)(?: to (?P<high>[\d.]+))?)?"
 )
-_PLAIN = ("path", "true or false", "device", "name")
+_PLAIN = ("path", "true or false", "device", "name", "axes")
 _CHOICE = re.compile(r"(?P<some>some of )?(?P<names>\w+(?: \| \w+)+)")
 _LONGEST_SHOWN = 80  # characters of a value in an error
 
@@ -37,7 +37,7 @@ class OptionType(NamedTuple):
         text: as the config says it.
         kind: "path", "true or false", "device", "name", "choice", "some of", "number" or "whole number".
         names: to choose from.
-        count: 1 for a single number, so many for a list, 0 for a list of any length.
+        length: 1 for a single number, so many for a list, 0 for a list of any length.
         low, high: bounds of each number; ``high`` belongs to them.
         above: whether ``low`` does not.
     """
@@ -45,7 +45,7 @@ class OptionType(NamedTuple):
     text: str
     kind: str
     names: tuple[str, ...] = ()
-    count: int = 1
+    length: int = 1
     low: float = -math.inf
     high: float = math.inf
     above: bool = False
@@ -53,7 +53,7 @@ class OptionType(NamedTuple):
     @property
     def is_list(self) -> bool:
         """Whether a value is a list."""
-        return self.kind == "some of" or self.count != 1
+        return self.kind == "some of" or self.length != 1
 
     def check(self, name: str, value: Any, typed: str | None = None, default: Any = None) -> Any:
         """
@@ -80,6 +80,12 @@ class OptionType(NamedTuple):
                 return result
         elif self.kind == "device":
             return check_device(name, value)
+        elif self.kind == "axes":
+            from scripts.io.axes import (
+                check_axes,  # here, for its package brings what the completion of the shell cannot wait for
+            )
+
+            return check_axes(value, name)
         elif self.kind == "true or false":
             result = {"true": True, "false": False}.get(str(value).lower())
         elif self.kind == "choice":
@@ -102,13 +108,13 @@ class OptionType(NamedTuple):
             return "give cpu, cuda, or cuda:1 for the second GPU"
         if self.kind == "choice":
             return f"there is none of that name; choose {listed(self.names, 'or')}"
-        example = default if isinstance(default, list) else self.names[-1:] if self.names else [1] * (self.count or 2)
+        example = default if isinstance(default, list) else self.names[-1:] if self.names else [1] * (self.length or 2)
         brackets = f'in brackets, such as --{name} "{str(list(example)).replace(", ", ",")}"'
         if self.kind == "some of":
             return f"give one or more of {listed(self.names, 'and')} {brackets}"
-        if self.count == 1:
+        if self.length == 1:
             return f"give a {self.kind}{self._bounds()}"
-        return f"give {self.count or 'some'} {self.kind}s{self._bounds()} {brackets}"
+        return f"give {self.length or 'some'} {self.kind}s{self._bounds()} {brackets}"
 
     def _bounds(self) -> str:
         if self.low == -math.inf:
@@ -138,7 +144,7 @@ class OptionType(NamedTuple):
         """Return a list of this kind, or None."""
         if not isinstance(value, Sequence) or isinstance(value, (str, bytes)) or not value:
             return None
-        if self.count and len(value) != self.count:
+        if self.length and len(value) != self.length:
             return None
         items = [item if item in self.names else None for item in value] if self.names else map(self._number, value)
         result = list(items)

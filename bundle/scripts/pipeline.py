@@ -28,7 +28,16 @@ from scripts.settings import difference, read_record, resolve
 logger = logging.getLogger(__name__)
 
 _RECORD = "run.json"
-_PLACES = {"volume", "spacing", "weights", "output", "output_dir", "overwrite", "device"}  # options that say where, not what
+_PLACES = {
+    "volume",
+    "spacing",
+    "weights",
+    "output",
+    "output_dir",
+    "overwrite",
+    "device",
+    "axes",
+}  # options that say where, not what
 
 
 def claim_workdir(workdir: str | Path, settings: Mapping[str, Any], stages: Sequence[Mapping[str, Any]] = ()) -> None:
@@ -86,18 +95,19 @@ def check_stages(
     workdir: str | Path,
     volume: str | Path,
     spacing: Sequence[float] | None = None,
+    axes: str | None = None,
 ) -> None:
     """Find options with which a stage that is left would fail, before the first one begins and the working folder is claimed.
 
     Args:
         config_dir, stages, workdir: as in :func:`run_stages`; each config has a section ``early``, the parts of it that refuse
             options that cannot be, and a section ``cost``; and each stage "finer", how many times finer Z is in the volume that it reads than in the input.
-        volume, spacing: the input.
+        volume, spacing, axes: the input.
 
     Raises:
         InputError: there is such an option, and the line names the stage; or a result is there that the run did not write.
     """
-    header = read_header(volume, spacing)
+    header = read_header(volume, spacing, axes)
     trained: dict[str, nn.Module] = {}
     for stage in stages:
         if stage["skip"] or stage_is_done(stage, workdir):

@@ -30,7 +30,7 @@ from scripts.io import (
     read_header,
     stored_dtype,
 )
-from scripts.io.factor import factor_of
+from scripts.io.factor import factor_of, why_not_cubic
 from scripts.pipeline import is_done, refined, stage_is_done, stage_workflow
 from scripts.settings import bundle_root, machine
 from scripts.sizes import check_restoration
@@ -50,12 +50,13 @@ def tell_inference(
     spacing: Sequence[float] | None = None,
     factor: float | None = None,
     overwrite: bool | str = False,
+    axes: str | None = None,
 ) -> None:
     """
     Tell what ``inference.yaml`` would do. The weights are already in the network of ``cost``, so they fit.
 
     Args:
-        volume, output, weights, spacing, factor, overwrite: the options.
+        volume, output, weights, spacing, factor, overwrite, axes: the options.
         gap_range: factors that the weights were trained for.
         cost: of the run.
 
@@ -64,7 +65,7 @@ def tell_inference(
     """
     page = Page()
     check_output(output, overwrite=True, inputs=[volume, weights])
-    header = page.tell_input(volume, spacing)
+    header = page.tell_input(volume, spacing, axes)
     factor = cost.inferer.check_trained(page.tell_factor(header, factor))
     page.tell_output(header, factor, output, overwrite, streamed=True)
     smallest, largest = gap_range
@@ -86,12 +87,13 @@ def tell_restoration(
     spacing: Sequence[float] | None = None,
     factor: float | None = None,
     overwrite: bool | str = False,
+    axes: str | None = None,
 ) -> None:
     """
     Tell what ``generate.yaml`` would do. The weights are already in the network of ``cost``, so they fit.
 
     Args:
-        volume, weights, spacing, factor, overwrite: the options.
+        volume, weights, spacing, factor, overwrite, axes: the options.
         output: the pseudo-HR volume.
         upsampling: k.
         cost: of the run.
@@ -101,7 +103,7 @@ def tell_restoration(
     """
     page = Page()
     check_output(output, overwrite=True, inputs=[volume, weights])
-    header = page.tell_input(volume, spacing)
+    header = page.tell_input(volume, spacing, axes)
     page.tell_factor(header, factor)
     check_restoration(volume, output, upsampling, spacing)
     if upsampling == 1:
@@ -122,12 +124,13 @@ def tell_training(
     spacing: Sequence[float] | None = None,
     needs_factor: bool = False,
     factor: float | None = None,
+    axes: str | None = None,
 ) -> None:
     """
     Tell what ``train_diffusion.yaml`` or ``train.yaml`` would do.
 
     Args:
-        volume, spacing, factor: the options.
+        volume, spacing, factor, axes: the options.
         result: weights that are written at the end.
         cost: of the run.
         needs_factor: whether the training depends on the axial factor.
@@ -138,7 +141,7 @@ def tell_training(
     page = Page()
     folder = Path(result).parent
     check_folder(folder, [Path(result).name, "checkpoint.pt"], [volume], [Path(result).name], unless="checkpoint.pt")
-    header = page.tell_input(volume, spacing)
+    header = page.tell_input(volume, spacing, axes)
     if needs_factor:
         page.tell_factor(header, factor)
     page.line("output", f"{result} (weights), with checkpoint and curves beside it")
@@ -161,12 +164,13 @@ def tell_stages(
     spacing: Sequence[float] | None = None,
     factor: float | None = None,
     overwrite: bool | str = False,
+    axes: str | None = None,
 ) -> None:
     """
     Tell what ``d2r.yaml`` would do, stage by stage.
 
     Args:
-        volume, output, workdir, preset, spacing, factor, overwrite: the options.
+        volume, output, workdir, preset, spacing, factor, overwrite, axes: the options.
         stages, config_dir: see :func:`scripts.pipeline.run_stages`; each config has a section ``cost``, and each stage "finer", how many
             times finer Z is in the volume that it reads than in the input.
         device: of the run.
@@ -177,7 +181,7 @@ def tell_stages(
     page = Page()
     check_output(output, overwrite=True, inputs=[volume])
     check_place(Path(workdir) / "run.json")
-    header = page.tell_input(volume, spacing)
+    header = page.tell_input(volume, spacing, axes)
     factor = page.tell_factor(header, factor)
     done = is_done(workdir, output, overwrite)
     page.tell_output(header, factor, output, None if done else overwrite, streamed=True)
@@ -225,12 +229,12 @@ class Page:
         """Keep a warning for the end."""
         self.warnings.append(text)
 
-    def tell_input(self, path: str | Path, spacing: Sequence[float] | None) -> Header:
+    def tell_input(self, path: str | Path, spacing: Sequence[float] | None, axes: str | None) -> Header:
         """Print what the input is; a volume that is not large is read, so that all its faults are found."""
-        header = read_header(path, spacing)
+        header = read_header(path, spacing, axes)
         voxels = math.prod(header.shape)
         if 4 * voxels <= READ_UP_TO:
-            low, high = check_volume(path, spacing)
+            low, high = check_volume(path, spacing, axes, self.warn)
             values = f"values from {low:g} to {high:g}"
         else:
             values = "values not read"
@@ -253,6 +257,9 @@ class Page:
         value = factor_of(header, factor)
         source = "given by --factor" if factor is not None else "from the voxel size: Z becomes as fine as XY"
         self.line("factor", f"{value:g}, {source}")
+        not_cubic = why_not_cubic(header, value)
+        if not_cubic is not None:
+            self.warn(not_cubic)
         return value
 
     def tell_output(

@@ -82,7 +82,8 @@ def compare_with_interpolation(
     voxels = 2 * x * y * lattice.output_size(slices, k)
     number = min(max(round(_SHARE * voxels / min(_SIDE, x, y) ** 2), _FEWEST), _MOST)
     cut = RandSlicePatches((_SIDE, _SIDE), factor, upsampling, number, degradation, with_linear=True)
-    items = cut.set_random_state(0)(HoldOut("validation", "z")(volume))
+    cut.set_random_state(0)
+    items = cut(HoldOut("validation", "z")(volume))
     image, mu, linear = (torch.stack([item[key] for item in items]) for key in ("image", "mu", "linear"))
     restored = torch.zeros_like(mu)
     for start in range(0, len(mu), batch_size):
@@ -96,7 +97,7 @@ def _psnr(result: torch.Tensor, truth: torch.Tensor) -> float:
     """Of all patches together: one without structure, which any method restores perfectly, has no PSNR of its own."""
     metric = PSNRMetric(max_val=1.0)
     metric(result.flatten()[None, None], truth.flatten()[None, None])
-    return float(metric.aggregate())
+    return float(torch.as_tensor(metric.aggregate()))
 
 
 class PriorCheck:
@@ -191,7 +192,7 @@ class InterpolationScores:
     def tell(self, engine: Engine) -> None:
         """Put the means among the engine's metrics, as ``psnr_linear`` and ``psnr_cubic``."""
         for name, metric in self.metrics.items():
-            value = float(metric.aggregate())
+            value = float(torch.as_tensor(metric.aggregate()))
             if math.isfinite(value):
                 engine.state.metrics[f"psnr_{name}"] = value
 

@@ -25,11 +25,12 @@ from scripts.inferers import check_memory, check_volumes, with_grid_of
 from scripts.io import VolumeSource, check_output, check_space, open_volume, stored_dtype, tell_written, volume_writer
 from scripts.io.block_writer import BlockWriter
 from scripts.io.claim import Claim
-from scripts.io.factor import factor_of
+from scripts.io.factor import factor_of, why_not_cubic
 from scripts.networks.finite import finite_output
 from scripts.networks.local_average import WINDOW as GRID
 from scripts.prediction import Ensemble, Predictor
 from scripts.transforms.scale_intensity import Intensity, check_percentiles, measure_intensity
+from scripts.warn_once import warn_once
 
 KEPT_SLICES = ("original", "predicted")
 
@@ -57,6 +58,7 @@ def reconstruct_file(
     device: torch.device,
     spacing: Sequence[float] | None = None,
     overwrite: bool | str = False,
+    axes: str | None = None,
 ) -> None:
     """Reconstruct a file into another, with memory that the tile bounds and not the volume.
 
@@ -72,6 +74,7 @@ def reconstruct_file(
         device: that computes.
         spacing: voxel size [z, y, x] in place of the file's.
         overwrite: whether an existing output may be replaced.
+        axes: of the file in its order, in place of what it says.
 
     Raises:
         InputError: the volume cannot be used, the output cannot be written, or the memory does not hold even a small tile.
@@ -80,9 +83,12 @@ def reconstruct_file(
         opened.enter_context(Claim(output))
         check_output(output, overwrite, inputs=[volume])
         check_percentiles(*percentiles)
-        source = opened.enter_context(open_volume(volume, spacing))
+        source = opened.enter_context(open_volume(volume, spacing, axes))
         header = source.header
         factor = inferer.check_trained(factor_of(header, inferer.factor))
+        not_cubic = why_not_cubic(header, factor)
+        if not_cubic is not None:
+            warn_once(not_cubic)
         x, y, slices = header.shape
         shape = (x, y, lattice.output_size(slices, factor))
         check_space(output, shape, header.dtype, factor)
@@ -467,4 +473,9 @@ class _Files:
         check = finite_output(slices, f"slices from {z} on")
         restored = self.intensity.restore(slices, self.source.header.dtype).to(self.sent)
         arrive = to_host(restored.transpose(1, 2).contiguous())  # in the order of the file
-        self.background.run(lambda: (check(), self.writer.write(arrive().numpy().transpose(2, 1, 0), x, y, z)))
+
+        def write() -> None:
+            check()
+            self.writer.write(arrive().numpy().transpose(2, 1, 0), x, y, z)
+
+        self.background.run(write)

@@ -21,7 +21,11 @@ _KEPT = 4  # on disk, by stage II until it is finished: two orientations in half
 
 
 def check_reconstruction(
-    volume: str | os.PathLike, output: str | os.PathLike, factor: float, spacing: Sequence[float] | None = None
+    volume: str | os.PathLike,
+    output: str | os.PathLike,
+    factor: float,
+    spacing: Sequence[float] | None = None,
+    axes: str | None = None,
 ) -> None:
     """
     Check that the disk has room for a volume with ``factor`` times finer Z.
@@ -29,19 +33,23 @@ def check_reconstruction(
     Raises:
         InputError: it has not.
     """
-    header = read_header(volume, spacing)
+    header = read_header(volume, spacing, axes)
     x, y, slices = header.shape
     check_space(output, (x, y, lattice.output_size(slices, factor)), header.dtype, factor)
 
 
 def check_restoration(
-    volume: str | os.PathLike, output: str | os.PathLike, upsampling: float, spacing: Sequence[float] | None = None
+    volume: str | os.PathLike,
+    output: str | os.PathLike,
+    upsampling: float,
+    spacing: Sequence[float] | None = None,
+    axes: str | None = None,
 ) -> None:
     """
     Check that memory and disk have room for stage II.
 
     Args:
-        volume, spacing: the options.
+        volume, spacing, axes: the options.
         output: the pseudo-HR volume, beside which the others lie.
         upsampling: k; nothing is restored with 1.
 
@@ -50,7 +58,7 @@ def check_restoration(
     """
     if upsampling == 1:
         return
-    header = read_header(volume, spacing)
+    header = read_header(volume, spacing, axes)
     x, y, slices = header.shape
     voxels = x * y * lattice.output_size(slices, upsampling)
     what, advice = f"--upsampling {upsampling:g}: stage II would need", "give a lower one, or cut the volume"
@@ -66,6 +74,7 @@ def check_decimation(
     factor: float,
     degradation: str = "sampling",
     spacing: Sequence[float] | None = None,
+    axes: str | None = None,
 ) -> None:
     """
     Check that at least two slices are left of a volume, that memory holds it and the disk what is left.
@@ -74,7 +83,7 @@ def check_decimation(
         InputError: one is not so.
     """
     factor = lattice.check_factor(factor)
-    header = read_header(volume, spacing)
+    header = read_header(volume, spacing, axes)
     x, y, slices = header.shape
     kept = lattice.decimated_indices(slices, factor)
     if len(kept) < 2:
@@ -89,12 +98,12 @@ def check_decimation(
     check_space(output, (x, y, len(kept)), header.dtype, factor)
 
 
-def check_evaluation(truth: str | os.PathLike) -> None:
+def check_evaluation(truth: str | os.PathLike, axes: str | None = None) -> None:
     """
     Check that memory holds a truth volume and all that is compared with it.
 
     Raises:
         InputError: it does not.
     """
-    voxels = math.prod(read_header(truth).shape)
+    voxels = math.prod(read_header(truth, axes=axes).shape)
     check_memory(_SCORED * voxels, f"{truth}: scores of it need", "free some, or cut the volumes")

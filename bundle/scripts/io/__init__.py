@@ -145,6 +145,8 @@ def open_volume(
             stack = opened.enter_context(_format_of(file).open_stack(file, order))
         x, y, z = (int(size) for size in stack.shape)
         _check_layout((x, y, z), stack.dtype, file)
+        if stack.doubt is not None and new_sizes is None:
+            warn_once(f"{file}: {stack.doubt}; give --spacing")
         affine, unit = _grid(stack.affine, stack.unit, new_sizes, file)
         yield VolumeSource(file, Header((x, y, z), stack.dtype.newbyteorder("=").name, affine, unit), stack.read)
 

@@ -11,7 +11,14 @@ from scripts.errors import InputError
 
 _VOLUME = "ZYX"
 _UNNAMED = "IQ"  # what tifffile calls the pages of a file that does not say what they are
-_MEANINGS = {"T": "time points", "C": "channels", "S": "channels", "A": "angles", "P": "phases", "M": "mosaic tiles"}
+_MEANINGS = {
+    "T": "time points",
+    "C": "channels",
+    "S": "color channels",
+    "A": "angles",
+    "P": "phases",
+    "M": "mosaic tiles",
+}
 
 
 class Order(NamedTuple):
@@ -40,7 +47,7 @@ class Order(NamedTuple):
         return x, y, z
 
 
-def check_axes(axes: Any) -> str | None:
+def check_axes(axes: Any, option: str = "axes") -> str | None:
     """
     Return the option ``--axes`` in capitals, None when it was not given.
 
@@ -51,13 +58,13 @@ def check_axes(axes: Any) -> str | None:
         return None
     if isinstance(axes, (list, tuple)):
         raise InputError(
-            f"--axes {list(axes)}: is what the axes of the file are, such as --axes ZYX; the axes along which sequences are "
+            f"--{option} {list(axes)}: is what the axes of the file are, such as --{option} ZYX; the axes along which sequences are "
             f'drawn in training are now --sequence_axes "{list(axes)}"'
         )
     letters = str(axes).upper()
     if not letters.isalpha() or any(letters.count(letter) != 1 for letter in _VOLUME):
         raise InputError(
-            f"--axes {axes}: give Z, Y and X once each, in the order in which the file has them, such as --axes ZYX"
+            f"--{option} {axes}: give Z, Y and X once each, in the order in which the file has them, such as --{option} ZYX"
         )
     return letters
 
@@ -110,21 +117,21 @@ def order_named(names: str, shape: Sequence[int], file: Path) -> Order:
         return Order(letters, (sizes[0], sizes[1], sizes[2]))
     if len(letters) < 3:
         raise InputError(f"{file}: is a single 2-D image, but a volume is needed; give a stack of slices")
-    said = f"says that its axes are {letters}, of the sizes {_sizes(sizes)}"
-    # slices that were written without saying so are often called channels or time points
-    offer = " If they are slices, add --axes ZYX" if len(letters) == 3 and letters[1:] == "YX" else ""
+    named = f"says that its axes are {letters}, of the sizes {_sizes(sizes)}"
+    other, count = next(((name, size) for name, size in axes if name not in _VOLUME), axes[0])
+    meaning = _MEANINGS.get(other, "something else")
+    if len(letters) == 3 and letters[1:] == "YX":  # slices are often written without saying that they are slices
+        raise InputError(
+            f"{file}: {named}: {count} {meaning}; if they are the slices of a volume, add --axes ZYX; if not, save one of them in "
+            "greyscale as a file of its own"
+        )
     for name, size in axes:
         if name in "CS":
             kind = "a colour image" if name == "S" else "an image"
-            raise InputError(
-                f"{file}: is {kind} of {size} channels ({said}); save one channel in greyscale.{offer}".rstrip(".")
-            )
-    other = next((name for name in letters if name not in _VOLUME), letters[0])
-    if len(letters) == 3 and not offer:
-        offer = " If the letters are wrong, give the right ones with --axes"
+            raise InputError(f"{file}: is {kind} of {size} channels; save one channel in greyscale ({named})")
+    advice = ", or, if that is wrong, say with --axes what they are" if len(letters) == 3 else ""
     raise InputError(
-        f"{file}: {said}, with {_MEANINGS.get(other, 'something else')} along {other}, but a volume has Z, Y and X; save one "
-        f"time point or position as a file of its own.{offer}".rstrip(".")
+        f"{file}: {named}, with {meaning} along {other}; save one time point or position as a file of its own{advice}"
     )
 
 

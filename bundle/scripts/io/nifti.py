@@ -18,7 +18,6 @@ from nibabel.arrayproxy import ArrayProxy
 from scripts.errors import InputError
 from scripts.io.axes import Order, order_given
 from scripts.io.stack import Stack
-from scripts.warn_once import warn_once
 
 SUFFIXES = (".nii", ".nii.gz")
 
@@ -58,7 +57,8 @@ def open_stack(path: Path, axes: str | None = None) -> Iterator[Stack]:
         OSError: an uncompressed one ends too early; a compressed one shows that where its last slice is read.
     """
     image = _open(path, several=axes is not None)
-    order = Order("XYZ", image.shape[:3]) if axes is None else order_given(axes, image.shape, path)
+    x, y, z = image.shape[:3]
+    order = Order("XYZ", (x, y, z)) if axes is None else order_given(axes, image.shape, path)
     proxy: Any = image.dataobj  # of a file: where its voxels begin and how they are scaled
     shape, dtype = order.sizes, image.get_data_dtype()
     compressed = path.name.lower().endswith(".gz")
@@ -66,7 +66,7 @@ def open_stack(path: Path, axes: str | None = None) -> Iterator[Stack]:
     if not compressed and size < needed:
         raise OSError(f"ends at byte {size}, but its voxels go on to {needed}")
     scaled = (proxy.slope, proxy.inter) != (1.0, 0.0)
-    affine, unit = _grid(image, order, path)
+    affine, unit, doubt = _grid(image, order, path)
     opener: Any = gzip.open if compressed else open
     with opener(path, "rb") as file:
         # one that keeps its place in the file: nibabel's own begins to unpack anew for each slice
@@ -83,7 +83,7 @@ def open_stack(path: Path, axes: str | None = None) -> Iterator[Stack]:
                 array = array.transpose()
             return array.astype(np.float32) if scaled else array
 
-        yield Stack(order.shape, np.dtype(np.float32) if scaled else dtype, affine, unit, read)
+        yield Stack(order.shape, np.dtype(np.float32) if scaled else dtype, affine, unit, read, doubt)
 
 
 def _open(path: Path, several: bool) -> nib.Nifti1Image:
@@ -104,28 +104,26 @@ def _open(path: Path, several: bool) -> nib.Nifti1Image:
     return image
 
 
-def _grid(image: nib.Nifti1Image, order: Order, path: Path) -> tuple[np.ndarray, str | None]:
-    """Return the affine in our unit, and that unit."""
+def _grid(image: nib.Nifti1Image, order: Order, path: Path) -> tuple[np.ndarray, str | None, str | None]:
+    """Return the affine in our unit, that unit, and what is in doubt about them."""
     header: Any = image.header
     code = int(header["xyzt_units"]) & _UNIT_BITS
+    doubt = None
     if code not in _READ_UNITS:
-        warn_once(
-            f"{path}: its unit of length, code {code}, is not known; the voxel size is taken without a unit; to have one, give "
-            "--spacing in micrometer"
-        )
+        doubt = f"its unit of length, code {code}, is not known, so that its voxel size is taken without a unit"
     unit, scale = _READ_UNITS.get(code, (None, 1.0))
     (sform, sform_code), (qform, qform_code) = header.get_sform(coded=True), header.get_qform(coded=True)
     if sform_code and qform_code:
         sizes, others = (np.linalg.norm(each[:3, :3], axis=0) for each in (sform, qform))
         if not np.allclose(sizes, others, rtol=0.01, atol=0):
             first, second = (" x ".join(f"{size:g}" for size in each) for each in (sizes, others))
-            warn_once(f"{path}: its sform says {first} and its qform {second}; the first is taken, or give --spacing")
+            doubt = f"its sform has the voxel size {first} and its qform {second}, of which the first is taken"
     # an axis of slices beyond the third has the place of the spatial one that is missing
     left = [column for column in range(3) if column not in order.places]
     column_of = {letter: place if place < 3 else left.pop() for letter, place in zip(order.letters, order.places)}
     affine = np.array(image.affine, dtype=float)[:, [*(column_of[axis] for axis in "XYZ"), 3]]
     affine[:3] *= scale
-    return affine, unit
+    return affine, unit, doubt
 
 
 def create(path: Path, shape: tuple[int, int, int], dtype: np.dtype, affine: np.ndarray, unit: str) -> int:

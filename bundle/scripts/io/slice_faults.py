@@ -56,7 +56,7 @@ class SliceFaults:
         if high in self._limits:
             clipped = rows == rows.dtype.type(high)
             if np.count_nonzero(clipped) > _SATURATED * clipped.size and _share_inside(clipped) > _SATURATED:
-                self._clipped[high].append(index)
+                self._clipped.setdefault(high, []).append(index)
 
     def sentences(self, largest: float) -> list[str]:
         """

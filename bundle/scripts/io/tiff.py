@@ -5,20 +5,18 @@ from __future__ import annotations
 
 import logging
 import math
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
-from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
 
 from scripts.errors import InputError
-from scripts.io import units
 from scripts.io.axes import Order, order_given, order_named
 from scripts.io.stack import Stack
+from scripts.io.tiff_voxel_size import voxel_size
 from scripts.warn_once import warn_once
 
 SUFFIXES = (".tif", ".tiff")
@@ -33,8 +31,6 @@ _REMARKS = {
     0: "says that its smallest value is white (MINISWHITE); its values are taken as they are, so that the result looks inverted",
     3: "is an image of colors by number (a palette); the numbers are taken as grey values",
 }
-_PER_INCH, _PER_CENTIMETER = 2, 3
-_PRINTED = 0.02  # millimeters: pixels of a resolution per inch that are larger were meant for a printer
 
 
 @contextmanager
@@ -66,7 +62,7 @@ def open_stack(path: Path, axes: str | None = None) -> Iterator[Stack]:
                 if axes is None
                 else order_given(axes, image.full_shape, path)
             )
-            affine, unit = _grid(tif, image, order, path)
+            affine, unit, doubt = _affine(tif, image, order)
             read_slice_of = _slice_reader(tif, image, order, path)
             remark = _REMARKS.get(int(tif.pages.first.photometric))
             if remark is not None and not (tif.is_imagej and int(tif.pages.first.photometric) == 3):
@@ -76,7 +72,7 @@ def open_stack(path: Path, axes: str | None = None) -> Iterator[Stack]:
             with _damage_raised():
                 return read_slice_of(index)
 
-        yield Stack(order.shape, np.dtype(tif.series[0].dtype), affine, unit, read)
+        yield Stack(order.shape, np.dtype(tif.series[0].dtype), affine, unit, read, doubt)
 
 
 def read_slice(path: Path) -> np.ndarray:
@@ -228,104 +224,14 @@ def _slice_reader(tif: tifffile.TiffFile, image: _Image, order: Order, path: Pat
     return lambda index: voxels[:, :, index]
 
 
-def _grid(tif: tifffile.TiffFile, image: _Image, order: Order, path: Path) -> tuple[np.ndarray | None, str | None]:
-    """Return the affine of a stack, None if it has no voxel size, and its unit, None if that is unknown or pixel."""
-    sizes, unit = _ome_voxel_size(tif.ome_metadata or "", path) if tif.is_ome else _tagged_voxel_size(tif, path)
+def _affine(tif: tifffile.TiffFile, image: _Image, order: Order) -> tuple[np.ndarray | None, str | None, str | None]:
+    """Return the affine of a stack, None if it has no voxel size, its unit, None if that is unknown, and what is in doubt."""
+    sizes, unit, doubt = voxel_size(tif)
     if sizes is None:
-        return None, None
+        return None, None, doubt
     named = [name for name, size in zip(image.names, image.shape) if size > 1 or name in "ZYX"]
     if named[-2:] != ["Y", "X"]:
-        warn_once(f"{path}: has a voxel size, but its pages are no XY slices, so that it is not used; give --spacing")
-        return None, None
-    of_axis = dict(
-        zip(order.letters, sizes[::-1])
-    )  # the first axis has the distance of the pages, the last that of their columns
-    return np.diag([*(of_axis[axis] for axis in "XYZ"), 1.0]), unit
-
-
-def _tagged_voxel_size(tif: tifffile.TiffFile, path: Path) -> tuple[tuple[float, float, float] | None, str | None]:
-    """Return the voxel size (x, y, z) of an ImageJ or plain file, None if there is none, and its unit, None if unknown or pixel."""
-    # shaped_metadata is what tifffile itself writes into plain files; it knows the same words as ImageJ
-    metadata = tif.imagej_metadata or (tif.shaped_metadata or ({},))[0]
-    tags = tif.pages.first.tags
-    lateral = [_resolution(tags.get(name)) for name in ("XResolution", "YResolution")]
-    if tif.is_imagej or "spacing" in metadata:
-        unit = str(metadata.get("unit", ""))
-        if units.length(unit) == units.length("inch") and "spacing" not in metadata:
-            return None, None  # dots per inch of a printer, which ImageJ carries along
-        # ImageJ leaves out a spacing of 1, and units of Y and Z that are that of X
-        sizes = [size or 1.0 for size in lateral] + [abs(_number(metadata.get("spacing", 1.0)))]
-        return _in_one_unit(sizes, [unit, str(metadata.get("yunit", unit)), str(metadata.get("zunit", unit))], path)
-    tag = tags.get("ResolutionUnit")
-    per = 0 if tag is None else int(tag.value)
-    if all(lateral) and (per == _PER_CENTIMETER or (per == _PER_INCH and 25.4 * (lateral[0] or 1) < _PRINTED)):
-        _warn_of_no_distance(path)
-    return None, None
-
-
-def _resolution(tag: tifffile.TiffTag | None) -> float | None:
-    """Return the pixel size of a resolution tag, a fraction of pixels per unit."""
-    if tag is None:
-        return None
-    pixels, per = tag.value
-    return per / pixels if pixels > 0 and per > 0 else None
-
-
-def _ome_voxel_size(xml: str, path: Path) -> tuple[tuple[float, float, float] | None, str | None]:
-    """Return the voxel size (x, y, z) of an OME-XML header in the unit of x, None if there is none, and that unit."""
-    pixels = ElementTree.fromstring(re.sub(r"^\s*<\?xml.*?\?>", "", xml)).find(".//{*}Pixels")
-    attributes = {} if pixels is None else pixels.attrib
-    written = [attributes.get(f"PhysicalSize{axis}") for axis in "XYZ"]
-    if not any(written):
-        return None, None
-    if written[2] is None and all(written[:2]):
-        _warn_of_no_distance(path)
-        return None, None
-    sizes = [_number(size) for size in written]
-    if not all(0 < size < math.inf for size in sizes):
-        shown = ", ".join(f"PhysicalSize{axis} {size}" for axis, size in zip("XYZ", written))
-        warn_once(f"{path}: its voxel size ({shown}) is not three positive numbers and is not used; give --spacing")
-        return None, None
-    return _in_one_unit(sizes, [attributes.get(f"PhysicalSize{axis}Unit", "\u00b5m") for axis in "XYZ"], path)
-
-
-def _in_one_unit(
-    sizes: Sequence[float], names: Sequence[str], path: Path
-) -> tuple[tuple[float, float, float] | None, str | None]:
-    """Return sizes (x, y, z) in the unit of x; with an unknown unit the numbers stay, for their ratio is right in any."""
-    lengths = [units.length(name) for name in names]
-    shown = " x ".join(f"{size:g}" for size in sizes)
-    if None in lengths or len({length.unit == "pixel" for length in lengths if length is not None}) > 1:
-        named = " and ".join(dict.fromkeys(f'"{name}"' for name in names))
-        if len(set(names)) > 1:
-            warn_once(
-                f"{path}: its voxel size {shown} has the units {named}, which cannot be converted into each other, and is not used; "
-                "give --spacing"
-            )
-            return None, None
-        warn_once(
-            f"{path}: its unit of length, {named}, is not known; the voxel size {shown} is taken without a unit; to have one, give "
-            "--spacing in micrometer"
-        )
-        return (sizes[0], sizes[1], sizes[2]), None
-    known = [length for length in lengths if length is not None]
-    unit = known[0].unit
-    if unit == "pixel":
-        return (None if all(size == 1 for size in sizes) else (sizes[0], sizes[1], sizes[2])), None
-    x, y, z = (
-        size * length.scale * (units.MILLIMETERS[length.unit] / units.MILLIMETERS[unit] if length.unit != unit else 1)
-        for size, length in zip(sizes, known)
-    )
-    return (x, y, z), unit
-
-
-def _warn_of_no_distance(path: Path) -> None:
-    warn_once(f"{path}: has a lateral voxel size but no distance of slices, neither is used; give --spacing")
-
-
-def _number(text: Any) -> float:
-    """Return a number of a header, NaN where it is none."""
-    try:
-        return float(text)
-    except (TypeError, ValueError):
-        return math.nan
+        return None, None, "has a voxel size, but its pages are no XY slices, so that it is not used"
+    # the first axis has the distance of the pages, the last that of their columns
+    of_axis = dict(zip(order.letters, sizes[::-1]))
+    return np.diag([*(of_axis[axis] for axis in "XYZ"), 1.0]), unit, doubt

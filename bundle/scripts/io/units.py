@@ -68,9 +68,11 @@ _NAMES = {
     },
     **{"nm": Length("nanometer", 1.0), "mm": Length("millimeter", 1.0), "cm": Length("millimeter", 10.0)},
     **{"pm": Length("nanometer", 1e-3), "m": Length("millimeter", 1e3)},
-    **dict.fromkeys(("\u00e5", "a", "angstrom", "angstroms", "\u00e5ngstr\u00f6m"), Length("nanometer", 0.1)),
+    **dict.fromkeys(
+        ("\u00e5", "a", "angstrom", "angstroms", "\\u00c5".lower(), "\u00e5ngstr\u00f6m"), Length("nanometer", 0.1)
+    ),
     **dict.fromkeys(("inch", "inches", "in", '"'), Length("millimeter", _INCH)),
-    **{"thou": Length("micrometer", _INCH), "mil": Length("micrometer", _INCH), "li": Length("millimeter", _INCH / 12)},
+    **{"thou": Length("micrometer", _INCH), "li": Length("millimeter", _INCH / 12)},
     **{"ft": Length("millimeter", 12 * _INCH), "yd": Length("millimeter", 36 * _INCH)},
     **{"mi": Length("millimeter", 63360 * _INCH), "pt": Length("millimeter", _INCH / 72)},
     **dict.fromkeys(("pixel", "pixels", "voxel", "voxels", "px", "reference frame", ""), Length("pixel", 1.0)),

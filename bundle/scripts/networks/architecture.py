@@ -47,34 +47,40 @@ class Architecture(NamedTuple):
         return kind(**self.sizes, settings=self.settings)
 
 
-def architecture_of(state: Mapping[str, torch.Tensor]) -> Architecture:
+def architecture_of(state: Mapping[str, torch.Tensor], source: str) -> Architecture:
     """The network that a state dict belongs to, tensor by tensor.
 
     Args:
         state: of one of the bundle's networks, its settings included.
+        source: option and file that it is from, for messages.
 
     Raises:
-        InputError: it belongs to none of them; tensors are missing, of another shape or too many; or a setting cannot be. The
-            message does not name the file.
+        InputError: it belongs to none of them; tensors are missing, of another shape or too many; or a setting cannot be.
     """
+
+    def no(reason: str) -> InputError:
+        return InputError(f"{source}: weights of another network: {reason}; use a file that this bundle saved")
+
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     found = next((kind for kind in _KINDS if kind.mark in shapes), None)
     if found is None:
-        raise InputError("weights of another network: of none that this bundle knows")
+        raise no("of none that this bundle knows")
     stored = {name: value for name, value in state.items() if name.startswith(_SETTINGS) and value.numel() <= 2}
     settings = {name.removeprefix(_SETTINGS): plain(value) for name, value in stored.items()}
-    _check_settings(settings, found)
+    wrong = _wrong_setting(settings, found)
+    if wrong is not None:
+        raise no(wrong)
     try:
         architecture = Architecture(found.network, found.sizes(shapes), settings)
         with torch.device("meta"):  # no memory is taken for what a file claims before it is seen that the file has it
             expected = {name: tuple(value.shape) for name, value in architecture.build().state_dict().items()}
     except KeyError as error:
-        raise InputError(f"weights of another network: {error.args[0]} is missing") from error
+        raise no(f"{error.args[0]} is missing") from error
     except (IndexError, ValueError, ArithmeticError, RuntimeError) as error:
-        raise InputError(f"weights of another network: no {found.network} has such shapes ({one_line(error)})") from error
+        raise no(f"no {found.network} has such shapes ({one_line(error)})") from error
     for name in [*expected, *shapes]:
         if expected.get(name) != shapes.get(name):
-            raise InputError(f"weights of another network: {_difference(name, shapes.get(name), expected.get(name))}")
+            raise no(_difference(name, shapes.get(name), expected.get(name)))
     return architecture
 
 
@@ -143,13 +149,13 @@ _POSSIBLE: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def _check_settings(settings: Mapping[str, Any], kind: _Kind) -> None:
+def _wrong_setting(settings: Mapping[str, Any], kind: _Kind) -> str | None:
     for name in kind.settings:
         if name not in settings:
-            raise InputError(f"weights of another network: the weights have no {_SETTINGS}{name}")
+            return f"the weights have no {_SETTINGS}{name}"
     for name, value in settings.items():
         if name not in kind.settings + kind.later_settings:
-            raise InputError(f"weights of another network: {_SETTINGS}{name} is too much")
+            return f"{_SETTINGS}{name} is too much"
         try:
             possible = _POSSIBLE[name](value)
         except (TypeError, IndexError):  # a number where there should be two, or the other way round
@@ -157,4 +163,5 @@ def _check_settings(settings: Mapping[str, Any], kind: _Kind) -> None:
         if kind.network == "srunet" and name == "factor":
             possible = possible and value in range(2, LARGEST_FACTOR + 1)
         if not possible:
-            raise InputError(f"no weights that this bundle wrote: {_SETTINGS}{name} is {value}, which cannot be")
+            return f"{_SETTINGS}{name} = {value} cannot be"
+    return None

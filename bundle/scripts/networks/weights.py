@@ -16,7 +16,7 @@ from torch import nn
 
 from scripts.errors import InputError
 from scripts.io.tensors import check_zip, write_tensors
-from scripts.networks.architecture import Architecture, architecture_of
+from scripts.networks.architecture import architecture_of
 from scripts.networks.by_name import NETWORKS, check_network
 from scripts.networks.finite import first_not_finite
 from scripts.networks.settings import agree, settings_of
@@ -61,8 +61,11 @@ def read_weights(path: str | Path, option: str = "--weights") -> dict[str, torch
     path = Path(str(path))
     try:
         if not path.is_file():
-            there = " (what is there is no file)" if path.exists() else ""
-            raise InputError(f"{option} {path}: no such file{there}; train it first or point {option} to a weights file")
+            other = " (a folder has that name)" if path.is_dir() else " (a device or pipe has that name)"
+            other = other if path.exists() else ""
+            raise InputError(
+                f"{option} {path}: no such file{other}; train it first or point {option} to a weights file"
+            )
         with path.open("rb") as file:
             check_zip(file)
             file.seek(0)
@@ -131,7 +134,7 @@ def network_of(
         check_network(network, 2)  # the name alone
     if network == "srunet" and factor is not None:
         check_whole_factor(factor)
-    found = _architecture(path)
+    found = architecture_of(read_weights(path), f"--weights {path}")
     where = f"--weights {path}: weights of another network"
     if found.network not in NETWORKS:
         raise InputError(f"{where}: a prior of stage I; use weights of stage III, written by configs/train.yaml")
@@ -167,7 +170,7 @@ def prior_of(
     Raises:
         InputError: see :func:`read_weights`; or the weights are no prior, or an option differs from the file.
     """
-    found = _architecture(path)
+    found = architecture_of(read_weights(path), f"--weights {path}")
     if found.network != "nafnet":
         raise InputError(
             f"--weights {path}: weights of another network: {found.network} of stage III; use a prior, written by "
@@ -185,7 +188,9 @@ def prior_of(
     return found.build()
 
 
-def upsampling_of(prior: nn.Module | None, weights: str | Path, factor: float, upsampling: float | None = None) -> float:
+def upsampling_of(
+    prior: nn.Module | None, weights: str | Path, factor: float, upsampling: float | None = None
+) -> float:
     """k of stage II: how many times a prior makes Z finer, which is a number of its training.
 
     Args:
@@ -221,15 +226,6 @@ def _is_plain(name: Any, value: Any) -> bool:
     )
 
 
-def _architecture(path: str | Path) -> Architecture:
-    try:
-        return architecture_of(read_weights(path))
-    except InputError as error:
-        if str(error).startswith("--weights "):
-            raise
-        raise InputError(f"--weights {path}: {error}; use a file that this bundle saved") from error
-
-
 def _check_agreement(
     path: str | Path, stored: Mapping[str, Any], options: Mapping[str, Any], advice: str | None = None
 ) -> None:
@@ -238,15 +234,11 @@ def _check_agreement(
         if asked is None or (name in stored and agree(stored[name], asked)):
             continue
         has = f"trained with {name} = {stored[name]}" if name in stored else f"of a network that has no {name}"
+        asked = float(asked) if type(asked) is int and isinstance(stored.get(name), float) else asked
         raise InputError(
-            f"--weights {path}: weights of another network: the weights were {has}, the configuration says {_as_float(asked)}; "
+            f"--weights {path}: weights of another network: the weights were {has}, the configuration says {asked}; "
             + (advice or f"leave --{name} out to use the weights'")
         )
-
-
-def _as_float(asked: Any) -> Any:
-    """A number as numbers of a file are shown."""
-    return float(asked) if isinstance(asked, int) and not isinstance(asked, bool) else asked
 
 
 def _first_difference(error: RuntimeError) -> str:

@@ -56,7 +56,7 @@ class RandSequences(Randomizable):
         kept_probability: float = 0.0,
     ) -> None:
         if not isinstance(axes, (str, list, tuple)) or not axes or any(axis not in _DIMS for axis in axes):
-            raise InputError(f"--axes {axes}: give one or more of x, y and z in brackets, such as \"['z']\"")
+            raise InputError(f"--sequence_axes {axes}: give one or more of x, y and z in brackets, such as \"['z']\"")
         self.patch_size = tuple(patch_size)
         self.gap_range = tuple(int(gap) for gap in gap_range)
         if self.gap_range[0] < 2:
