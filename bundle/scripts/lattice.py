@@ -24,6 +24,9 @@ WINDOW = 4
 _TOLERANCE = 1e-6
 
 
+_MOST_SLICES = 2**53  # beyond them indices are no longer exact
+
+
 class Position(NamedTuple):
     """Place of one output slice: ``depth`` (in [0, 1)) of the way from input slice ``interval`` to the next one."""
 
@@ -82,7 +85,7 @@ def axial_step(factor: float, upsampling: float) -> float:
 def output_size(slices: int, factor: float) -> int:
     """Number of output slices for ``slices`` input slices at ``factor``."""
     last = (slices - 1) * factor
-    if not math.isfinite(last):
+    if last > _MOST_SLICES:
         raise InputError(f"--factor {factor:g}: gives more slices than any machine holds; give a lower --factor")
     return math.floor(last + _TOLERANCE) + 1
 
