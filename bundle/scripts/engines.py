@@ -382,7 +382,9 @@ def _check_state(target: Any, stored: Mapping[str, Any]) -> None:
     if missing:
         raise ValueError(f"it has no {min(missing)}")
     if isinstance(target, torch.optim.Optimizer):
-        states = {parameter: target.state.get(parameter, {}) for group in target.param_groups for parameter in group["params"]}
+        states = {
+            parameter: target.state.get(parameter, {}) for group in target.param_groups for parameter in group["params"]
+        }
         if len({frozenset(state) for state in states.values() if state}) > 1:
             raise ValueError("a part of its state is missing")
         for parameter, state in states.items():

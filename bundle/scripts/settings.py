@@ -87,10 +87,12 @@ def difference(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> Differ
     """
     for name, value in settings.items():
         mine, found = _plain(value), stored.get(name)
-        if is_identity(mine) and is_identity(found):
+        if is_identity(mine) and found is not None and is_identity(found):
             words = _other_input(found, mine)
             if words:
-                return Difference(f"{'on' if name == 'volume' else 'with'} {_another(name)} ({words})", f"the same {name}")
+                return Difference(
+                    f"{'on' if name == 'volume' else 'with'} {_another(name)} ({words})", f"the same {name}"
+                )
         elif is_identity(mine) and (isinstance(found, str) or name not in stored):
             return Difference(f"of an earlier version, which did not record what the {name} is", "")
         elif is_identity(mine) or is_identity(found):

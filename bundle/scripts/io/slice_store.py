@@ -172,9 +172,13 @@ def read_checksums(record: Path, settings: Mapping[str, Any]) -> list[int | None
     document = read_record(record, advice)
     checksums, stored = document.get("checksums"), document.get("settings")
     if not isinstance(stored, Mapping) and "planes" in document and "run" in document:
-        raise InputError(f"{record.parent} holds slices of an earlier version, which did not record what they were made of: delete it")
+        raise InputError(
+            f"{record.parent} holds slices of an earlier version, which did not record what they were made of: delete it"
+        )
     if not isinstance(checksums, list) or not isinstance(stored, Mapping):
-        raise InputError(f"{record}: damaged (it has no {'settings' if isinstance(checksums, list) else 'checksums'}); {advice}")
+        raise InputError(
+            f"{record}: damaged (it has no {'settings' if isinstance(checksums, list) else 'checksums'}); {advice}"
+        )
     other = difference(stored, settings)
     if other is not None:
         go_on = f"give {other.same} to go on, or " if other.same else ""
