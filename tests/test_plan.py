@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from monai.bundle import ConfigWorkflow
 
 from scripts import cost, plan
 from scripts.failures import input_error
+from scripts.finished import Finished
 from scripts.networks.aenet import AENet
 from scripts.networks.nafnet import ConditionalNAFNet
 from scripts.networks.srunet import SRUNet
@@ -160,7 +162,12 @@ def test_d2r_tells_what_is_done_before(page, folder):
     (folder / "W" / "run.json").write_text(json.dumps({"volume": "in.tif"}))
     assert "--workdir W holds a run with factor None, not 2.0" in refusal("d2r", **options)
     (folder / "W" / "run.json").unlink()
-    assert "1 of 4 stage I, learn the prior: done before (W/prior/model_diffusion.pt)" in page("d2r", **options)
+    assert "W/prior/model_diffusion.pt: was not written by this run" in refusal("d2r", **options)
+    Finished(folder / "W" / "run.json").keep(folder / "W" / "prior" / "model_diffusion.pt")
+    with pytest.MonkeyPatch.context() as patch:  # as if the record were that of this run
+        patch.setattr("scripts.pipeline.difference", lambda stored, settings: None)
+        assert "1 of 4 stage I, learn the prior: done before (W/prior/model_diffusion.pt)" in page("d2r", **options)
+    shutil.rmtree(folder / "W")
     assert "1 of 2 stage III" in page("d2r", **options, upsampling=1)
     told = page("d2r", **options, self_training=True, upsampling=1)
     assert (
