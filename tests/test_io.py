@@ -791,7 +791,7 @@ def test_good_slices_are_not_warned_of(tmp_path, caplog):
     assert warnings_of(array, tmp_path, caplog) == []
     mirrored = array.copy()
     mirrored[4] = mirrored[3][::-1]  # the same voxels elsewhere
-    mirrored[6] = np.roll(mirrored[5], 8, axis=1)
+    mirrored[6] = np.roll(mirrored[5], 8, axis=0)
     assert warnings_of(mirrored, tmp_path, caplog, "other.tif") == []
 
 

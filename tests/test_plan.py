@@ -89,9 +89,9 @@ def test_inference(page):
 
 def test_inference_by_srunet(page):
     told = page("inference", output="out.tif", weights="srunet.pt", network="srunet", factor=3)
-    assert "srunet.pt: fit the network, SRUNet; trained for the factor 3 alone" in told and "warning" not in told
+    assert "srunet.pt: fit the network, SRUNet; trained for the factor 3 alone" in told
     told = page("inference", output="out.tif", weights="srunet.pt", network="srunet", spacing=[3, 1, 1])
-    assert "factor 3, from the voxel size" in told
+    assert "factor 3, from the voxel size" in told and "warning" not in told
     words = "weights were trained with factor = 3.0, the configuration says 4.0"
     assert words in refusal("inference", output="out.tif", weights="srunet.pt", network="srunet", factor=4)
     assert "SRUNet at factor 2.5" in refusal("inference", output="out.tif", weights="srunet.pt", network="srunet")
@@ -176,6 +176,29 @@ def test_d2r_tells_what_is_done_before(page, folder):
     told = page("d2r", **options, network="srunet")
     assert "SRUNet with 2,408,257 parameters" in told.split("3 of 4 ")[1].split("4 of 4 ")[0]
     assert "SRUNet at factor 2.5" in refusal("d2r", **{**options, "factor": 2.5}, network="srunet")
+
+
+def test_what_looks_wrong_is_told_on_the_page(page, folder, caplog):
+    voxels = tifffile.imread(folder / "in.tif")
+    voxels[4], voxels[7] = 0, voxels[6]
+    tifffile.imwrite(folder / "odd.tif", voxels, imagej=True)  # says that its slices are channels
+    options = {"volume": "odd.tif", "axes": "ZYX", "spacing": [32, 8, 8], "factor": 8}
+    wanted = (
+        "warning odd.tif: slice 4 (counted from 0) is black",
+        "warning odd.tif: slice 7 (counted from 0) repeats the one before",
+        "warning x8 makes voxels of 8 x 8 x 4 micrometer (x, y, z), which are not cubic; x4 would",
+    )
+    for config, others in (
+        ("inference", {"output": "out.tif", "weights": "aenet.pt", **AENET}),
+        ("train_diffusion", {"output_dir": "prior", **PRIOR_NETWORK, **PRIOR_TRAINING}),
+    ):
+        told = page(config, **options, **others)
+        for words in wanted:
+            assert words in told
+    assert "scripts.warn_once" not in {record.name for record in caplog.records}
+    assert "--axes ZYX" in refusal(
+        "inference", **{**options, "axes": None}, output="out.tif", weights="aenet.pt", **AENET
+    )
 
 
 def test_interrupted_training_counts_what_is_left(page, folder, monkeypatch):
