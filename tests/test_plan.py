@@ -14,7 +14,7 @@ from bundle_run import AENET, AENET_TRAINING, BUNDLE, PRIOR_NETWORK, PRIOR_TRAIN
 from monai.bundle import ConfigWorkflow
 
 from scripts import cost, plan
-from scripts.command_line import _input_error
+from scripts.failures import input_error
 from scripts.networks.aenet import AENet
 from scripts.networks.nafnet import ConditionalNAFNet
 from scripts.networks.srunet import SRUNet
@@ -65,7 +65,7 @@ def page(folder, monkeypatch, capsys):
 def refusal(config: str, **options: Any) -> str:
     with pytest.raises(Exception) as error:  # noqa: B017 (MONAI wraps it)
         check(config, {"volume": "in.tif", **options})
-    return str(_input_error(error.value))
+    return str(input_error(error.value))
 
 
 def test_inference(page):

@@ -84,7 +84,7 @@ def check_stages(config_dir: str | Path, stages: Sequence[Mapping[str, Any]]) ->
             mistake = input_error(error)
             if mistake is None:
                 raise
-            raise InputError(f"{stage['title']}: {mistake}") from error
+            raise InputError(f"{stage['title']}: {mistake}") from None  # or the innermost, which names no stage, would be shown
 
 
 def stage_workflow(stage: Mapping[str, Any], config_dir: str | Path) -> ConfigWorkflow:
