@@ -45,7 +45,7 @@ def check_factor(factor: float) -> float:
     except (TypeError, ValueError):
         value = math.nan
     if not (math.isfinite(value) and value > 1):
-        raise InputError(f"--factor {factor} is not a number above 1: give how many times finer Z should become")
+        raise InputError(f"--factor {factor}: give a number above 1, how many times finer Z should become")
     return value
 
 
