@@ -80,7 +80,7 @@ def prepare(config: str | None = None, also_accepted: Sequence[str] = (), debug:
         InputError: an option is unknown, or has a value that it cannot have.
     """
     global _prepared, _typed
-    if not _prepared and _started_from_command_line():
+    if not _prepared and started_from_command_line():
         _prepared = True
         if str(debug).lower() != "true":
             show_errors_in_one_line()
@@ -231,7 +231,8 @@ def true_or_false(value: bool | str, name: str) -> bool:
     raise InputError(f"--{name} {value}: must be true or false")
 
 
-def _started_from_command_line() -> bool:
+def started_from_command_line() -> bool:
+    """Whether this process is a run that the command line asked for."""
     by_monai = Path(sys.argv[0]).parts[-2:] == ("bundle", "__main__.py") and sys.argv[1:2] in (
         ["run"],
         ["run_workflow"],

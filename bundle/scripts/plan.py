@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import os
 import textwrap
+import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,8 +17,8 @@ from monai.bundle import ConfigParser
 from torch import nn
 
 from scripts import inferers, lattice
-from scripts.command_line import true_or_false
-from scripts.cost import Cost, ReconstructionCost, RestorationCost, TrainingCost, quiet, two_digits
+from scripts.command_line import started_from_command_line, true_or_false
+from scripts.cost import Cost, ReconstructionCost, RestorationCost, TrainingCost, quiet, since_start, two_digits
 from scripts.io import (
     Header,
     check_folder,
@@ -72,7 +73,8 @@ def tell_inference(
     page.line("weights", f"{weights}: fit the network, {type(cost.network).__name__}; trained for {trained}")
     if not gap_range[0] <= factor <= gap_range[1]:
         page.warn(f"the factor {factor:g} is outside the range that the weights were trained for")
-    page.tell_cost(cost.measure(header), cost.device)
+    start = _start()
+    page.tell_cost(cost.measure(header), cost.device, start)
     page.finish()
 
 
@@ -110,7 +112,8 @@ def tell_restoration(
     else:
         page.tell_output(header, upsampling, output, overwrite)
         page.line("weights", f"{weights}: fit the network; trained for k = {upsampling:g}")
-    page.tell_cost(cost.measure(header), cost.device)
+    start = _start()
+    page.tell_cost(cost.measure(header), cost.device, start)
     page.finish()
 
 
@@ -145,7 +148,8 @@ def tell_training(
     page.line("network", _parameters_of(cost.network))
     if Path(result).is_file():
         page.warn(f"{result} exists and would be replaced")
-    page.tell_cost(cost.measure(header), cost.device)
+    start = _start()
+    page.tell_cost(cost.measure(header), cost.device, start)
     page.finish()
 
 
@@ -184,6 +188,7 @@ def tell_stages(
     begun = "holds a part of this run already" if (Path(workdir) / "run.json").is_file() else "nothing there yet"
     page.line("workdir", f"{workdir}: {begun}")
     page.line("preset", preset)
+    start = _start()
     costs: list[Cost] = []
     trained: dict[str, nn.Module] = {}
     wanted = [stage for stage in stages if not stage["skip"]]
@@ -202,7 +207,7 @@ def tell_stages(
         max((cost.memory for cost in costs), default=0),
         max((cost.gpu_memory for cost in costs), default=0),
     )
-    page.tell_cost(total, device)
+    page.tell_cost(total, device, start)
     page.finish()
 
 
@@ -299,8 +304,8 @@ class Page:
                 + (" and would be replaced" if replace else ": the run needs --overwrite true, or another name")
             )
 
-    def tell_cost(self, cost: Cost, device: torch.device) -> None:
-        """Print device, memory and time."""
+    def tell_cost(self, cost: Cost, device: torch.device, start: float) -> None:
+        """Print device, memory and time; ``start``: seconds that go by before the work begins."""
         cuda = torch.device(device).type == "cuda"
         self.line("device", machine() if cuda or not torch.cuda.is_available() else str(device))
         self.line("work", cost.work)
@@ -314,9 +319,11 @@ class Page:
             if cost.gpu_memory > there:
                 self.warn("the GPU's memory may not be enough; take smaller tiles, patches or batches")
         self.line("memory", text)
+        text = f"{about(start + cost.seconds)}"
+        if start:
+            text += f", {two_digits(start)} s of them to start and to read"
         self.line(
-            "time",
-            f"{about(cost.seconds)}, from a short trial on this machine, as busy as it is now; reading and writing come on top",
+            "time", f"{text}; by short trials on this machine, as busy as it is now; writing large files comes on top"
         )
 
     def finish(self) -> None:
@@ -369,11 +376,18 @@ def _cost_of(
     stage: Mapping[str, Any], config_dir: str | Path, header: Header, trained: Mapping[str, nn.Module]
 ) -> tuple[Cost, nn.Module]:
     """Cost and network of a stage, from the section ``cost`` of its config; ``trained``: networks by the weights that are still to come."""
+    begin = time.perf_counter()
     with quiet():
         cost = stage_workflow(stage, config_dir, trained).parser.get_parsed_content("cost")
+    begun = time.perf_counter() - begin  # a run has to do the same
     needs = cost.measure(header)
     cost.network.zero_grad(set_to_none=True)
-    return needs, cost.network
+    return needs._replace(seconds=begun + needs.seconds), cost.network
+
+
+def _start() -> float:
+    """Seconds that go by before the work begins, as they went by here; 0 where Python code asks, which has been started."""
+    return since_start() if started_from_command_line() else 0.0
 
 
 def _parameters_of(network: nn.Module) -> str:

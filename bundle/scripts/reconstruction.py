@@ -280,8 +280,8 @@ class AxialInferer(Inferer):
                 f"factor {factor:g} is outside the range {self.gap_range[0]:g} to {self.gap_range[1]:g} that the weights were trained for"
             )
         x, y, slices = shape
-        intervals = _intervals(slices, factor, copy=self.kept_slices == "original")
-        most = max(len(interval.depths) for interval in intervals)
+        parts = intervals(slices, factor, copy=self.kept_slices == "original")
+        most = max(len(interval.depths) for interval in parts)
         side, batch = self.choose((x, y), most, factor, network, device)
         predictor = self.predictor(network, factor, device, batch)
         tiles = [(ends, tile, 0) for ends in volumes for tile in self._tiles((0, x), (0, y), shape, side)]
@@ -292,7 +292,7 @@ class AxialInferer(Inferer):
             while tiles:
                 ends, tile, reached = tiles[0]
                 try:
-                    for reached, voxels in self._fill(tile, reached, intervals, ends, predictor):
+                    for reached, voxels in self._fill(tile, reached, parts, ends, predictor):
                         filled += voxels
                         bar.update(filled // (x * y) - bar.n)
                     del tiles[0]
@@ -326,7 +326,7 @@ class AxialInferer(Inferer):
         return side
 
     def _fill(
-        self, tile: _Tile, first: int, intervals: Sequence[_Interval], ends: _Ends, predictor: Predictor | Ensemble
+        self, tile: _Tile, first: int, intervals: Sequence[Interval], ends: _Ends, predictor: Predictor | Ensemble
     ) -> Iterator[tuple[int, int]]:
         """Fill a tile's core from an interval on; yields, after each batch, the number of the next interval and how many voxels were filled."""
         x, y = tile.x.core_begin, tile.y.core_begin
@@ -379,7 +379,7 @@ class _Tile(NamedTuple):
         return self.x.end - self.x.begin, self.y.end - self.y.begin
 
 
-class _Interval(NamedTuple):
+class Interval(NamedTuple):
     """Output slices from one input slice up to the next: index of the one that is a copy, if any, index of the first new one, and
     depths of the new ones."""
 
@@ -388,14 +388,14 @@ class _Interval(NamedTuple):
     depths: list[float]
 
 
-def _intervals(slices: int, factor: float, copy: bool) -> list[_Interval]:
+def intervals(slices: int, factor: float, copy: bool) -> list[Interval]:
     """The output slices, by interval; without ``copy`` all of them are new."""
-    result = [_Interval(None, 0, []) for _ in range(slices)]
+    result = [Interval(None, 0, []) for _ in range(slices)]
     for number, group in groupby(enumerate(lattice.positions(slices, factor)), key=lambda item: item[1].interval):
         indices, places = zip(*group)
         kept = copy and places[0].depth == 0
         depths = [place.depth for place in places[kept:]]
-        result[number] = _Interval(indices[0] if kept else None, indices[0] + kept, depths)
+        result[number] = Interval(indices[0] if kept else None, indices[0] + kept, depths)
     return result
 
 
