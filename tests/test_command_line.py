@@ -360,8 +360,14 @@ def fail_inside_the_bundle() -> None:
     [
         (MemoryError(), ("the memory of this machine does not suffice: ", "--tile")),
         (MemoryError("Unable to allocate 7 GiB for an array"), ("does not suffice (Unable to allocate 7 GiB", "cut")),
-        (RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"), ("does not suffice",)),
-        (RuntimeError("Storage size calculation overflowed with sizes=[9]"), ("memory of this machine does not suffice",)),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),
+            ("does not suffice",),
+        ),
+        (
+            RuntimeError("Storage size calculation overflowed with sizes=[9]"),
+            ("memory of this machine does not suffice",),
+        ),
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of"),
             ("the memory of the GPU does not suffice (Tried to allocate 20.00 GiB): ", "--device cpu"),

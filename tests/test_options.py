@@ -90,7 +90,9 @@ def test_value_of_another_type(text, given, says):
     assert says in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["", "whole", "3 number", "number, to 1", "number from 1", "aenet", "numbers, above a"])
+@pytest.mark.parametrize(
+    "text", ["", "whole", "3 number", "number, to 1", "number from 1", "aenet", "numbers, above a"]
+)
 def test_no_type(text):
     with pytest.raises(ValueError, match="is no type of option"):
         parse_type(text)
@@ -122,7 +124,18 @@ def parsed(config: str, *words: str) -> ConfigParser:
 
 @pytest.mark.parametrize(
     "text",
-    ["Mouse #3/stack.tif", "$__import__('os').abort()", "$x.tif", "@volume", "a,b.tif", "1e5", "0x10", "123", "None", "True"],
+    [
+        "Mouse #3/stack.tif",
+        "$__import__('os').abort()",
+        "$x.tif",
+        "@volume",
+        "a,b.tif",
+        "1e5",
+        "0x10",
+        "123",
+        "None",
+        "True",
+    ],
 )
 def test_path_is_taken_as_typed(text):
     parser = parsed("inference.yaml", "--volume", text, f"--output={text}")

@@ -93,4 +93,6 @@ def test_nothing_half_written_stays(folder):
     kept = {name for name in finished if not name.startswith("events.out")}
     assert kept == {"checkpoint.pt", "settings.json", "run.json"}
     assert [file for file in folder.rglob("*partial*")] == []
-    assert not (folder / "pseudo" / "pseudo_hr.tif").exists() and (folder / "pseudo" / "unfinished" / "xz.json").exists()
+    assert (
+        not (folder / "pseudo" / "pseudo_hr.tif").exists() and (folder / "pseudo" / "unfinished" / "xz.json").exists()
+    )

@@ -232,7 +232,10 @@ def true_or_false(value: bool | str, name: str) -> bool:
 
 
 def _started_from_command_line() -> bool:
-    by_monai = Path(sys.argv[0]).parts[-2:] == ("bundle", "__main__.py") and sys.argv[1:2] in (["run"], ["run_workflow"])
+    by_monai = Path(sys.argv[0]).parts[-2:] == ("bundle", "__main__.py") and sys.argv[1:2] in (
+        ["run"],
+        ["run_workflow"],
+    )
     return by_monai or _given is not None
 
 
@@ -305,7 +308,9 @@ def _check_unnamed(command: Command, config: Mapping[str, Any], types: Mapping[s
         raise InputError(f"nothing to run is called {run_id}: {advice}")
     if by_position:
         strays = strays[1:]
-    if strays and command.options["config_file"].text not in [word for word, _ in strays]:  # nor is the config a word among them
+    if strays and command.options["config_file"].text not in [
+        word for word, _ in strays
+    ]:  # nor is the config a word among them
         raise _stray(command, *strays[0], types)
 
 
@@ -457,9 +462,10 @@ def read_command(arguments: Sequence[str]) -> Command:
             options[name[2:]] = Typed(False, None)
         else:
             options[name] = Typed(True, None)
-    by_position = {name: Typed(DefaultParseValue(word), word) for name, (word, _) in zip(
-        (name for name in parameters if name not in options), unnamed
-    )}
+    by_position = {
+        name: Typed(DefaultParseValue(word), word)
+        for name, (word, _) in zip((name for name in parameters if name not in options), unnamed)
+    }
     options.update(by_position)
     if "args_file" in options and isinstance(options["args_file"].value, str):
         stored = _load("args_file", options.pop("args_file").value)

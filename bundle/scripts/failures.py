@@ -52,7 +52,9 @@ def show_errors_in_one_line() -> None:
     def make_quiet_record(*arguments: Any, **keywords: Any) -> logging.LogRecord:
         record = make_record(*arguments, **keywords)
         if sys.exc_info()[1] is not None and not record.name.startswith("scripts."):
-            record.levelno = _BELOW_ALL_LEVELS  # while an exception is on its way, libraries log what they know about it
+            record.levelno = (
+                _BELOW_ALL_LEVELS  # while an exception is on its way, libraries log what they know about it
+            )
         return record
 
     # the record factory, because the loggers of transforms and handlers do not exist yet
@@ -144,7 +146,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _short_of_memory(error: BaseException) -> str:
-    advice = "give smaller --tile, --patch_size or --batch_size, or cut the volume"
+    advice = "give a smaller --tile, --patch_size, --batch_size or network, or cut the volume"
     text = one_line(error)
     if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and "CUDA out of memory" in text):
         tried = text.removeprefix("CUDA out of memory. ").split(". ")[0]

@@ -37,7 +37,7 @@ class OptionType(NamedTuple):
         text: as the config says it.
         kind: "path", "true or false", "device", "name", "choice", "some of", "number" or "whole number".
         names: to choose from.
-        count: 1 for a single value, more for a list of so many, 0 for a list of any length.
+        length: 1 for a single value, more for a list of so many, 0 for a list of any length.
         low, high: bounds of each number; ``high`` belongs to them.
         above: whether ``low`` does not.
     """
@@ -45,7 +45,7 @@ class OptionType(NamedTuple):
     text: str
     kind: str
     names: tuple[str, ...] = ()
-    count: int = 1
+    length: int = 1
     low: float = -math.inf
     high: float = math.inf
     above: bool = False
@@ -53,7 +53,7 @@ class OptionType(NamedTuple):
     @property
     def is_list(self) -> bool:
         """Whether a value is a list."""
-        return self.count != 1
+        return self.length != 1
 
     def check(self, name: str, value: Any, typed: str | None = None, default: Any = None) -> Any:
         """
@@ -102,13 +102,13 @@ class OptionType(NamedTuple):
             return "give cpu, cuda, or cuda:1 for the second GPU"
         if self.kind == "choice":
             return f"there is none of that name; choose {listed(self.names, 'or')}"
-        example = default if isinstance(default, list) else self.names[-1:] if self.names else [1] * (self.count or 2)
+        example = default if isinstance(default, list) else self.names[-1:] if self.names else [1] * (self.length or 2)
         brackets = f'in brackets, such as --{name} "{str(list(example)).replace(", ", ",")}"'
         if self.kind == "some of":
             return f"give one or more of {listed(self.names, 'and')} {brackets}"
-        if self.count == 1:
+        if self.length == 1:
             return f"give a {self.kind}{self._bounds()}"
-        return f"give {self.count or 'some'} {self.kind}s{self._bounds()} {brackets}"
+        return f"give {self.length or 'some'} {self.kind}s{self._bounds()} {brackets}"
 
     def _bounds(self) -> str:
         if self.low == -math.inf:
@@ -138,7 +138,7 @@ class OptionType(NamedTuple):
         """Return a list of this kind, or None."""
         if not isinstance(value, Sequence) or isinstance(value, (str, bytes)) or not value:
             return None
-        if self.count and len(value) != self.count:
+        if self.length and len(value) != self.length:
             return None
         items = [item if item in self.names else None for item in value] if self.names else map(self._number, value)
         result = list(items)

@@ -84,14 +84,17 @@ def check_stages(config_dir: str | Path, stages: Sequence[Mapping[str, Any]]) ->
             mistake = input_error(error)
             if mistake is None:
                 raise
-            raise InputError(f"{stage['title']}: {mistake}") from None  # or the innermost, which names no stage, would be shown
+            # from None, or the innermost, which names no stage, would be shown
+            raise InputError(f"{stage['title']}: {mistake}") from None
 
 
 def stage_workflow(stage: Mapping[str, Any], config_dir: str | Path) -> ConfigWorkflow:
     """The workflow of a stage, see :func:`run_stages`, with its options."""
     file = Path(config_dir) / stage["config"]
     paths = {option.name for option in read_help(file).options if option.type and option.type.kind == "path"}
-    options = {name: kept_as_typed(value) if name in paths else value for name, value in _options_of(stage).items()}
+    options: dict[str, Any] = {
+        name: kept_as_typed(value) if name in paths else value for name, value in _options_of(stage).items()
+    }
     return ConfigWorkflow(config_file=str(file), workflow_type=None, logging_file=False, **options)
 
 
