@@ -73,10 +73,10 @@ CASES = {
     "a pipe": inference("pipe.tif: is a pipe (FIFO), not a file", volume="pipe.tif"),
     "no volume": inference("--volume is missing: add --volume", volume=LEAVE_OUT),
     # the factor and the voxel size
-    "factor 1": inference("--factor 1 is not a number above 1: give", factor=1),
-    "factor 0.5": inference("--factor 0.5 is not a number above 1: give", factor=0.5),
-    "factor in words": inference("--factor eight is not a number above 1: give", factor="eight"),
-    "factor beyond memory": inference(("--factor 1e+09: the output would need", "lower --factor"), factor="1e9"),
+    "factor 1": inference("--factor 1: give a number above 1", factor=1),
+    "factor 0.5": inference("--factor 0.5: give a number above 1", factor=0.5),
+    "factor in words": inference("--factor eight: give a number above 1", factor="eight"),
+    "factor beyond memory": inference("--factor 1e9: give a number above 1 and up to 1000000", factor="1e9"),
     "no factor, isotropic": inference(("--factor", "--spacing", "nothing is coarse"), factor=LEAVE_OUT),
     # the weights
     "no weights": inference(("--weights none.pt: no such file", "point --weights"), weights="none.pt"),
@@ -100,11 +100,30 @@ CASES = {
     "overwrite false": inference(("old.tif: exists already", "--overwrite true"), output="old.tif", overwrite="false"),
     "overwrite perhaps": inference("--overwrite perhaps: must be true or false", output="old.tif", overwrite="perhaps"),
     # the options
+    "tile in words": inference("--tile big: give a whole number from 1", tile="big"),
+    "widths, one number": inference("--widths 32: give 4 whole numbers from 1 to 65536 in brackets", widths=32),
+    "percentiles in words": inference("--percentiles abc: give 2 numbers from 0 to 100", percentiles="abc"),
+    "no such GPU": inference(("--device cuda:99: ", "GPU"), device="cuda:99"),
+    "expression that fails": inference("--halo $1/0: cannot be evaluated: ZeroDivisionError", halo="$1/0"),
+    "path that looks like code": inference("$print(1).tif: no such file or folder", volume="$print(1).tif"),
+    "path with a number sign": inference("Mouse #3/a.tif: no such file or folder", volume="Mouse #3/a.tif"),
     "mistyped volume": inference("unknown option --voulme: did you mean --volume?", voulme="good.tif"),
     "mistyped factor": inference("unknown option --factr: did you mean --factor?", factr=8),
     # the other configs
+    "stage II, batch of -1": Case(
+        "generate", {"batch_size": -1, "factor": 2}, ("--batch_size -1: give a whole number",)
+    ),
+    "stage I, unlike blocks": Case(
+        "train_diffusion", {"encoder_blocks": "[1,1]", "factor": 2}, ("--encoder_blocks [1, 1]", "the same length")
+    ),
+    "stage III, seed in words": Case("train", {"seed": "x"}, ("--seed x: give a whole number from 0",)),
+    "d2r, batch of -1": Case(
+        "d2r",
+        {"preset": "quick", "presets#quick#prior#batch_size": -1},
+        ("stage I, learn the prior: --batch_size -1: give a whole number",),
+    ),
     "stage I, no file": Case("train_diffusion", {"volume": "none.tif"}, ("none.tif: no such file",)),
-    "stage I, factor 1": Case("train_diffusion", {"factor": 1}, ("--factor 1 is not a number above 1",)),
+    "stage I, factor 1": Case("train_diffusion", {"factor": 1}, ("--factor 1: give a number above 1",)),
     "stage I, folder is a file": Case(
         "train_diffusion", {"output_dir": "notes.txt/x", "factor": 2}, ("notes.txt/x", "cannot be written")
     ),
@@ -127,9 +146,9 @@ CASES = {
         "evaluate", {"reconstruction": "narrow.tif"}, ("the reconstruction has 11 x 24 x 13 voxels", "same grid")
     ),
     "evaluate, channels": Case("evaluate", {"reconstruction": "channels.tif"}, ("add --reconstruction_axes ZYX",)),
-    "evaluate, factor 2.5": Case("evaluate", {"factor": 2.5}, ("--factor 2.5: scores need a whole factor",)),
+    "evaluate, factor 2.5": Case("evaluate", {"factor": 2.5}, ("--factor 2.5: give a whole number from 2",)),
     "decimate, output exists": Case("decimate", {"output": "old.tif"}, ("old.tif: exists already", "--overwrite")),
-    "sample of no size": Case("sample", {"size": "[0,8,9]"}, ("size", "three positive whole numbers")),
+    "sample of no size": Case("sample", {"size": "[0,8,9]"}, ("--size [0,8,9]: give 3 whole numbers from 1",)),
     "d2r, no file": Case("d2r", {"volume": "none.tif"}, ("none.tif: no such file",)),
     "d2r, NaN": Case("d2r", {"volume": "nan.tif"}, ("nan.tif: has 1 voxels that are NaN", "replace")),
     "d2r, no workdir": Case("d2r", {"workdir": LEAVE_OUT}, ("--workdir is missing: add --workdir",)),

@@ -127,9 +127,8 @@ def check_stages(
             mistake = input_error(error)
             if mistake is None:
                 raise
-            raise InputError(
-                f"{stage['title']}: {mistake}"
-            ) from None  # or the innermost, which names no stage, would be shown
+            # from None, or the innermost, which names no stage, would be shown
+            raise InputError(f"{stage['title']}: {mistake}") from None
         gc.collect()
 
 
