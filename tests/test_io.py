@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import socket
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -1347,7 +1348,7 @@ def test_weights_on_a_full_disk(tmp_path, monkeypatch):
     path = tmp_path / "model.pt"
     write_tensors(path, {"a": torch.zeros(3)})
     with monkeypatch.context() as patch:
-        patch.setattr("scripts.io.whole_file.partial_name", lambda *_: "full")
+        patch.setattr(sys.modules["scripts.io.whole_file"], "partial_name", lambda *_: "full")
         (tmp_path / "full").symlink_to("/dev/full")
         with pytest.raises(InputError, match="model.pt: cannot be written .No space left on device.; free some space"):
             write_tensors(path, {"a": torch.ones(3)})
