@@ -23,6 +23,7 @@ from scripts.engines import (
     RunProgress,
     SeedEachEpoch,
     SequencePrepareBatch,
+    StopDiverged,
     TrainingStep,
     WeightAverage,
 )
@@ -213,7 +214,7 @@ class Run:
 
     scheduler: Any
 
-    def __init__(self, path, epochs: int, settings: dict = SETTINGS) -> None:
+    def __init__(self, path, epochs: int, settings: dict = SETTINGS, interval: int = 1) -> None:
         torch.manual_seed(99)
         self.network = AENet(widths=(2, 2, 2, 2))
         self.optimizer = torch.optim.Adam(self.network.parameters(), 1e-2)
@@ -243,6 +244,7 @@ class Run:
             train_handlers=[
                 ema,
                 LrScheduleHandler(self.scheduler, epoch_level=False, print_lr=False),
+                StopDiverged(objects, path, interval),
                 Resume(path, objects, settings),
                 SeedEachEpoch(0, dataset),
                 self.progress,
@@ -299,6 +301,71 @@ def test_killed_epoch_is_begun_anew(tmp_path):
     resumed = Run(path, 2)
     resumed.trainer.run()
     assert resumed.losses == pytest.approx(whole.losses[2:], rel=1e-5)
+
+
+# ---- divergence ------------------------------------------------------------------------------------------------------
+
+
+def diverge(run: Run, epoch: int, damage) -> str:
+    """Message of the error that a run ends in which ``damage(run)`` meets in the first step of an epoch."""
+    run.trainer.add_event_handler(Events.EPOCH_STARTED(once=epoch), lambda: damage(run))
+    with pytest.raises(InputError) as caught:
+        run.trainer.run()
+    message = str(caught.value)
+    assert "\n" not in message and "--learning_rate" in message and "another --output_dir" in message
+    return message
+
+
+def blow_up(run: Run) -> None:
+    """One step of an absurd learning rate."""
+    for group in run.optimizer.param_groups:
+        group["lr"] = 1e30
+
+
+@pytest.mark.parametrize("interval", [1, 20])  # by the loss, and by the state at the end of the epoch
+def test_diverged_training_keeps_the_last_good_checkpoint(tmp_path, interval):
+    path = tmp_path / "checkpoint.pt"
+    run = Run(path, 4, interval=interval)
+    good: list[bytes] = []
+    run.trainer.add_event_handler(Events.EPOCH_COMPLETED(once=2), lambda: good.append(path.read_bytes()))
+    message = diverge(run, 3, blow_up)
+    assert f"diverged in epoch 3 of 4 ({'loss' if interval == 1 else 'network.'}" in message
+    assert f"{path} is the last good checkpoint, of epoch 2, and is kept" in message
+    assert [path.read_bytes()] == good and list(tmp_path.iterdir()) == [path]
+
+
+def test_training_that_diverges_at_once_leaves_no_checkpoint(tmp_path):
+    assert "no epoch was finished before" in diverge(Run(tmp_path / "checkpoint.pt", 2), 1, blow_up)
+    assert list(tmp_path.iterdir()) == []
+
+
+def average(run: Run) -> torch.Tensor:
+    return run.ema.stem.bias
+
+
+def momentum(run: Run) -> torch.Tensor:
+    return next(iter(run.optimizer.state.values()))["exp_avg_sq"]
+
+
+@pytest.mark.parametrize("part, name", [(average, "ema.stem.bias"), (momentum, "optimizer.state.0.exp_avg_sq")])
+def test_whatever_is_not_finite_is_not_written(tmp_path, part, name):
+    """The loss may stay finite: nothing of the average enters it, and a step divided by infinity is none."""
+    message = diverge(Run(tmp_path / "checkpoint.pt", 4), 2, lambda run: part(run).fill_(float("inf")))
+    assert f"({name} is NaN or infinite)" in message and "of epoch 1, and is kept" in message
+
+
+def test_a_state_that_is_not_finite_is_never_written_nor_taken_up(checkpoint):
+    before = checkpoint.read_bytes()
+    layer = nn.Linear(1, 1)
+    nn.init.constant_(layer.weight, float("nan"))
+    engine = Engine(lambda engine, batch: None)
+    with pytest.raises(InputError, match="network.weight is NaN"):
+        Resume(checkpoint, {"network": layer}, SETTINGS).save(engine)
+    assert checkpoint.read_bytes() == before
+    state = torch.load(checkpoint, weights_only=True)
+    state["network"]["bias"][0] = float("inf")
+    torch.save(state, checkpoint)
+    assert "network.bias is NaN or infinite: the training diverged; delete it" in attempt(checkpoint, SETTINGS)
 
 
 def attempt(path, settings) -> str:

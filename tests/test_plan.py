@@ -94,9 +94,13 @@ def test_inference_by_srunet(page):
     assert "factor 3, from the voxel size" in told and "warning" not in told
     words = "weights were trained with factor = 3.0, the configuration says 4.0"
     assert words in refusal("inference", output="out.tif", weights="srunet.pt", network="srunet", factor=4)
-    assert "SRUNet at factor 2.5" in refusal("inference", output="out.tif", weights="srunet.pt", network="srunet")
-    words = "the weights have no settings.gap_range: they belong to another network"
-    assert words in refusal("inference", output="out.tif", weights="srunet.pt", factor=3)
+    options = {"output": "out.tif", "weights": "srunet.pt", "network": "srunet"}
+    assert "SRUNet at factor 2.5" in refusal("inference", **options, factor=2.5)
+    words = "they are of srunet, the configuration says aenet"
+    assert words in refusal("inference", output="out.tif", weights="srunet.pt", network="aenet", factor=3)
+    words = "--factor 2.5: the weights were trained for the factor 3 alone; give --factor 3"  # by the voxel size
+    assert words in refusal("inference", output="out.tif", weights="srunet.pt")
+    assert "trained for the factor 3 alone" in page("inference", output="out.tif", weights="srunet.pt", factor=3)
 
 
 def test_an_ensemble_is_sixteen_times_the_work(page, monkeypatch):
@@ -158,7 +162,8 @@ def test_d2r_tells_what_is_done_before(page, folder):
     for number, words in enumerate(("4 steps of 2", "2 evaluations", "4 steps of 2", "12 new slices"), 1):
         assert words in told.split(f"{number} of 4 ")[1].split(f"{number + 1} of 4 ")[0]
     (folder / "W" / "prior").mkdir(parents=True)
-    (folder / "W" / "prior" / "model_diffusion.pt").write_text("finished")
+    numbers = {"delta": 50 / 255, "steps": 100, "percentiles": [0.1, 99.9], "upsampling": 2, "factor": 2}
+    save_weights(ConditionalNAFNet(**PRIOR_NETWORK, settings=numbers), folder / "W" / "prior" / "model_diffusion.pt")
     (folder / "W" / "run.json").write_text(json.dumps({"volume": "in.tif"}))
     assert "--workdir W holds a run with factor None, not 2.0" in refusal("d2r", **options)
     (folder / "W" / "run.json").unlink()

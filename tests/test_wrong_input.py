@@ -14,8 +14,18 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+
+<<<<<<< HEAD
 from bundle_run import AENET, PRIOR_NETWORK, Finished, run_bundle, side_by_side
 from PIL import Image
+
+||||||| 12886d6
+from bundle_run import AENET, PRIOR_NETWORK, Finished, run_bundle, side_by_side
+
+=======
+from bundle_run import AENET, AENET_TRAINING, PRIOR_NETWORK, PRIOR_TRAINING, Finished, run_bundle, side_by_side
+
+>>>>>>> weights
 
 from scripts.networks.aenet import AENet
 from scripts.networks.nafnet import ConditionalNAFNet
@@ -24,6 +34,7 @@ from scripts.networks.weights import save_weights
 OLD = b"the user's earlier result"
 FACTOR = 2
 LEAVE_OUT = "<leave out>"
+LOUD = ("output.fuse.weight", "output.refine.weight", "output.head.weight")
 
 
 class Case(NamedTuple):
@@ -83,8 +94,14 @@ CASES = {
     "weights of a wider AENet": inference(("--weights wide.pt: weights of another network", "use"), weights="wide.pt"),
     "weights of the prior": inference(("--weights prior.pt: weights of another network", "use"), weights="prior.pt"),
     "weights of other settings": inference(
-        ("--weights other.pt", "trained with percentiles = [1.0, 99.0]", "use"), weights="other.pt"
+        ("--weights other.pt", "trained with percentiles = [1.0, 99.0]", "use"),
+        weights="other.pt",
+        percentiles="[0.1,99.9]",
     ),
+    "weights that are NaN": inference(("--weights nan.pt: stem.bias is not finite", "give"), weights="nan.pt"),
+    "weights with a flipped bit": inference(("--weights flipped.pt: not a weights file", "damaged"), weights="flipped.pt"),
+    "weights without an end": inference("--weights /dev/zero: no such file", weights="/dev/zero"),
+    "NaN out of good weights": inference(("slices from", "NaN or infinite", "--amp false"), weights="loud.pt"),
     "no such network": inference("--network unet: there is none of that name; choose aenet or srunet", network="unet"),
     "srunet at factor 2.5": inference(("SRUNet at factor 2.5", "--network aenet"), network="srunet", factor=2.5),
     "weights of aenet in srunet": inference(
@@ -128,6 +145,17 @@ CASES = {
         "train_diffusion", {"output_dir": "notes.txt/x", "factor": 2}, ("notes.txt/x", "cannot be written")
     ),
     "stage II, no prior": Case("generate", {"weights": "none.pt", "factor": 2}, ("--weights none.pt: no such file",)),
+    "stage I diverges": Case(
+        "train_diffusion",
+        {**PRIOR_TRAINING, "factor": 2, "learning_rate": "1e30"},
+        ("diverged in epoch 1 of 2", "no checkpoint", "lower --learning_rate"),
+    ),
+    "stage III diverges": Case(
+        "train",
+        {**AENET_TRAINING, "gap_range": "[2,3]", "learning_rate": "1e30"},
+        ("diverged in epoch 1 of 2", "no checkpoint", "lower --learning_rate"),
+    ),
+    "stage II, NaN": Case("generate", {"weights": "loud_prior.pt", "factor": 2}, ("XZ slices from 0", "NaN or infinite")),
     "stage II, other k": Case(
         "generate", {"factor": 3}, ("trained with upsampling = 2.0, the configuration says 3.0",)
     ),
@@ -199,8 +227,19 @@ def folder(tmp_path_factory) -> Path:
     save_weights(AENet([4, 4, 4, 4], strides, numbers), path / "wide.pt")
     save_weights(AENet(widths, strides, {**numbers, "percentiles": [1, 99]}), path / "other.pt")
     torch.save(AENet(widths, strides, numbers), path / "module.pt")
+    state = torch.load(path / "aenet.pt", weights_only=True)
+    torch.save({**state, "stem.bias": torch.full((2,), torch.nan)}, path / "nan.pt")
+    # finite, and too large for what is computed with them
+    large = {name: torch.full_like(state[name], 1e30, dtype=torch.float32) for name in LOUD}
+    torch.save({**state, **large}, path / "loud.pt")
+    data = bytearray((path / "aenet.pt").read_bytes())
+    data[len(data) // 2] ^= 1
+    (path / "flipped.pt").write_bytes(data)
     numbers = {"delta": 50 / 255, "steps": 100, "percentiles": [0.1, 99.9], "upsampling": FACTOR}
     save_weights(ConditionalNAFNet(**PRIOR_NETWORK, settings=numbers), path / "prior.pt")
+    state = torch.load(path / "prior.pt", weights_only=True)
+    large = {name: torch.full_like(state[name], 1e30, dtype=torch.float32) for name in ("intro.weight", "ending.weight")}
+    torch.save({**state, **large}, path / "loud_prior.pt")
     return path
 
 
