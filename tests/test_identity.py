@@ -13,7 +13,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tifffile
-import torch
 
 from scripts.errors import InputError
 from scripts.finished import Finished, FinishedRun

@@ -15,17 +15,9 @@ import pytest
 import tifffile
 import torch
 
-<<<<<<< HEAD
-from bundle_run import AENET, PRIOR_NETWORK, Finished, run_bundle, side_by_side
-from PIL import Image
-
-||||||| 12886d6
-from bundle_run import AENET, PRIOR_NETWORK, Finished, run_bundle, side_by_side
-
-=======
 from bundle_run import AENET, AENET_TRAINING, PRIOR_NETWORK, PRIOR_TRAINING, Finished, run_bundle, side_by_side
 
->>>>>>> weights
+from PIL import Image
 
 from scripts.networks.aenet import AENet
 from scripts.networks.nafnet import ConditionalNAFNet
