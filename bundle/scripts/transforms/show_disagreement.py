@@ -31,6 +31,6 @@ class ShowDisagreementd(MapTransform):
         pseudo, disagreement = (data[key] for key in self.keys)
         spacing = lattice.voxel_size(pseudo.affine.numpy())
         unit = str(pseudo.meta.get("unit", "pixel"))
-        restored, difference = (only_channel(volume, type(self).__name__).numpy() for volume in (pseudo, disagreement))
-        show_disagreement(self.path, restored, difference, spacing, unit)
+        volume, map_of_it = (only_channel(each, type(self).__name__).numpy() for each in (pseudo, disagreement))
+        show_disagreement(self.path, volume, map_of_it, spacing, unit)
         return dict(data)
