@@ -1,11 +1,12 @@
-# Everything runs in .venv, which each target makes and fills by itself; nothing needs to be activated.
-#   another Python:   make demo PYTHON=python3.12
+# Everything runs in .venv, which each target makes and fills by itself; no target needs it to be activated.
+#   another Python:   make demo PYTHON=python3.13
 #   no GPU:           PyTorch's own package index has CPU builds, which saves a download of several GB; name it in
 #                     PIP_EXTRA_INDEX_URL
 
 PYTHON ?= python3
 VENV := .venv
 LABEL_VENV := .venv-monailabel
+PYTHONS = 3.11 3.12 3.13 3.14
 
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 # Configs name the bundle's own code as scripts.<module>, so the commands run from bundle/.
@@ -14,11 +15,11 @@ CHECKED = benchmarks bundle tests docs examples monailabel release
 PINNED = setup.cfg pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs speed memory benchmark weights bundle monailabel clean
+.PHONY: help demo test check resolve docs speed memory benchmark weights bundle monailabel clean
 
 help: ## list the targets
 	@echo "usage: make TARGET"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-10s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-10s %s\n' "$$name" "$$text"; done
 
 demo: $(VENV)/installed ## make a sample volume, reconstruct it x8 with the shipped weights, score it (in demo/)
 	$(BUNDLE_RUN) --config_file configs/sample.yaml --output_dir ../demo
@@ -36,6 +37,14 @@ check: $(VENV)/installed-dev ## run black, isort, flake8 and mypy
 	$(VENV)/bin/python -m isort --check-only $(CHECKED)
 	$(VENV)/bin/python -m flake8 $(CHECKED)
 	$(VENV)/bin/python -m mypy
+
+# uv resolves for a Python that is not there; nothing is installed, and --no-build refuses what has no wheel.
+resolve: $(VENV)/installed-resolve ## see that the pinned packages can be installed on every supported Python (needs a network)
+	@for version in $(PYTHONS); do \
+		$(VENV)/bin/python -m uv pip compile --quiet --no-build --python-version $$version --python-platform x86_64-manylinux_2_28 \
+			--constraints constraints.txt --all-extras setup.cfg --no-header --output-file $(VENV)/resolved-$$version.txt --upgrade || exit 1; \
+		echo "Python $$version: $$(grep -c == $(VENV)/resolved-$$version.txt) packages"; \
+	done
 
 docs: $(VENV)/installed-test ## build the documentation site into site/
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
@@ -73,6 +82,7 @@ clean: ## delete demo/, runs/, caches and the environment
 
 # One stamp a set of packages: pip runs again only when what it reads has changed.
 $(VENV)/installed: $(PINNED) | $(VENV)/bin/pip
+	@$(VENV)/bin/python -c "$$SUPPORTED" $(VENV)/bin/python
 	$(PIP) install -c constraints.txt -e .
 	@touch $@
 
@@ -86,7 +96,21 @@ $(LABEL_VENV)/installed: monailabel/requirements.txt | $(LABEL_VENV)/bin/pip
 	@touch $@
 
 $(VENV)/bin/pip $(LABEL_VENV)/bin/pip:
-	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found: install Python 3.10 to 3.12 or name one, e.g. make demo PYTHON=python3.12" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 12) else "error: $(PYTHON) is Python %d.%d and 3.10 to 3.12 is needed: name one, e.g. make demo PYTHON=python3.12" % v)'
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found: install Python 3.11 to 3.14, or name one: make $(or $(MAKECMDGOALS),demo) PYTHON=python3.13" >&2; exit 1; }
+	@$(PYTHON) -c "$$SUPPORTED" $(PYTHON) $(if $(filter $(LABEL_VENV)/%,$@),label)
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) has no venv: install it (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
 	$(PYTHON) -m venv $(patsubst %/bin/,%,$(dir $@))
+
+# What a Python is told before pip would tell it in fifty lines; numpy 1.26, which MONAI Label needs, has no files for 3.13.
+define SUPPORTED
+import sys
+version = sys.version_info[:2]
+name = "%s is Python %d.%d" % ((sys.argv[1],) + version)
+if version < (3, 11):
+    sys.exit("error: " + name + " and 3.11 to 3.14 is needed: name one, e.g. make demo PYTHON=python3.13")
+if version > (3, 12) and sys.argv[2:]:
+    sys.exit("error: " + name + " and MONAI Label needs 3.11 or 3.12: name one, e.g. make monailabel PYTHON=python3.12")
+if version > (3, 14):
+    sys.stderr.write("warning: " + name + ", newer than what was tried (3.11 to 3.14)\n")
+endef
+export SUPPORTED

@@ -550,7 +550,7 @@ def test_srunet(places, srunet):
         state = check_training(srunet / name, "model.pt", steps=2, epochs=1)
         assert state["settings.factor"] == FACTOR and "down.0.0.weight" in state
         found = settings(srunet / name)
-        assert (found["network"], found["gap_range"], found["axes"]) == ("srunet", [FACTOR, FACTOR], axes)
+        assert (found["network"], found["gap_range"], found["sequence_axes"]) == ("srunet", [FACTOR, FACTOR], axes)
     assert json.loads((srunet / "run.json").read_text())["network"] == "srunet"
     assert tiff_stack(srunet / "sup.tif")[0].shape == SIZE
 

@@ -340,6 +340,69 @@ def test_damaged_checkpoint(checkpoint, share):
     assert "damaged checkpoint; delete it" in attempt(checkpoint, SETTINGS)
 
 
+def test_a_flipped_byte_in_a_checkpoint_is_found(tmp_path):
+    """PyTorch takes it in silence where it is one of a weight."""
+    run = Run(tmp_path / "checkpoint.pt", 1)
+    run.trainer.run()
+    content = bytearray((tmp_path / "checkpoint.pt").read_bytes())
+    weight = next(run.network.parameters()).detach().numpy().tobytes()
+    content[content.index(weight) + 5] ^= 1
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    with pytest.raises(InputError, match="damaged checkpoint; delete it"):
+        Run(tmp_path / "checkpoint.pt", 2).trainer.run()
+
+
+def test_a_folder_in_place_of_a_checkpoint(tmp_path):
+    (tmp_path / "checkpoint.pt").mkdir()
+    assert "damaged checkpoint; delete it" in attempt(tmp_path / "checkpoint.pt", SETTINGS)
+
+
+def lacks(name):
+    return lambda state: state.pop(name)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *map(lacks, ("settings", "epoch", "iteration", "network", "ema", "optimizer", "schedule")),
+        lambda state: state.update(epoch="1"),
+        lambda state: state.update(iteration=-1),
+        lambda state: state.update(settings=[1]),
+        lambda state: state.update(network=3),
+        lambda state: state["network"].popitem(),
+        lambda state: state["network"].update({key: torch.zeros(1) for key in state["network"]}),
+        lambda state: state["ema"].update(more=torch.zeros(1)),
+        lambda state: state["optimizer"]["param_groups"][0]["params"].pop(),
+        lambda state: state["optimizer"]["state"][0].update(exp_avg=torch.zeros(2, 2)),
+        lambda state: state["optimizer"]["state"][0].pop("exp_avg"),
+        lambda state: state["schedule"].clear(),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_named(tmp_path, change):
+    path = tmp_path / "checkpoint.pt"
+    Run(path, 1).trainer.run()
+    state = torch.load(path, weights_only=True)
+    change(state)
+    torch.save(state, path)
+    with pytest.raises(InputError) as caught:
+        Run(path, 2).trainer.run()
+    assert str(caught.value).startswith(f"{path}: damaged checkpoint; delete it to begin this stage anew (")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_of_a_longer_run_is_refused(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    Run(path, 2).trainer.run()
+    with pytest.raises(InputError, match="with 2 epochs, more than --max_epochs 1"):
+        Run(path, 1).trainer.run()
+
+
+def test_an_earlier_version_did_not_record_what_the_volume_is(checkpoint):
+    identity = {"digest": "x", "name": "a.tif"}
+    message = attempt(checkpoint, SETTINGS | {"volume": lambda: identity})
+    assert "of an earlier version" in message and "give another output folder" in message
+
+
 def test_weights_in_place_of_a_checkpoint(checkpoint):
     torch.save({"weight": torch.zeros(1)}, checkpoint)
     assert "damaged checkpoint" in attempt(checkpoint, SETTINGS)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from bundle_run import AENET, AENET_TRAINING, BUNDLE, PRIOR_NETWORK, PRIOR_TRAIN
 from monai.bundle import ConfigWorkflow
 
 from scripts import cost, plan
-from scripts.command_line import _input_error
+from scripts.failures import input_error
+from scripts.finished import Finished
 from scripts.networks.aenet import AENet
 from scripts.networks.nafnet import ConditionalNAFNet
 from scripts.networks.srunet import SRUNet
@@ -65,7 +67,7 @@ def page(folder, monkeypatch, capsys):
 def refusal(config: str, **options: Any) -> str:
     with pytest.raises(Exception) as error:  # noqa: B017 (MONAI wraps it)
         check(config, {"volume": "in.tif", **options})
-    return str(_input_error(error.value))
+    return str(input_error(error.value))
 
 
 def test_inference(page):
@@ -87,9 +89,9 @@ def test_inference(page):
 
 def test_inference_by_srunet(page):
     told = page("inference", output="out.tif", weights="srunet.pt", network="srunet", factor=3)
-    assert "srunet.pt: fit the network, SRUNet; trained for the factor 3 alone" in told and "warning" not in told
+    assert "srunet.pt: fit the network, SRUNet; trained for the factor 3 alone" in told
     told = page("inference", output="out.tif", weights="srunet.pt", network="srunet", spacing=[3, 1, 1])
-    assert "factor 3, from the voxel size" in told
+    assert "factor 3, from the voxel size" in told and "warning" not in told
     words = "weights were trained with factor = 3.0, the configuration says 4.0"
     assert words in refusal("inference", output="out.tif", weights="srunet.pt", network="srunet", factor=4)
     assert "SRUNet at factor 2.5" in refusal("inference", output="out.tif", weights="srunet.pt", network="srunet")
@@ -143,7 +145,7 @@ def test_stages_one_by_one(page):
     assert "40 XZ and 48 YZ slices, 8 evaluations" in told and "pseudo/pseudo_hr.tif: 48 x 40 x 31 voxels" in told
     told = page("train", output_dir="aenet", **AENET, **AENET_TRAINING)
     assert "4 steps of 2 patches of" in told and "aenet/model.pt" in told
-    told = page("train", output_dir="sup", network="srunet", factor=4, axes=["z"], **AENET_TRAINING)
+    told = page("train", output_dir="sup", network="srunet", factor=4, sequence_axes=["z"], **AENET_TRAINING)
     assert "SRUNet with 2,408,257 parameters" in told and "4 steps of 2 patches of 24 x 32" in told  # XY
 
 
@@ -160,7 +162,12 @@ def test_d2r_tells_what_is_done_before(page, folder):
     (folder / "W" / "run.json").write_text(json.dumps({"volume": "in.tif"}))
     assert "--workdir W holds a run with factor None, not 2.0" in refusal("d2r", **options)
     (folder / "W" / "run.json").unlink()
-    assert "1 of 4 stage I, learn the prior: done before (W/prior/model_diffusion.pt)" in page("d2r", **options)
+    assert "W/prior/model_diffusion.pt: was not written by this run" in refusal("d2r", **options)
+    Finished(folder / "W" / "run.json").keep(folder / "W" / "prior" / "model_diffusion.pt")
+    with pytest.MonkeyPatch.context() as patch:  # as if the record were that of this run
+        patch.setattr("scripts.pipeline.difference", lambda stored, settings: None)
+        assert "1 of 4 stage I, learn the prior: done before (W/prior/model_diffusion.pt)" in page("d2r", **options)
+    shutil.rmtree(folder / "W")
     assert "1 of 2 stage III" in page("d2r", **options, upsampling=1)
     told = page("d2r", **options, self_training=True, upsampling=1)
     assert (
@@ -169,6 +176,29 @@ def test_d2r_tells_what_is_done_before(page, folder):
     told = page("d2r", **options, network="srunet")
     assert "SRUNet with 2,408,257 parameters" in told.split("3 of 4 ")[1].split("4 of 4 ")[0]
     assert "SRUNet at factor 2.5" in refusal("d2r", **{**options, "factor": 2.5}, network="srunet")
+
+
+def test_what_looks_wrong_is_told_on_the_page(page, folder, caplog):
+    voxels = tifffile.imread(folder / "in.tif")
+    voxels[4], voxels[7] = 0, voxels[6]
+    tifffile.imwrite(folder / "odd.tif", voxels, imagej=True)  # says that its slices are channels
+    options = {"volume": "odd.tif", "axes": "ZYX", "spacing": [32, 8, 8], "factor": 8}
+    wanted = (
+        "warning odd.tif: slice 4 (counted from 0) is black",
+        "warning odd.tif: slice 7 (counted from 0) repeats the one before",
+        "warning x8 makes voxels of 8 x 8 x 4 micrometer (x, y, z), which are not cubic; x4 would",
+    )
+    for config, others in (
+        ("inference", {"output": "out.tif", "weights": "aenet.pt", **AENET}),
+        ("train_diffusion", {"output_dir": "prior", **PRIOR_NETWORK, **PRIOR_TRAINING}),
+    ):
+        told = page(config, **options, **others)
+        for words in wanted:
+            assert words in told
+    assert "scripts.warn_once" not in {record.name for record in caplog.records}
+    assert "--axes ZYX" in refusal(
+        "inference", **{**options, "axes": None}, output="out.tif", weights="aenet.pt", **AENET
+    )
 
 
 def test_interrupted_training_counts_what_is_left(page, folder, monkeypatch):

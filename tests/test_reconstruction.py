@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from sample_volumes import tissue, volume, with_spacing
 from scripts import lattice
 from scripts.errors import InputError
 from scripts.io import VolumeSource, read_volume, write_volume
+from scripts.io.claim import Claim
 from scripts.networks.aenet import AENet
 from scripts.networks.weights import load_weights
 from scripts.reconstruction import AxialInferer, reconstruct_file
@@ -470,6 +474,68 @@ def test_nothing_is_left_where_writing_fails_in_the_background(untrained, tmp_pa
     if isinstance(failure, OSError):
         assert str(error.value).startswith(f"{tmp_path / 'b.tif'}: cannot be written (No space left on device)")
     assert (tmp_path / "b.tif").read_text() == "older" and len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("factor", [1e9, 1e306, 1.7e308])
+def test_factor_that_no_machine_holds_is_refused_before_anything_is_listed(untrained, tmp_path, monkeypatch, factor):
+    path = on_disk(tmp_path, "a.tif", "uint8", 32, 32, 5)
+    monkeypatch.setattr(lattice, "positions", None)
+    with pytest.raises(InputError, match="--factor .* give a lower --factor"):
+        stream(path, tmp_path / "b.tif", untrained, AxialInferer(factor, progress=False))
+    with pytest.raises(InputError, match="--factor .* give a lower --factor"):
+        AxialInferer(factor, progress=False)(read_volume(path)[None], untrained)
+    assert os.listdir(tmp_path) == ["a.tif"]
+
+
+def appears_at_work(network: torch.nn.Module, path: Path) -> torch.nn.Module:
+    """A network which has somebody else write a file as soon as it is used."""
+    network = copy.deepcopy(network)
+    decode: Any = network.decode
+
+    def write_and_decode(*arguments: Any) -> Any:
+        path.write_text("of somebody else")
+        return decode(*arguments)
+
+    network.decode = write_and_decode  # type: ignore[assignment]
+    return network
+
+
+@pytest.mark.parametrize("name, free", [("b.tif", "b_1.tif"), ("b.nii.gz", "b_1.nii.gz"), ("b.ome.tif", "b_1.ome.tif")])
+def test_file_that_appears_at_work_is_left_alone_and_the_result_is_kept(untrained, tmp_path, name, free):
+    path, inferer = on_disk(tmp_path, "a.tif", "uint8", 32, 32, 3), AxialInferer(2, progress=False)
+    stream(path, tmp_path / f"expected_{name}", untrained, inferer)
+    with pytest.raises(InputError) as error:
+        stream(path, tmp_path / name, appears_at_work(untrained, tmp_path / name), inferer)
+    assert str(error.value).startswith(f"{tmp_path / name}: appeared") and str(tmp_path / free) in str(error.value)
+    assert (tmp_path / name).read_text() == "of somebody else"
+    assert torch.equal(read_volume(tmp_path / free), read_volume(tmp_path / f"expected_{name}"))
+    assert not list(tmp_path.glob(".*"))
+    stream(path, tmp_path / name, appears_at_work(untrained, tmp_path / name), inferer, overwrite=True)
+    assert torch.equal(read_volume(tmp_path / name), read_volume(tmp_path / free))
+
+
+def test_output_is_never_the_input(untrained, tmp_path):
+    path, inferer = on_disk(tmp_path, "a.tif", "uint8", 32, 32, 3), AxialInferer(2, progress=False)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="is the same file as .*a.tif, which this run reads"):
+        stream(path, tmp_path / "." / "a.tif", untrained, inferer, overwrite=True)
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["a.tif"]
+
+
+def test_second_run_to_an_output_is_told_before_it_reads(untrained, tmp_path, monkeypatch):
+    path, said = on_disk(tmp_path, "a.tif", "uint8", 32, 32, 3), []
+
+    def second() -> None:
+        with pytest.raises(InputError, match="has been writing it since") as error:
+            stream(path, tmp_path / "b.tif", untrained, AxialInferer(2, progress=False))
+        said.append(error)
+
+    with Claim(tmp_path / "b.tif"):
+        monkeypatch.setattr(VolumeSource, "read", None)
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+    assert said and os.listdir(tmp_path) == ["a.tif"]
 
 
 def test_nothing_is_left_where_the_network_fails(untrained, tmp_path):

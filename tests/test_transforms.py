@@ -555,7 +555,7 @@ def test_depths_of_a_sequence_differ_where_they_can():
 
 @pytest.mark.parametrize("axes", [["w"], [], 3, "['z']"])
 def test_sequences_along_axes_that_do_not_exist(axes):
-    with pytest.raises(InputError, match="--axes .*: give one or more of x, y and z"):
+    with pytest.raises(InputError, match="--sequence_axes .*: give one or more of x, y and z"):
         RandSequences((6, 6), axes=axes)
 
 

@@ -3,15 +3,29 @@
 
 from __future__ import annotations
 
+import os
 import re
+import zipfile
+from typing import Any
 
 import pytest
 import torch
+from bundle_run import BUNDLE
 
 from scripts.errors import InputError
+from scripts.io.tensors import check_zip
 from scripts.networks.aenet import AENet
 from scripts.networks.nafnet import ConditionalNAFNet
-from scripts.networks.weights import load_weights, save_weights
+from scripts.networks.settings import settings_of
+from scripts.networks.srunet import SRUNet
+from scripts.networks.weights import (
+    load_weights,
+    network_of,
+    prior_of,
+    read_weights,
+    save_weights,
+    upsampling_of,
+)
 
 SETTINGS = {"percentiles": [0.1, 99.9], "gap_range": [2, 12]}
 
@@ -117,3 +131,273 @@ def test_another_size(saved):
 
 def test_other_settings(saved):
     refused(aenet(gap_range=[2, 9]), saved, r"trained with gap_range = \[2\.0, 12\.0\].*says \[2\.0, 9\.0\]")
+
+
+# ---- a file alone is enough ------------------------------------------------------------------------------------------
+
+PRIOR = {"delta": 50 / 255, "steps": 100, "percentiles": [0.1, 99.9], "upsampling": 10 / 3, "factor": 10 / 3}
+
+
+def prior(**changes) -> ConditionalNAFNet:
+    return ConditionalNAFNet(4, (1, 2), 1, (2, 1), 2, PRIOR | changes)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [aenet(), AENet((2, 2, 2, 2), (2, 2, 2, 2, 1), SETTINGS), SRUNet(3, {"percentiles": [1, 99]})],
+    ids=["aenet", "aenet of other strides", "srunet"],
+)
+def test_network_comes_from_its_file(tmp_path, network):
+    save_weights(network, tmp_path / "model.pt")
+    found = load_weights(network_of(tmp_path / "model.pt"), tmp_path / "model.pt")
+    assert type(found) is type(network) and settings_of(found) == settings_of(network)
+    slab = torch.rand(1, 1, 40, 36, 4)
+    with torch.no_grad():
+        assert torch.allclose(found(slab), network(slab), atol=1e-2)
+
+
+def test_prior_comes_from_its_file(tmp_path):
+    save_weights(prior(), tmp_path / "prior.pt")
+    found = load_weights(prior_of(tmp_path / "prior.pt"), tmp_path / "prior.pt")
+    assert settings_of(found)["steps"] == 100 and settings_of(found)["percentiles"] == [0.1, 99.9]
+    inputs = torch.rand(1, 2, 20, 24), torch.tensor([50])
+    with torch.no_grad():
+        again = prior()
+        again.load_state_dict(found.state_dict())
+        assert torch.equal(found(*inputs), again(*inputs))
+
+
+def test_shipped_weights_are_enough():
+    model = network_of(BUNDLE / "models" / "model.pt")
+    assert settings_of(model) == {"percentiles": [0.1, 99.9], "gap_range": [2, 12]}
+    load_weights(model, BUNDLE / "models" / "model.pt")
+    restoring = prior_of(BUNDLE / "models" / "model_diffusion.pt")
+    assert settings_of(restoring) == {
+        "delta": 0.19607843,
+        "steps": 100,
+        "percentiles": [0.1, 99.9],
+        "upsampling": 8,
+    }
+    load_weights(restoring, BUNDLE / "models" / "model_diffusion.pt")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"network": "aenet", "widths": (2, 4, 4, 4), "strides": [2, 1, 2, 2, 1], "factor": 6.5},
+        {"percentiles": [0.1, 99.9], "gap_range": torch.tensor([2, 12])},
+    ],
+)
+def test_options_that_agree_with_the_file(saved, options):
+    network_of(saved, **options)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"network": "srunet"}, "they are of aenet, the configuration says srunet; leave --network out"),
+        (
+            {"widths": [2, 4, 4, 8]},
+            r"widths = \[2, 4, 4, 4\], the configuration says \[2, 4, 4, 8\]; leave --widths out",
+        ),
+        ({"widths": 32}, "the configuration says 32; leave"),
+        ({"widths": "abc"}, "the configuration says abc; leave"),
+        ({"strides": [2, 2, 2, 2, 1]}, r"strides = \[2, 1, 2, 2, 1\]"),
+        ({"percentiles": [1, 99]}, r"trained with percentiles = \[0\.1, 99\.9\], the configuration says \[1, 99\]"),
+        ({"percentiles": [0.1]}, "trained with percentiles"),
+        ({"gap_range": [2, 9]}, r"trained with gap_range = \[2\.0, 12\.0\]"),
+    ],
+)
+def test_options_that_contradict_the_file(saved, options, message):
+    with pytest.raises(InputError, match=f"^--weights {saved}: weights of another network: .*{message}"):
+        network_of(saved, **options)
+
+
+def test_stages_do_not_take_the_weights_of_each_other(saved, tmp_path):
+    save_weights(prior(), tmp_path / "prior.pt")
+    with pytest.raises(InputError, match="prior.pt: weights of another network: a prior of stage I; use"):
+        network_of(tmp_path / "prior.pt")
+    with pytest.raises(InputError, match="weights of another network: aenet of stage III; use"):
+        prior_of(saved)
+    with pytest.raises(InputError, match="has no widths"):
+        save_weights(SRUNet(3, {"percentiles": [1, 99]}), tmp_path / "srunet.pt")
+        network_of(tmp_path / "srunet.pt", widths=[2, 2, 2, 2])
+    with pytest.raises(InputError, match="trained with width = 4, the configuration says 8"):
+        prior_of(tmp_path / "prior.pt", width=8)
+
+
+def test_k_is_the_priors():
+    assert upsampling_of(None, "p.pt", 8) == 1
+    assert upsampling_of(prior(), "p.pt", 10 / 3) == 10 / 3  # to the last digit, which the file does not have
+    assert upsampling_of(prior(upsampling=2, factor=4), "p.pt", 4) == 2
+    assert upsampling_of(prior(upsampling=2, factor=4), "p.pt", 4, 2) == 2
+    for factor, asked, message in (
+        (8, None, "trained with factor = 4.0, the configuration says 8"),
+        (8, 2, "trained with factor = 4.0, the configuration says 8"),
+        (4, 4, "trained with upsampling = 2.0, the configuration says 4"),
+    ):
+        with pytest.raises(InputError, match=message):
+            upsampling_of(prior(upsampling=2, factor=4), "p.pt", factor, asked)
+
+
+def test_k_of_a_file_that_does_not_say_its_factor():
+    """Those of version 0.5: k alone does not tell which factor the prior was trained for."""
+    old = ConditionalNAFNet(4, (1,), 1, (1,), settings={name: PRIOR[name] for name in PRIOR if name != "factor"})
+    assert upsampling_of(old, "p.pt", 10 / 3) == 10 / 3
+    assert upsampling_of(old, "p.pt", 20 / 3, 10 / 3) == pytest.approx(10 / 3)
+    with pytest.raises(InputError, match="trained with upsampling = 3.3333333, the configuration says 8"):
+        upsampling_of(old, "p.pt", 8)
+
+
+# ---- forged and foreign files ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("settings.gap_range", torch.tensor([6.0, 2.0]), r"settings.gap_range = \[6.0, 2.0\] cannot be"),
+        ("settings.gap_range", torch.tensor(6.0), "settings.gap_range = 6.0 cannot be"),
+        ("settings.gap_range", None, "the weights have no settings.gap_range"),
+        ("settings.percentiles", torch.tensor([99.0, 1.0]), "cannot be"),
+        ("settings.mood", torch.tensor(1.0), "settings.mood is too much"),
+        ("condition.0.weight", None, "condition.0.weight is missing"),
+        ("other", torch.zeros(3), "other is too much"),
+        ("stem.weight", None, "of none that this bundle knows"),
+        ("stem.weight", torch.zeros(64, 1, 3, 7, 7), "size mismatch for stem.weight: 64 x 1 x 3 x 7 x 7 where"),
+        ("stages.3.0.conv1.weight", torch.zeros(10**9, 0, 3, 3, 3), "weights of another network"),  # of terabytes
+        ("output.head.weight", torch.zeros(4000, 4, 3, 3), "no aenet has such shapes"),
+        ("stem.bias", torch.zeros(2, dtype=torch.int64), "not a plain state dict"),
+        ("stem.bias", torch.zeros(2, dtype=torch.complex64), "not a plain state dict"),
+        ("stem.bias", torch.zeros(2).to_sparse(), "not a plain state dict"),
+        ("stem.bias", torch.zeros(1).expand(10**12), "not a plain state dict"),  # terabytes out of a small file
+        ("stem.bias", 5, "not a plain state dict"),
+        (7, torch.zeros(2), "not a plain state dict"),
+    ],
+)
+def test_forged_file(saved, name, value, message):
+    state: dict[Any, Any] = torch.load(saved, weights_only=True)
+    if value is None:
+        del state[name]
+    else:
+        state[name] = value
+    torch.save(state, saved)
+    with pytest.raises(InputError) as caught:
+        network_of(saved)
+    line = str(caught.value)
+    assert line.startswith(f"--weights {saved}: ") and "\n" not in line and "; " in line
+    assert re.search(message, line), line
+
+
+def test_special_files_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.pt")
+    refused(aenet(), tmp_path / "pipe.pt", "no such file .a device or pipe")
+    with pytest.raises(InputError, match="--weights /dev/zero: no such file"):
+        network_of("/dev/zero")
+    with pytest.raises(InputError, match="cannot be read .File name too long"):
+        network_of("x" * 300)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_file_that_may_not_be_read(saved):
+    saved.chmod(0)
+    refused(aenet(), saved, "cannot be read .Permission denied")
+
+
+def test_large_and_packed_files_are_refused_unread(tmp_path):
+    with (tmp_path / "sparse.pt").open("wb") as file:
+        file.truncate(2**40)
+    with zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(10**7))
+    with zipfile.ZipFile(tmp_path / "names.pt", "w") as archive:
+        archive.writestr("archive/data.pkl", bytes(10**7))
+    for name in ("sparse.pt", "packed.pt", "names.pt"):
+        refused(aenet(), tmp_path / name, "not a weights file")
+
+
+# ---- damage ----------------------------------------------------------------------------------------------------------
+
+
+def test_shipped_weights_are_whole():
+    for path in (BUNDLE / "models").glob("*.pt"):
+        check_zip(path)
+
+
+def test_flipped_byte_of_a_weight_is_found(saved):
+    """Which torch.load does not see."""
+    data = bytearray(saved.read_bytes())
+    values = torch.load(saved, weights_only=True)["bottom.conv.weight"].numpy().tobytes()
+    data[data.find(values) + 17] ^= 4
+    saved.write_bytes(data)
+    torch.load(saved, weights_only=True)
+    refused(aenet(), saved, "damaged")
+
+
+def test_any_flipped_byte_is_found_or_harmless(tmp_path):
+    """All of what the checksums do not cover for a record, and some of the rest."""
+    path, flipped = tmp_path / "small.pt", tmp_path / "flipped.pt"
+    torch.save({"a": torch.rand(9), "b": torch.rand(3)}, path)
+    whole, data = read_weights(path), path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        directory, second = archive.start_dir, archive.infolist()[-1].header_offset
+    found = 0
+    random = torch.Generator().manual_seed(0)
+    anywhere = torch.randint(directory, (150,), generator=random).tolist()
+    for place in [*anywhere, *range(second, second + 40), *range(directory, len(data))]:
+        bit = int(torch.randint(8, (1,), generator=random)) if place < directory else (place + place // 46) % 8
+        flipped.write_bytes(data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :])
+        try:
+            state = read_weights(flipped)
+        except InputError:
+            found += 1
+        else:
+            assert state.keys() == whole.keys(), place
+            assert all(torch.equal(state[name], value) for name, value in whole.items()), (place, bit)
+    assert found > 100
+
+
+@pytest.mark.parametrize("record", [0, 4])
+def test_record_that_is_marked_as_a_folder(saved, record):
+    """One bit, at which torch's reader leaves the record out and gives whatever lies in memory."""
+    data = bytearray(saved.read_bytes())
+    with zipfile.ZipFile(saved) as archive:
+        place, names = archive.start_dir, [info.filename for info in archive.infolist()]
+    for name in names[:record]:
+        place += 46 + len(name)
+    data[place + 38] ^= 0x10
+    saved.write_bytes(data)
+    refused(aenet(), saved, "damaged")
+
+
+# ---- not finite ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 70000.0])
+@pytest.mark.parametrize("name", ["stem.bias", "settings.percentiles"])
+def test_what_is_not_finite_is_not_saved(saved, name, value):
+    before, network = saved.read_bytes(), aenet()
+    network.state_dict()[name][1] = value
+    if name.startswith("settings.") and value == 70000.0:  # settings keep single precision
+        return save_weights(network, saved)
+    with pytest.raises(InputError, match=f"^{saved}: not written, for {name} is not finite.* lower --learning_rate"):
+        save_weights(network, saved)
+    assert saved.read_bytes() == before
+    assert [file.name for file in saved.parent.iterdir()] == ["model.pt"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["stem.bias", "output.refine.weight", "settings.percentiles"])
+def test_what_is_not_finite_is_not_loaded(saved, name, value):
+    state = torch.load(saved, weights_only=True)
+    state[name].view(-1)[1] = value
+    torch.save(state, saved)
+    refused(aenet(), saved, f"{name} is not finite .NaN or infinite.")
+    with pytest.raises(InputError, match=f"{name} is not finite"):
+        network_of(saved)
+
+
+def test_double_precision_beyond_single_is_not_loaded(saved):
+    state = torch.load(saved, weights_only=True)
+    state["stem.bias"] = torch.full((2,), 1e300, dtype=torch.float64)
+    torch.save(state, saved)
+    refused(aenet(), saved, "stem.bias is not finite")

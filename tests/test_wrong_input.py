@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import tifffile
 import torch
 from bundle_run import AENET, PRIOR_NETWORK, Finished, run_bundle, side_by_side
+from PIL import Image
 
 from scripts.networks.aenet import AENet
 from scripts.networks.nafnet import ConditionalNAFNet
@@ -63,6 +65,12 @@ CASES = {
     "NaN": inference(("nan.tif: has 1 voxels that are NaN", "replace"), volume="nan.tif"),
     "infinite": inference(("inf.tif: has 1 voxels", "infinite", "replace"), volume="inf.tif"),
     "constant": inference(("constant.tif: all voxels have the same value 7", "right file"), volume="constant.tif"),
+    "channels": inference(("channels.tif: says that its axes are CYX", "add --axes ZYX"), volume="channels.tif"),
+    "axes that do not fit": inference("--axes ZYX: does not fit flat.tif", volume="flat.tif", axes="ZYX"),
+    "a slice is missing": inference(
+        ("slice 2 is missing between s1.png and s3.png", "'slices/s*.png'"), volume="slices"
+    ),
+    "a pipe": inference("pipe.tif: is a pipe (FIFO), not a file", volume="pipe.tif"),
     "no volume": inference("--volume is missing: add --volume", volume=LEAVE_OUT),
     # the factor and the voxel size
     "factor 1": inference("--factor 1 is not a number above 1: give", factor=1),
@@ -110,11 +118,15 @@ CASES = {
         "train", {"network": "unet"}, ("--network unet: there is none", "aenet or srunet")
     ),
     "stage III, srunet": Case("train", {"network": "srunet"}, ("--factor is missing", "whole number from 2 to 22")),
-    "stage III, axes": Case("train", {"axes": "['w']"}, ("--axes ['w']: give one or more of x, y and z",)),
+    "stage III, axes": Case(
+        "train", {"sequence_axes": "['w']"}, ("--sequence_axes ['w']: give one or more of x, y and z",)
+    ),
+    "stage III, axes of sequences": Case("train", {"axes": "['z']"}, ("--axes ['z']", "now --sequence_axes \"['z']\"")),
     "stage III, few slices": Case("train", {"volume": "thin.tif"}, ("at least 11",)),  # the window of SSIM
     "truth of another size": Case(
         "evaluate", {"reconstruction": "narrow.tif"}, ("the reconstruction has 11 x 24 x 13 voxels", "same grid")
     ),
+    "evaluate, channels": Case("evaluate", {"reconstruction": "channels.tif"}, ("add --reconstruction_axes ZYX",)),
     "evaluate, factor 2.5": Case("evaluate", {"factor": 2.5}, ("--factor 2.5: scores need a whole factor",)),
     "decimate, output exists": Case("decimate", {"output": "old.tif"}, ("old.tif: exists already", "--overwrite")),
     "sample of no size": Case("sample", {"size": "[0,8,9]"}, ("size", "three positive whole numbers")),
@@ -142,6 +154,11 @@ def folder(tmp_path_factory) -> Path:
     tifffile.imwrite(path / "narrow.tif", volume[:, :, :11])
     tifffile.imwrite(path / "thin.tif", volume[:8])
     tifffile.imwrite(path / "flat.tif", volume[0])
+    tifffile.imwrite(path / "channels.tif", volume, imagej=True)
+    (path / "slices").mkdir()
+    for number in (1, 3, 4):
+        Image.fromarray(volume[number]).save(path / "slices" / f"s{number}.png")
+    os.mkfifo(path / "pipe.tif")
     tifffile.imwrite(path / "rgb.tif", np.stack([volume[:5]] * 3, -1), photometric="rgb")
     tifffile.imwrite(path / "one.tif", volume[:1], metadata={"axes": "ZYX"})
     tifffile.imwrite(path / "constant.tif", np.full_like(volume, 7))

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run costs in time and memory, from a trial of a few seconds with noise on the device of the run."""
+"""What a run costs in time and memory, from trials of a few seconds with noise on the device of the run."""
 
 from __future__ import annotations
 
 import copy
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,22 +15,21 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
-from ignite.engine import Engine
-from monai.bundle import ConfigParser
 from monai.data.utils import list_data_collate
 from monai.transforms import Compose
 from torch import nn
 
 from scripts import inferers, lattice, reconstruction
 from scripts.background import WAITING
-from scripts.engines import Resume, TrainingStep
+from scripts.engines import TrainingStep, read_checkpoint
 from scripts.io import Header, stored_dtype
 from scripts.io.factor import factor_of
 from scripts.networks.local_average import WINDOW as GRID
+from scripts.prediction import Ensemble
 from scripts.transforms.scale_intensity import ENOUGH_VOXELS
 
-# A trial that lasts as long is not repeated with more to do: the next would last four times as long.
-_ENOUGH_SECONDS = 0.4
+_ENOUGH_SECONDS = 0.4  # a trial is repeated until it has taken as long, and then no larger one follows
+_TOO_LONG = 5.0  # a trial that takes longer is the only one: the next would take four times as long
 _SMALLEST_TRIAL = 64  # voxels a side
 # Bytes of memory at the peak of stage II per input voxel: the copies in single precision that reading, scaling,
 # collating and saving hold at the same time, counted in the code.
@@ -43,7 +43,7 @@ class Cost(NamedTuple):
 
     Attributes:
         work: what there is to do, in words.
-        seconds: computing time.
+        seconds: computing time, without start and files.
         memory: bytes of main memory.
         gpu_memory: bytes of the GPU's memory, 0 without one.
     """
@@ -55,12 +55,24 @@ class Cost(NamedTuple):
 
 
 class _Trial(NamedTuple):
-    """A trial: what it took, and how large it was."""
+    """What a piece of work takes, by trials of two sizes.
 
-    seconds: float
+    Attributes:
+        call: seconds for each call, however little there is to do. A network of many small operations takes most of its time so.
+        unit: seconds for each unit of size.
+        memory, gpu_memory: bytes that the larger trial took.
+        units: size of the larger trial.
+    """
+
+    call: float
+    unit: float
     memory: float
     gpu_memory: float
-    size: int
+    units: float
+
+    def seconds(self, calls: float, units: float) -> float:
+        """Time for so many calls with so many units of size in all."""
+        return calls * self.call + units * self.unit
 
 
 class ReconstructionCost:
@@ -78,20 +90,27 @@ class ReconstructionCost:
         self.inferer.progress = False
         self.device = device
 
+    def check(self, header: Header) -> None:
+        """A volume of the header's shape can always be reconstructed: tiles keep the memory small."""
+
     def measure(self, header: Header) -> Cost:
         """Time a trial and extrapolate to a volume of the header's shape."""
         x, y, slices = header.shape
         factor = factor_of(header, self.inferer.factor)
         self.inferer.factor = factor
         self.inferer.gap_range = (1, math.inf)  # a warning here would be one too many
-        new = sum(
-            place.depth > 0 or self.inferer.kept_slices == "predicted" for place in lattice.positions(slices, factor)
-        )
-        of_one_interval = math.ceil(factor)
+        parts = reconstruction.intervals(slices, factor, copy=self.inferer.kept_slices == "original")
+        new = sum(len(part.depths) for part in parts)
+        of_one_interval = max(len(part.depths) for part in parts)
         side, batch = self.inferer.choose((x, y), of_one_interval, factor, self.network, self.device)
         tiles = [lattice.tiles((0, length), length, side, self.inferer.halo, GRID) for length in (x, y)]
-        width, height = (spans[0].end - spans[0].begin for spans in tiles)
-        number = len(tiles[0]) * len(tiles[1])
+        widths, heights = ([span.end - span.begin for span in spans] for spans in tiles)
+        width, height = max(widths), max(heights)
+        number = len(widths) * len(heights)
+        # The looks of an ensemble are calls of their own. A GPU records them, a CPU is asked for one.
+        looks = Ensemble.looks if self.inferer.ensemble else 1
+        if self.device.type != "cuda":
+            self.inferer.ensemble = False
         predictor = self.inferer.predictor(self.network, factor, self.device, batch)
 
         def predict(side: int) -> None:
@@ -101,15 +120,17 @@ class ReconstructionCost:
         sides = _sides(min(width, height))
         if self.device.type == "cuda":  # each size is recorded, which takes longer than the work
             sides = sides[-1:]
-        trial = _largest_trial(predict, sides, self.device)
-        of_the_trial = predictor.windows * of_one_interval
-        of_a_tile = width * height / trial.size**2
-        seconds = trial.seconds * of_a_tile * number * new / of_the_trial
+        trial = _trial(predict, sides, lambda side: side**2, self.device)
+        repeated = looks if self.device.type != "cuda" else 1
+        groups = [parts[begin : begin + predictor.windows] for begin in range(0, len(parts), predictor.windows)]
+        calls = repeated * sum(any(part.depths for part in group) for group in groups)
+        seconds = trial.seconds(calls * number, calls * sum(widths) * sum(heights))
+        of_a_tile = width * height / trial.units
         work = f"{new} new slices of {x} x {y}"
         if number > 1:
             work += f" in {len(tiles[0])} x {len(tiles[1])} tiles of {width} x {height}"
-        if self.inferer.ensemble:
-            work += ", 16 times over (--ensemble true)"
+        if looks > 1:
+            work += f", {looks} times over (--ensemble true)"
         # a sample of the voxels for the intensity scale, two slices, and what waits to be written
         here = 4 * min(math.prod(header.shape), ENOUGH_VOXELS) + 2 * 4 * x * y
         here += (WAITING + 1) * of_one_interval * width * height * stored_dtype(header.dtype).itemsize
@@ -130,6 +151,15 @@ class RestorationCost:
         self.inferer = inferer
         self.device = device
 
+    def check(self, header: Header) -> None:
+        """Find out whether the memory suffices for a volume of the header's shape.
+
+        Raises:
+            InputError: if not.
+        """
+        x, y, slices = header.shape
+        inferers.check_memory(2 * x * y * lattice.output_size(slices, self.inferer.upsampling), self.inferer.upsampling)
+
     def measure(self, header: Header) -> Cost:
         """Time a trial and extrapolate to a volume of the header's shape."""
         x, y, slices = header.shape
@@ -143,29 +173,30 @@ class RestorationCost:
         def restore(side: int) -> None:
             self.inferer.restore(torch.rand(1, 1, side, side, device=self.device), self.network)
 
-        trial = _largest_trial(restore, _sides(math.isqrt(max(x, y) * z * batch)), self.device)
-        done = self._done()
-        left = max(0, y - done["xz"]) * x * z + max(0, x - done["yz"]) * y * z
-        of_a_batch = batch * max(x, y) * z / trial.size**2
+        sides = _sides(math.isqrt(max(x, y) * z * batch))
+        trial = _trial(restore, sides, lambda side: self._computed(side, side), self.device)
+        done = self.inferer.restored_before((x, y))
+        left = {"xz": max(0, y - done["xz"]), "yz": max(0, x - done["yz"])}
+        seconds = trial.seconds(
+            sum(math.ceil(images / batch) for images in left.values()),
+            left["xz"] * self._computed(x, z) + left["yz"] * self._computed(y, z),
+        )
+        of_a_batch = batch * self._computed(max(x, y), z) / trial.units
         work = f"{y} XZ and {x} YZ slices, {len(self.inferer.restore.states) - 1} evaluations of the prior each"
         if any(done.values()):
             work += f" ({sum(done.values())} slices were restored before)"
         here = _PER_INPUT_VOXEL * math.prod(header.shape) + _PER_RESTORED_VOXEL * x * y * z
         return Cost(
             work,
-            trial.seconds * left / trial.size**2,
+            seconds,
             _resident() + here + trial.memory * of_a_batch,
             trial.gpu_memory * of_a_batch,
         )
 
-    def _done(self) -> dict[str, int]:
-        """Slices of an interrupted run, by orientation."""
-        done = {}
-        for name in ("xz", "yz"):
-            file = self.inferer.progress_dir / f"{name}.json"
-            stored = ConfigParser.load_config_file(file) if file.is_file() else {}
-            done[name] = int(stored["planes"]) if stored.get("run") == self.inferer.run_id else 0
-        return done
+    def _computed(self, height: int, width: int) -> int:
+        """Pixels that the network sees of an image, those beyond its edges too."""
+        top, bottom, left, right = inferers.margins(height, width, getattr(self.network, "multiple", 1))
+        return (top + height + bottom) * (left + width + right)
 
 
 class TrainingCost:
@@ -217,13 +248,8 @@ class TrainingCost:
             InputError: if the volume is too small for the patches, or the checkpoint belongs to another run.
         """
         done = self._epochs_done()
-        x, y, z = header.shape
-        # one plane of noise stands for all: the volume has its true size and takes next to no memory
-        noise = torch.rand(1, x, y, 1, device=self.device).expand(1, x, y, z)
-        begin = time.perf_counter()
-        items: Any = self.cut({"image": noise})
-        _wait(self.device)
-        cutting = time.perf_counter() - begin
+        items = self._cut(header)
+        cutting = _seconds(lambda: self._cut(header), self.device)
         engine = SimpleNamespace(
             state=SimpleNamespace(device=self.device),
             non_blocking=False,
@@ -244,9 +270,9 @@ class TrainingCost:
                 train(len(items))
         else:
             counts = [2**power for power in range(len(items).bit_length()) if 2**power < len(items)] + [len(items)]
-        trial = _largest_trial(train, counts, self.device)
-        share = len(items) / trial.size
-        each = cutting + trial.seconds * share
+        trial = _trial(train, counts, float, self.device)
+        share = len(items) / trial.units
+        each = cutting + trial.seconds(1, len(items))
         steps = max(0, self.max_epochs - done) * self.epoch_length
         patch = " x ".join(str(side) for side in items[0]["image"].shape[1:3])
         work = f"{steps} steps of {len(items)} patches of {patch}, {two_digits(each)} s a step"
@@ -260,11 +286,24 @@ class TrainingCost:
             8 * voxels + trial.gpu_memory * share if cuda else 0,
         )
 
+    def check(self, header: Header) -> None:
+        """Find out whether patches can be cut out of a volume of the header's shape.
+
+        Raises:
+            InputError: if not.
+        """
+        self._cut(header)
+
+    def _cut(self, header: Header) -> Any:
+        """Items of a batch, from a volume of noise."""
+        x, y, z = header.shape
+        # one plane of noise stands for all: the volume has its true size and takes next to no memory
+        noise = torch.rand(1, x, y, 1, device=self.device).expand(1, x, y, z)
+        return self.cut({"image": noise})
+
     def _epochs_done(self) -> int:
-        engine = Engine(lambda engine, batch: None)
-        with quiet():
-            Resume(self.checkpoint, {}, self.settings).load(engine)
-        return int(engine.state.epoch)
+        checkpoint = read_checkpoint(self.checkpoint, self.settings)
+        return 0 if checkpoint is None else int(checkpoint["epoch"])
 
 
 def _sides(largest: int) -> list[int]:
@@ -276,22 +315,64 @@ def _sides(largest: int) -> list[int]:
     return sides
 
 
-def _largest_trial(work: Callable[[int], None], sizes: Sequence[int], device: torch.device) -> _Trial:
-    """Run ``work`` with growing sizes until it takes long enough to be measured, after one run that is not timed."""
-    gpu = 0.0
+def _trial(
+    work: Callable[[int], None], sizes: Sequence[int], units: Callable[[int], float], device: torch.device
+) -> _Trial:
+    """
+    Time ``work`` with growing sizes until it takes long enough, and tell by the last two what a call takes and what a unit of size.
+
+    Args:
+        work: takes a size.
+        sizes: from small to large.
+        units: of a size; what the time grows by.
+        device: that computes.
+    """
+    gpu = memory = 0.0
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    memory = _peak(lambda: work(sizes[0]))
+    times: list[tuple[float, float]] = []
     for size in sizes:
-        begin = time.perf_counter()
-        memory = max(memory, _peak(lambda: work(size)))
-        _wait(device)
-        seconds = time.perf_counter() - begin
+        memory = max(memory, _peak(lambda: work(size)))  # not timed: memory is taken, libraries choose how to compute
+        times.append((units(size), _seconds(lambda: work(size), device)))
         if device.type == "cuda":
             gpu = float(torch.cuda.max_memory_allocated(device))
-        if seconds > _ENOUGH_SECONDS:
+        if times[-1][1] > (_TOO_LONG if len(times) == 1 else _ENOUGH_SECONDS):
             break
-    return _Trial(seconds, memory, gpu, size)
+    largest, longest = times[-1]
+    call, unit = 0.0, longest / largest
+    if len(times) > 1:
+        smaller, shorter = times[-2]
+        slope = (longest - shorter) / (largest - smaller)
+        if 0 <= slope < unit:  # other slopes are noise of the clock
+            call, unit = longest - slope * largest, slope
+    return _Trial(call, unit, memory, gpu, largest)
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Mean time of ``work``, which is repeated where it is short: on a busy machine a moment says little."""
+    _wait(device)
+    begin, count = time.perf_counter(), 0
+    while True:
+        work()
+        count += 1
+        _wait(device)
+        seconds = time.perf_counter() - begin
+        if seconds >= _ENOUGH_SECONDS:
+            return seconds / count
+
+
+def since_start() -> float:
+    """
+    Seconds since this process was started: what Python, the libraries and the config took, which a run takes as well.
+
+    Returns:
+        0 where the system does not tell.
+    """
+    status = Path("/proc/self/stat")
+    if not status.is_file():
+        return 0.0
+    started = float(status.read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started)
 
 
 def _wait(device: torch.device) -> None:

@@ -1,17 +1,16 @@
 #!/usr/bin/env python
 # SPDX-License-Identifier: Apache-2.0
 """
-The ``d2r`` command, which only forwards: ``d2r inference check --volume IN.tif`` is ``python -m monai.bundle run check
---config_file <bundle>/configs/inference.yaml --volume IN.tif``.
+The ``d2r`` command: ``d2r inference check --volume IN.tif`` is ``python -m monai.bundle run check --config_file
+<bundle>/configs/inference.yaml --volume IN.tif``.
 
-Beyond that it finds the bundle from any folder, and answers in one line the mistakes that MONAI itself would answer with
-a traceback. ``eval "$(python bundle/scripts/d2r.py --completion bash)"`` gives a shell the command and its options.
+Beyond that it finds the bundle from any folder, answers in one line the mistakes that MONAI itself would answer with a traceback, and
+takes any path as it was typed. ``eval "$(python bundle/scripts/d2r.py --completion bash)"`` gives a shell the command and its options.
 """
 
 from __future__ import annotations
 
 import difflib
-import runpy
 import sys
 from pathlib import Path
 
@@ -77,14 +76,10 @@ def main(words: list[str]) -> int:
         print(f"error: nothing is called {job}: {advice}", file=sys.stderr)
         return 1
     run_id = [others.pop(0)] if others and not others[0].startswith("-") else []
-    sys.argv = ["d2r", "run", *run_id, "--config_file", str(jobs()[job]), *others]
 
-    from scripts.command_line import check_command, show_errors_in_one_line, wants_debug
+    from scripts.command_line import run_command
 
-    if not wants_debug(sys.argv[2:]):
-        show_errors_in_one_line()
-        check_command(sys.argv[2:])
-    runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+    run_command([*run_id, "--config_file", str(jobs()[job]), *others])
     return 0
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from scripts.errors import InputError
-from scripts.io.whole_file import write_whole
+from scripts.errors import InputError, one_line
+from scripts.io.tensors import check_zip, write_tensors
+from scripts.networks.finite import first_not_finite
 from scripts.sde import MeanRevertingSDE
+from scripts.settings import difference, resolve
 
 logger = logging.getLogger(__name__)
 
@@ -237,9 +239,7 @@ class RunProgress:
             total = (state.max_epochs or 0) * (state.epoch_length or 0)
             self.bar = tqdm(total=total, initial=state.iteration - 1, desc=self.description, unit="step")
         if state.iteration % self.interval == 0:
-            output: Any = state.output  # a list where the trainer decollates
-            output = output[0] if isinstance(output, list) else output
-            self.bar.set_postfix(loss=f"{float(output['loss']):.4f}", refresh=False)
+            self.bar.set_postfix(loss=f"{_loss_of(engine):.4f}", refresh=False)
         self.bar.update()
 
     def close(self, engine: Engine) -> None:
@@ -248,13 +248,64 @@ class RunProgress:
             self.bar.close()
 
 
+def _loss_of(engine: Engine) -> float:
+    """Loss of the last step, for which a GPU is waited for."""
+    output: Any = engine.state.output  # a list where the trainer decollates
+    return float((output[0] if isinstance(output, list) else output)["loss"])
+
+
+class StopDiverged:
+    """Ends a training whose loss or state is not finite any more, before anything of it is validated or kept.
+
+    Stands before the handlers that validate and that write the checkpoint, which so stays the last good one.
+
+    Args:
+        objects: as of :class:`Resume`.
+        checkpoint: file of :class:`Resume`, for the message.
+        interval: steps between readings of the loss, each of which waits for the GPU. The state is looked at after each epoch.
+    """
+
+    def __init__(self, objects: Mapping[str, Any], checkpoint: str | Path, interval: int = 1) -> None:
+        self.objects = dict(objects)
+        self.checkpoint = Path(checkpoint)
+        self.interval = interval
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a MONAI trainer."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.check_loss)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.check_state)
+
+    def check_loss(self, engine: Engine) -> None:
+        """Raise InputError where it is time to read the loss and it is NaN or infinite."""
+        if engine.state.iteration % self.interval == 0 and not math.isfinite(_loss_of(engine)):
+            raise _diverged(engine, self.checkpoint, "loss")
+
+    def check_state(self, engine: Engine) -> None:
+        """Raise InputError where a number of the networks, the averages or the optimizer is NaN or infinite."""
+        wrong = first_not_finite({name: target.state_dict() for name, target in self.objects.items()})
+        if wrong is not None:
+            raise _diverged(engine, self.checkpoint, wrong)
+
+
+def _diverged(engine: Engine, checkpoint: Path, what: str) -> InputError:
+    kept = "no epoch was finished before, so there is no checkpoint"
+    if checkpoint.is_file():
+        kept = f"{checkpoint} is the last good checkpoint, of epoch {engine.state.epoch - 1}, and is kept"
+    return InputError(
+        f"the training diverged in epoch {engine.state.epoch} of {engine.state.max_epochs} ({what} is NaN or infinite); {kept}; "
+        "begin anew with a lower --learning_rate and another --output_dir"
+    )
+
+
 class Resume:
     """Writes the whole state of a run after each epoch, and goes on from it when the run is started again.
+
+    A state that is not finite is never written, nor taken up.
 
     Args:
         path: checkpoint file; replaced in one step, so that a kill at any moment leaves a whole one.
         objects: name -> object with ``state_dict`` and ``load_state_dict`` (networks, optimizer, schedule, EMA).
-        settings: what a run must share with the one it continues; primitives only.
+        settings: what a run must share with the one it continues, see :func:`scripts.settings.resolve`.
         device: where the state belongs.
     """
 
@@ -269,6 +320,7 @@ class Resume:
         self.device = device
         self.objects = dict(objects)
         self.settings = dict(settings)
+        self._known: dict[str, Any] | None = None  # the settings, once inputs have been read for them
 
     def attach(self, engine: Engine) -> None:
         """Register with a MONAI trainer."""
@@ -279,29 +331,125 @@ class Resume:
         """Take up the run in ``path``, if there is one.
 
         Raises:
-            InputError: if it was made with other settings, or the file is damaged.
+            InputError: if it was made with other settings or on other inputs, is longer than this one, or the file is damaged.
         """
-        if not self.path.is_file():
+        self._known = resolve(self.settings)
+        checkpoint = read_checkpoint(self.path, self._known, engine.state.max_epochs, self.objects, self.device)
+        if checkpoint is None:
             return
-        try:
-            checkpoint = torch.load(self.path, map_location=self.device, weights_only=True)
-            stored = checkpoint["settings"]
-        except Exception as error:  # torch raises a dozen types for files that are not its own
-            raise InputError(f"{self.path}: damaged checkpoint; delete it to begin this stage anew") from error
-        for name, value in self.settings.items():
-            if stored.get(name) != value:
-                raise InputError(
-                    f"{self.path} belongs to a run with {name} {stored.get(name)}, not {value}: "
-                    "give the same options, or another output folder to begin anew"
-                )
+        wrong = first_not_finite({name: checkpoint[name] for name in self.objects})
+        if wrong is not None:  # written by a version that did not look
+            raise InputError(
+                f"{self.path}: {wrong} is NaN or infinite: the training diverged; delete it to begin this stage anew"
+            )
         for name, target in self.objects.items():
-            target.load_state_dict(checkpoint[name])
+            try:
+                target.load_state_dict(checkpoint[name])
+                _check_state(target, checkpoint[name])
+            except Exception as error:  # each kind of object has its own
+                raise _damaged(self.path, f"its {name} does not fit: {one_line(error)}") from error
         engine.state.epoch = checkpoint["epoch"]
         engine.state.iteration = checkpoint["iteration"]
         logger.info(f"going on after epoch {engine.state.epoch} of {engine.state.max_epochs} ({self.path})")
 
     def save(self, engine: Engine) -> None:
-        """Write the state to ``path``."""
+        """Write the state to ``path``.
+
+        Raises:
+            InputError: if a number of it is NaN or infinite; what is there is kept.
+        """
+        if self._known is None:
+            self._known = resolve(self.settings)
         checkpoint = {name: target.state_dict() for name, target in self.objects.items()}
-        checkpoint.update(settings=self.settings, epoch=engine.state.epoch, iteration=engine.state.iteration)
-        write_whole(self.path, lambda partial: torch.save(checkpoint, partial))
+        wrong = first_not_finite(checkpoint)
+        if wrong is not None:
+            raise _diverged(engine, self.path, wrong)
+        checkpoint.update(settings=self._known, epoch=engine.state.epoch, iteration=engine.state.iteration)
+        write_tensors(self.path, checkpoint)
+
+
+def check_checkpoint(path: str | Path, settings: Mapping[str, Any], max_epochs: int) -> None:
+    """Check, before anything is written, that a run can go on from the checkpoint of another one, if there is one.
+
+    Args:
+        path, settings, max_epochs: as in :func:`read_checkpoint`.
+
+    Raises:
+        InputError: if it cannot.
+    """
+    read_checkpoint(path, settings, max_epochs)
+
+
+def read_checkpoint(
+    path: str | Path,
+    settings: Mapping[str, Any],
+    max_epochs: int | None = None,
+    objects: Iterable[str] = (),
+    device: str | torch.device = "cpu",
+) -> dict[str, Any] | None:
+    """Read a checkpoint, if there is one, and check that it is whole and belongs to a run.
+
+    Args:
+        path: file.
+        settings: of the run, see :func:`scripts.settings.resolve`.
+        max_epochs: of the run.
+        objects: names of states that it must hold.
+        device: where the state belongs.
+
+    Returns:
+        States by name, "settings", "epoch" and "iteration"; None if there is no such file.
+
+    Raises:
+        InputError: if it is damaged, was made with other settings or on other inputs, or has more epochs than the run.
+    """
+    path = Path(path)
+    if not path.exists():
+        return None
+    if not path.is_file():
+        raise _damaged(path, "it is no file")
+    try:
+        check_zip(path)
+    except Exception as error:  # zipfile raises a dozen types for damaged names, offsets and sizes
+        raise _damaged(path, one_line(error)) from error
+    try:
+        checkpoint = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # torch raises a dozen types for files that are not its own
+        raise _damaged(path, "it cannot be read") from error
+    checkpoint = checkpoint if isinstance(checkpoint, dict) else {}
+    for name in ("settings", *objects):
+        if not isinstance(checkpoint.get(name), Mapping):
+            raise _damaged(path, f"it has no {name}")
+    for name in ("epoch", "iteration"):
+        if type(checkpoint.get(name)) is not int or checkpoint[name] < 0:
+            raise _damaged(path, f"it has no {name}")
+    other = difference(checkpoint["settings"], settings)
+    if other is not None:
+        same = f"give {other.same}, or another output folder" if other.same else "give another output folder"
+        raise InputError(f"{path} belongs to a run {other.run}: {same} to begin anew")
+    if max_epochs is not None and checkpoint["epoch"] > max_epochs:
+        raise InputError(
+            f"{path} belongs to a run with {checkpoint['epoch']} epochs, more than --max_epochs {max_epochs}: "
+            "give as many or more, or another output folder to begin anew"
+        )
+    return checkpoint
+
+
+def _damaged(path: Path, what: str) -> InputError:
+    return InputError(f"{path}: damaged checkpoint; delete it to begin this stage anew ({what})")
+
+
+def _check_state(target: Any, stored: Mapping[str, Any]) -> None:
+    """Find what ``load_state_dict`` takes in silence: names that are missing, and states of an optimizer of other shapes."""
+    missing = set(target.state_dict()) - set(stored)
+    if missing:
+        raise ValueError(f"it has no {min(missing)}")
+    if isinstance(target, torch.optim.Optimizer):
+        states = {
+            parameter: target.state.get(parameter, {}) for group in target.param_groups for parameter in group["params"]
+        }
+        if len({frozenset(state) for state in states.values() if state}) > 1:
+            raise ValueError("a part of its state is missing")
+        for parameter, state in states.items():
+            for name, value in state.items():
+                if isinstance(value, torch.Tensor) and value.ndim and value.shape != parameter.shape:
+                    raise ValueError(f"{name} has the shape {tuple(value.shape)}, not {tuple(parameter.shape)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,26 @@ import torch
 from scripts import lattice
 from scripts.errors import InputError
 from scripts.fourier_shell import THRESHOLDS, Curve, shell_correlation
-from scripts.io import read_volume
+from scripts.io import as_path, check_folder, read_volume
+from scripts.io.claim import Claim
 from scripts.io.whole_file import write_json, write_whole
 from scripts.metrics import best_baseline, gains, plane_scores
 from scripts.report import compare_slices, draw_correlations, resolution_table, rounded_down, score_table
 from scripts.settings import machine
+from scripts.sizes import check_evaluation
 from scripts.transforms.axial_decimate import axial_decimate
 from scripts.transforms.axial_interpolate import axial_interpolate
 
+_WRITTEN = ("scores.json", "scores.md", "comparison.png", "fsc.png")
+
 
 def evaluate(
-    reconstruction: str | os.PathLike, truth: str | os.PathLike, factor: float, output_dir: str | os.PathLike
+    reconstruction: str | os.PathLike,
+    truth: str | os.PathLike,
+    factor: float,
+    output_dir: str | os.PathLike,
+    axes: str | None = None,
+    reconstruction_axes: str | None = None,
 ) -> dict[str, Any]:
     """Score a reconstruction and both interpolations of the slices it was made from; print and write the result.
 
@@ -34,6 +44,8 @@ def evaluate(
         reconstruction: volume made from every ``factor``-th slice of the truth.
         truth: isotropic volume. Slices after the last lattice position are left out.
         factor: whole number; for others no slice of the truth lies on the lattice.
+        axes: of the file of the truth, in place of what it says; see :func:`scripts.io.open_volume`.
+        reconstruction_axes: the same of the reconstruction.
 
     Returns:
         What ``scores.json`` holds.
@@ -44,7 +56,29 @@ def evaluate(
     factor = lattice.check_factor(factor)
     if not factor.is_integer():
         raise InputError(f"--factor {factor:g}: scores need a whole factor, for the truth has no slices in between")
-    result, reference = read_volume(reconstruction), read_volume(truth)
+    folder = as_path(output_dir)
+    with ExitStack() as claims:
+        for name in _WRITTEN:
+            claims.enter_context(Claim(folder / name))
+        check_folder(folder, _WRITTEN, inputs=[reconstruction, truth])
+        check_evaluation(truth, axes)
+        return _evaluate(reconstruction, truth, factor, folder, axes, reconstruction_axes)
+
+
+def _evaluate(
+    reconstruction: str | os.PathLike,
+    truth: str | os.PathLike,
+    factor: float,
+    folder: Path,
+    axes: str | None,
+    reconstruction_axes: str | None,
+) -> dict[str, Any]:
+    """The work of :func:`evaluate`, once it can be written."""
+    try:
+        result = read_volume(reconstruction, axes=reconstruction_axes)
+    except InputError as error:
+        raise InputError(str(error).replace("--axes", "--reconstruction_axes")) from error
+    reference = read_volume(truth, axes=axes)
     true = _array(reference)[..., : lattice.covered_size(reference.shape[-1], factor)]
     lowres = axial_decimate(torch.from_numpy(true), factor)
     dtype = str(reference.meta["dtype"])
@@ -70,7 +104,6 @@ def evaluate(
             **{name: resolutions(directions) for name, directions in curves.items()},
         },
     }
-    folder = Path(output_dir)
     write_json(folder / "scores.json", document)
     table = f"{score_table(_titled(scores), gain)}\n\n{resolution_table(_titled(curves), unit)}"
     print(f"\n{Path(reconstruction).name} against {Path(truth).name}, x{factor:g}\n\n{table}\n")

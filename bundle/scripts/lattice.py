@@ -24,6 +24,9 @@ WINDOW = 4
 _TOLERANCE = 1e-6
 
 
+_MOST_SLICES = 2**53  # beyond them indices are no longer exact
+
+
 class Position(NamedTuple):
     """Place of one output slice: ``depth`` (in [0, 1)) of the way from input slice ``interval`` to the next one."""
 
@@ -42,7 +45,7 @@ def check_factor(factor: float) -> float:
     except (TypeError, ValueError):
         value = math.nan
     if not (math.isfinite(value) and value > 1):
-        raise InputError(f"--factor {factor} is not a number above 1: give how many times finer Z should become")
+        raise InputError(f"--factor {factor}: give a number above 1, how many times finer Z should become")
     return value
 
 
@@ -81,7 +84,10 @@ def axial_step(factor: float, upsampling: float) -> float:
 
 def output_size(slices: int, factor: float) -> int:
     """Number of output slices for ``slices`` input slices at ``factor``."""
-    return math.floor((slices - 1) * factor + _TOLERANCE) + 1
+    last = (slices - 1) * factor
+    if last > _MOST_SLICES:
+        raise InputError(f"--factor {factor:g}: gives more slices than any machine holds; give a lower --factor")
+    return math.floor(last + _TOLERANCE) + 1
 
 
 def position(index: int, factor: float) -> Position:

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from scripts.options import OptionType, parse_type
+
 _BEGIN = "# ---- what you choose "
 _ANY_MARKER = "# ---- "
 _NAME_WIDTH, _DEFAULT_WIDTH, _LEAST_TEXT_WIDTH = 20, 20, 30
@@ -24,11 +26,13 @@ class Option(NamedTuple):
         name: without hyphens.
         default: the text in the config.
         meaning: the comment beside it, empty if there is none.
+        type: what stands in brackets at the beginning of the comment; None if nothing does.
     """
 
     name: str
     default: str
     meaning: str
+    type: OptionType | None = None
 
 
 class ConfigHelp(NamedTuple):
@@ -49,13 +53,14 @@ def read_help(path: str | Path) -> ConfigHelp:
     """
     Read the comment at the head of a config and its section "what you choose".
 
-    A line of that section is ``name: default # meaning``; an indented comment below it goes on with the meaning.
+    A line of that section is ``name: default # [type] meaning``, see :mod:`scripts.options`; an indented comment below it goes on with
+    the meaning.
 
     Args:
         path: YAML file.
 
     Raises:
-        ValueError: the config has no such section.
+        ValueError: the config has no such section, or there is no such type.
     """
     lines = Path(path).read_text(encoding="utf-8").splitlines()
     begins = [number for number, line in enumerate(lines) if line.startswith(_BEGIN)]
@@ -69,8 +74,12 @@ def read_help(path: str | Path) -> ConfigHelp:
         more = re.match(r"\s+#\s*(.*)", line)
         name = re.match(r"(\w+):\s*(.*)", line)
         if name:
-            default, meaning = _split_comment(name[2])
-            options.append(Option(name[1], default, meaning))
+            default, comment = _split_comment(name[2])
+            typed = re.match(r"\[(.+?)\]\s*(.*)", comment)
+            if typed:
+                options.append(Option(name[1], default, typed[2], parse_type(typed[1])))
+            else:
+                options.append(Option(name[1], default, comment))
         elif more and options:
             options[-1] = options[-1]._replace(meaning=f"{options[-1].meaning} {more[1]}".strip())
     return ConfigHelp(description, usage, options)
@@ -78,7 +87,7 @@ def read_help(path: str | Path) -> ConfigHelp:
 
 def show_help(config: str, defaults: Mapping[str, Any] | None = None, required: Sequence[str] = ()) -> None:
     """
-    Print what a config does, how it is called, and each option with its default and meaning.
+    Print what a config does, how it is called, and each option with its default, type and meaning.
 
     Args:
         config: file name in the folder of the bundle's configs.
@@ -103,7 +112,8 @@ def format_help(path: str | Path, defaults: Mapping[str, Any] | None = None, req
     lines.append(f"  {'option':<{_NAME_WIDTH}}{'default':<{_DEFAULT_WIDTH}}meaning")
     for option in texts.options:
         default = "needed" if option.name in required else _shown(option, defaults or {})
-        lines += _row(f"--{option.name}", default, option.meaning, width)
+        meaning = f"[{option.type.text}] {option.meaning}" if option.type else option.meaning
+        lines += _row(f"--{option.name}", default, meaning, width)
     lines.append("")
     if "check:" in (line[:6] for line in file.read_text(encoding="utf-8").splitlines()):
         lines.append("With the word check after run, the same command tells what it would do, and does none of it.")

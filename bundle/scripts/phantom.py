@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from scipy import ndimage
 
 from scripts import lattice
 from scripts.errors import InputError
+from scripts.memory import check_memory
 
 # Lengths are in voxels of 10 nm, grey levels in 0..255; both were set by eye and by histogram against FIB-25.
 REFERENCE_VOXEL_NM = 10.0
@@ -34,7 +36,9 @@ MARGIN = 30.0  # processes are also placed this far outside the volume
 VOLUME_PER_TRIAL = 2.0e3  # one attempt to place a process for so many voxels
 # The fields that bend the processes: distance between their control points, displacement (standard deviation).
 WARPS = ((40.0, 10.0), (16.0, 1.6))
+FINEST_TEXTURE = 2.6  # distance between the control points of the finest granularity
 BLOCK_EDGE = 24
+BYTES_PER_VOXEL = 24  # of memory, at least
 
 
 @dataclass(frozen=True)
@@ -101,15 +105,14 @@ def tissue(
         uint8 array of shape (X, Y, Z), grey levels 0..255.
 
     Raises:
-        InputError: for a shape that is not three positive numbers, a negative noise or a voxel size that is not positive.
+        InputError: for a shape that is not three positive numbers or that memory does not hold, a negative noise or a voxel size that
+            is not positive.
     """
-    if len(shape) != 3 or any(int(n) != n or n < 1 for n in shape):
-        raise InputError(f"size of the sample: expected three positive whole numbers (X, Y, Z), got {tuple(shape)}")
+    shape = _check_size(shape, voxel_size)
     if not voxel_size > 0:
         raise InputError(f"voxel size of the sample: must be above 0 nanometres, got {voxel_size}")
     if not noise >= 0:
         raise InputError(f"noise of the sample: must be 0 or more grey levels, got {noise}")
-    shape = (int(shape[0]), int(shape[1]), int(shape[2]))
     shapes_rng, noise_rng = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
     scale = voxel_size / REFERENCE_VOXEL_NM
 
@@ -118,7 +121,9 @@ def tissue(
     processes = _pack_processes(bounds, shapes_rng)
     contents = [_fill_process(c, a, h, r, shapes_rng) for c, a, h, r in zip(*vars(processes).values())]
     synapses = _place_synapses(processes, shapes_rng)
-    image = 4.0 * _smooth_field(shape, 2.6 / scale, shapes_rng) + 4.0 * _smooth_field(shape, 8.0 / scale, shapes_rng)
+    image = 4.0 * _smooth_field(shape, FINEST_TEXTURE / scale, shapes_rng) + 4.0 * _smooth_field(
+        shape, 8.0 / scale, shapes_rng
+    )
     # in blocks: only the processes near a block are measured there, and little memory is needed
     for corner in itertools.product(*(range(0, n, BLOCK_EDGE) for n in shape)):
         box = tuple(slice(c, c + BLOCK_EDGE) for c in corner)
@@ -150,30 +155,44 @@ def write_sample(
     """
     if lattice.check_factor(factor) != int(factor):
         raise InputError(f"factor of the sample: must be a whole number of 2 or more, got {factor}")
-    if len(size) != 3 or size[2] <= factor:
-        raise InputError(
-            f"size of the sample: needs three numbers and a Z of at least {int(factor) + 1}, got {tuple(size)}"
-        )
+    x, y, z = _check_size(size)
+    if z <= factor:
+        raise InputError(f"--size {[x, y, z]}: with --factor {factor:g} z must be {int(factor) + 1} or more")
     # imported here, for making tissue needs numpy and scipy alone
     import torch
     from monai.data import MetaTensor
 
-    from scripts.io import write_volume
+    from scripts.io import as_path, check_folder, write_volume
+    from scripts.io.claim import Claim
 
-    kept = lattice.decimated_indices(int(size[2]), factor)
-    truth = tissue((int(size[0]), int(size[1]), kept[-1] + 1), seed=seed)
-    affine = np.diag([REFERENCE_VOXEL_NM] * 3 + [1.0])
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = folder / "sample_truth.tif", folder / "sample_lowres.tif"
-    affines = affine, lattice.coarsened_affine(affine, factor)
-    for path, volume, matrix in zip(paths, (truth, truth[:, :, kept]), affines):
-        meta = {"unit": "nanometer", "dtype": "uint8", "filename_or_obj": str(path)}
-        write_volume(
-            MetaTensor(torch.from_numpy(volume[None].astype(np.float32)), affine=torch.from_numpy(matrix), meta=meta),
-            path,
-        )
+    place = as_path(folder)
+    paths = place / "sample_truth.tif", place / "sample_lowres.tif"
+    with ExitStack() as claims:
+        for path in paths:
+            claims.enter_context(Claim(path))
+        check_folder(place, [path.name for path in paths])
+        kept = lattice.decimated_indices(z, factor)
+        truth = tissue((x, y, kept[-1] + 1), seed=seed)
+        affine = np.diag([REFERENCE_VOXEL_NM] * 3 + [1.0])
+        affines = affine, lattice.coarsened_affine(affine, factor)
+        for path, volume, matrix in zip(paths, (truth, truth[:, :, kept]), affines):
+            meta = {"unit": "nanometer", "dtype": "uint8", "filename_or_obj": str(path)}
+            values = torch.from_numpy(volume[None].astype(np.float32))
+            write_volume(MetaTensor(values, affine=torch.from_numpy(matrix), meta=meta), path)
     return paths
+
+
+def _check_size(size: Sequence[float], voxel_size: float = REFERENCE_VOXEL_NM) -> tuple[int, int, int]:
+    """Return the size of a sample (X, Y, Z), or raise InputError unless it is three whole numbers above 0 that memory holds."""
+    try:
+        x, y, z = (int(n) if float(n) == int(n) and not isinstance(n, (bool, str)) else 0 for n in size)
+    except (TypeError, ValueError, OverflowError):
+        x = y = z = 0
+    if min(x, y, z) < 1:
+        raise InputError(f"--size {size}: give three positive whole numbers (x, y, z), such as '[192,192,129]'")
+    splines = 4 * max(x, y, z) ** 2 / FINEST_TEXTURE * voxel_size / REFERENCE_VOXEL_NM
+    check_memory(BYTES_PER_VOXEL * x * y * z + splines, f"--size {[x, y, z]}: needs", "give smaller ones")
+    return x, y, z
 
 
 def _smooth_field(shape: Sequence[int], step: float, rng: np.random.Generator) -> np.ndarray:

@@ -6,21 +6,34 @@ from __future__ import annotations
 import math
 import os
 import textwrap
+import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import ConfigParser
 from torch import nn
 
 from scripts import inferers, lattice
-from scripts.command_line import true_or_false
-from scripts.cost import Cost, ReconstructionCost, RestorationCost, TrainingCost, quiet, two_digits
-from scripts.io import Header, check_output, check_space, check_volume, free_space, read_header, stored_dtype
-from scripts.io.factor import factor_of
+from scripts.command_line import started_from_command_line, true_or_false
+from scripts.cost import Cost, ReconstructionCost, RestorationCost, TrainingCost, quiet, since_start, two_digits
+from scripts.io import (
+    Header,
+    check_folder,
+    check_output,
+    check_place,
+    check_space,
+    check_volume,
+    free_space,
+    read_header,
+    stored_dtype,
+)
+from scripts.io.factor import factor_of, why_not_cubic
+from scripts.pipeline import is_done, refined, stage_is_done, stage_workflow
 from scripts.settings import bundle_root, machine
+from scripts.sizes import check_restoration
 
 READ_UP_TO = 2**30
 """A volume of so many bytes (in single precision) or fewer is read to its last voxel; of larger ones only the header."""
@@ -37,12 +50,13 @@ def tell_inference(
     spacing: Sequence[float] | None = None,
     factor: float | None = None,
     overwrite: bool | str = False,
+    axes: str | None = None,
 ) -> None:
     """
     Tell what ``inference.yaml`` would do. The weights are already in the network of ``cost``, so they fit.
 
     Args:
-        volume, output, weights, spacing, factor, overwrite: the options.
+        volume, output, weights, spacing, factor, overwrite, axes: the options.
         gap_range: factors that the weights were trained for.
         cost: of the run.
 
@@ -50,16 +64,17 @@ def tell_inference(
         InputError: the run would end in the same.
     """
     page = Page()
-    check_output(output, overwrite=True)
-    header = page.tell_input(volume, spacing)
-    factor = page.tell_factor(header, factor)
+    check_output(output, overwrite=True, inputs=[volume, weights])
+    header = page.tell_input(volume, spacing, axes)
+    factor = cost.inferer.check_trained(page.tell_factor(header, factor))
     page.tell_output(header, factor, output, overwrite, streamed=True)
     smallest, largest = gap_range
     trained = f"the factor {smallest:g} alone" if smallest == largest else f"factors {smallest:g} to {largest:g}"
     page.line("weights", f"{weights}: fit the network, {type(cost.network).__name__}; trained for {trained}")
     if not gap_range[0] <= factor <= gap_range[1]:
         page.warn(f"the factor {factor:g} is outside the range that the weights were trained for")
-    page.tell_cost(cost.measure(header), cost.device)
+    start = _start()
+    page.tell_cost(cost.measure(header), cost.device, start)
     page.finish()
 
 
@@ -72,12 +87,13 @@ def tell_restoration(
     spacing: Sequence[float] | None = None,
     factor: float | None = None,
     overwrite: bool | str = False,
+    axes: str | None = None,
 ) -> None:
     """
     Tell what ``generate.yaml`` would do. The weights are already in the network of ``cost``, so they fit.
 
     Args:
-        volume, weights, spacing, factor, overwrite: the options.
+        volume, weights, spacing, factor, overwrite, axes: the options.
         output: the pseudo-HR volume.
         upsampling: k.
         cost: of the run.
@@ -86,16 +102,18 @@ def tell_restoration(
         InputError: the run would end in the same.
     """
     page = Page()
-    check_output(output, overwrite=True)
-    header = page.tell_input(volume, spacing)
+    check_output(output, overwrite=True, inputs=[volume, weights])
+    header = page.tell_input(volume, spacing, axes)
     page.tell_factor(header, factor)
+    check_restoration(volume, output, upsampling, spacing)
     if upsampling == 1:
         page.line("output", f"{output}: the volume as it is, for k is 1")
         page.warn_if_there(output, overwrite)
     else:
         page.tell_output(header, upsampling, output, overwrite)
         page.line("weights", f"{weights}: fit the network; trained for k = {upsampling:g}")
-    page.tell_cost(cost.measure(header), cost.device)
+    start = _start()
+    page.tell_cost(cost.measure(header), cost.device, start)
     page.finish()
 
 
@@ -106,12 +124,13 @@ def tell_training(
     spacing: Sequence[float] | None = None,
     needs_factor: bool = False,
     factor: float | None = None,
+    axes: str | None = None,
 ) -> None:
     """
     Tell what ``train_diffusion.yaml`` or ``train.yaml`` would do.
 
     Args:
-        volume, spacing, factor: the options.
+        volume, spacing, factor, axes: the options.
         result: weights that are written at the end.
         cost: of the run.
         needs_factor: whether the training depends on the axial factor.
@@ -121,15 +140,16 @@ def tell_training(
     """
     page = Page()
     folder = Path(result).parent
-    check_output(folder / "x.tif", overwrite=True)  # whatever its name, whether a file can be written there
-    header = page.tell_input(volume, spacing)
+    check_folder(folder, [Path(result).name, "checkpoint.pt"], [volume], [Path(result).name], unless="checkpoint.pt")
+    header = page.tell_input(volume, spacing, axes)
     if needs_factor:
         page.tell_factor(header, factor)
     page.line("output", f"{result} (weights), with checkpoint and curves beside it")
     page.line("network", _parameters_of(cost.network))
     if Path(result).is_file():
         page.warn(f"{result} exists and would be replaced")
-    page.tell_cost(cost.measure(header), cost.device)
+    start = _start()
+    page.tell_cost(cost.measure(header), cost.device, start)
     page.finish()
 
 
@@ -144,12 +164,13 @@ def tell_stages(
     spacing: Sequence[float] | None = None,
     factor: float | None = None,
     overwrite: bool | str = False,
+    axes: str | None = None,
 ) -> None:
     """
     Tell what ``d2r.yaml`` would do, stage by stage.
 
     Args:
-        volume, output, workdir, preset, spacing, factor, overwrite: the options.
+        volume, output, workdir, preset, spacing, factor, overwrite, axes: the options.
         stages, config_dir: see :func:`scripts.pipeline.run_stages`; each config has a section ``cost``, and each stage "finer", how many
             times finer Z is in the volume that it reads than in the input.
         device: of the run.
@@ -158,31 +179,35 @@ def tell_stages(
         InputError: the run would end in the same.
     """
     page = Page()
-    check_output(output, overwrite=True)
-    check_output(Path(workdir) / "x.tif", overwrite=True)  # whatever its name, whether a file can be written there
-    header = page.tell_input(volume, spacing)
+    check_output(output, overwrite=True, inputs=[volume])
+    check_place(Path(workdir) / "run.json")
+    header = page.tell_input(volume, spacing, axes)
     factor = page.tell_factor(header, factor)
-    page.tell_output(header, factor, output, overwrite, streamed=True)
+    done = is_done(workdir, output, overwrite)
+    page.tell_output(header, factor, output, None if done else overwrite, streamed=True)
     begun = "holds a part of this run already" if (Path(workdir) / "run.json").is_file() else "nothing there yet"
     page.line("workdir", f"{workdir}: {begun}")
     page.line("preset", preset)
-    costs = []
+    start = _start()
+    costs: list[Cost] = []
+    trained: dict[str, nn.Module] = {}
     wanted = [stage for stage in stages if not stage["skip"]]
     for number, stage in enumerate(wanted, 1):
         title = f"{number} of {len(wanted)}"
-        if Path(stage["result"]).is_file():
+        if stage_is_done(stage, workdir):
             page.line(title, f"{stage['title']}: done before ({stage['result']})")
             continue
-        cost, network = _cost_of(stage, config_dir, _refined(header, stage["finer"]))
+        cost, network = _cost_of(stage, config_dir, refined(header, stage["finer"]), trained)
         costs.append(cost)
-        page.line(title, f"{stage['title']}: {network}; {cost.work}; {about(cost.seconds)}")
+        trained[stage["result"]] = network
+        page.line(title, f"{stage['title']}: {_parameters_of(network)}; {cost.work}; {about(cost.seconds)}")
     total = Cost(
         "all that is left",
         sum(cost.seconds for cost in costs),
-        max(cost.memory for cost in costs),
-        max(cost.gpu_memory for cost in costs),
+        max((cost.memory for cost in costs), default=0),
+        max((cost.gpu_memory for cost in costs), default=0),
     )
-    page.tell_cost(total, device)
+    page.tell_cost(total, device, start)
     page.finish()
 
 
@@ -204,12 +229,12 @@ class Page:
         """Keep a warning for the end."""
         self.warnings.append(text)
 
-    def tell_input(self, path: str | Path, spacing: Sequence[float] | None) -> Header:
+    def tell_input(self, path: str | Path, spacing: Sequence[float] | None, axes: str | None) -> Header:
         """Print what the input is; a volume that is not large is read, so that all its faults are found."""
-        header = read_header(path, spacing)
+        header = read_header(path, spacing, axes)
         voxels = math.prod(header.shape)
         if 4 * voxels <= READ_UP_TO:
-            low, high = check_volume(path, spacing)
+            low, high = check_volume(path, spacing, axes, self.warn)
             values = f"values from {low:g} to {high:g}"
         else:
             values = "values not read"
@@ -232,10 +257,13 @@ class Page:
         value = factor_of(header, factor)
         source = "given by --factor" if factor is not None else "from the voxel size: Z becomes as fine as XY"
         self.line("factor", f"{value:g}, {source}")
+        not_cubic = why_not_cubic(header, value)
+        if not_cubic is not None:
+            self.warn(not_cubic)
         return value
 
     def tell_output(
-        self, header: Header, factor: float, path: str | Path, overwrite: bool | str, streamed: bool = False
+        self, header: Header, factor: float, path: str | Path, overwrite: bool | str | None, streamed: bool = False
     ) -> None:
         """Print file, grid and lattice of an output with ``factor`` times finer Z, which is in memory unless it is ``streamed``."""
         x, y, slices = header.shape
@@ -265,8 +293,10 @@ class Page:
         if size > free:
             self.warn(f"{path}: needs {_bytes(size)} and only {_bytes(free)} are free there")
 
-    def warn_if_there(self, path: str | Path, overwrite: bool | str) -> None:
-        """Warn of an output that exists."""
+    def warn_if_there(self, path: str | Path, overwrite: bool | str | None) -> None:
+        """Warn of an output that exists; None means that it is finished and stays."""
+        if overwrite is None:
+            return
         replace = true_or_false(overwrite, "overwrite")
         if Path(path).exists():
             self.warn(
@@ -274,8 +304,8 @@ class Page:
                 + (" and would be replaced" if replace else ": the run needs --overwrite true, or another name")
             )
 
-    def tell_cost(self, cost: Cost, device: torch.device) -> None:
-        """Print device, memory and time."""
+    def tell_cost(self, cost: Cost, device: torch.device, start: float) -> None:
+        """Print device, memory and time; ``start``: seconds that go by before the work begins."""
         cuda = torch.device(device).type == "cuda"
         self.line("device", machine() if cuda or not torch.cuda.is_available() else str(device))
         self.line("work", cost.work)
@@ -289,9 +319,11 @@ class Page:
             if cost.gpu_memory > there:
                 self.warn("the GPU's memory may not be enough; take smaller tiles, patches or batches")
         self.line("memory", text)
+        text = f"{about(start + cost.seconds)}"
+        if start:
+            text += f", {two_digits(start)} s of them to start and to read"
         self.line(
-            "time",
-            f"{about(cost.seconds)}, from a short trial on this machine, as busy as it is now; reading and writing come on top",
+            "time", f"{text}; by short trials on this machine, as busy as it is now; writing large files comes on top"
         )
 
     def finish(self) -> None:
@@ -340,21 +372,22 @@ def about(seconds: float) -> str:
     return f"about {two_digits(seconds / 86400)} days"
 
 
-def _cost_of(stage: Mapping[str, Any], config_dir: str | Path, header: Header) -> tuple[Cost, str]:
-    """Cost and network of a stage, from the section ``cost`` of its config."""
-    options = {name: value for name, value in stage["options"].items() if value is not None}
+def _cost_of(
+    stage: Mapping[str, Any], config_dir: str | Path, header: Header, trained: Mapping[str, nn.Module]
+) -> tuple[Cost, nn.Module]:
+    """Cost and network of a stage, from the section ``cost`` of its config; ``trained``: networks by the weights that are still to come."""
+    begin = time.perf_counter()
     with quiet():
-        workflow = ConfigWorkflow(
-            config_file=str(Path(config_dir) / stage["config"]), workflow_type=None, logging_file=False, **options
-        )
-        cost = workflow.parser.get_parsed_content("cost")
-    return cost.measure(header), _parameters_of(cost.network)
+        cost = stage_workflow(stage, config_dir, trained).parser.get_parsed_content("cost")
+    begun = time.perf_counter() - begin  # a run has to do the same
+    needs = cost.measure(header)
+    cost.network.zero_grad(set_to_none=True)
+    return needs._replace(seconds=begun + needs.seconds), cost.network
 
 
-def _refined(header: Header, factor: float) -> Header:
-    x, y, slices = header.shape
-    shape = (x, y, lattice.output_size(slices, factor))
-    return header._replace(shape=shape, affine=lattice.refined_affine(header.affine, factor))
+def _start() -> float:
+    """Seconds that go by before the work begins, as they went by here; 0 where Python code asks, which has been started."""
+    return since_start() if started_from_command_line() else 0.0
 
 
 def _parameters_of(network: nn.Module) -> str:

@@ -112,9 +112,11 @@ class Ensemble:
 
     Attributes:
         windows, device, recordings: as those of the predictor.
+        looks: calls of the predictor for one of this.
     """
 
     recordings = 2
+    looks = 16
 
     def __init__(self, network: nn.Module, factor: float, device: torch.device, depth_batch: int, amp: bool) -> None:
         self.upright = Predictor(network, factor, device, depth_batch, amp)

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol
 
@@ -23,10 +24,13 @@ from scripts.errors import InputError
 from scripts.inferers import check_memory, check_volumes, with_grid_of
 from scripts.io import VolumeSource, check_output, check_space, open_volume, stored_dtype, tell_written, volume_writer
 from scripts.io.block_writer import BlockWriter
-from scripts.io.factor import factor_of
+from scripts.io.claim import Claim
+from scripts.io.factor import factor_of, why_not_cubic
+from scripts.networks.finite import finite_output
 from scripts.networks.local_average import WINDOW as GRID
 from scripts.prediction import Ensemble, Predictor
 from scripts.transforms.scale_intensity import Intensity, check_percentiles, measure_intensity
+from scripts.warn_once import warn_once
 
 KEPT_SLICES = ("original", "predicted")
 
@@ -55,6 +59,7 @@ def reconstruct_file(
     device: torch.device,
     spacing: Sequence[float] | None = None,
     overwrite: bool | str = False,
+    axes: str | None = None,
 ) -> None:
     """Reconstruct a file into another, with memory that the tile bounds and not the volume.
 
@@ -70,15 +75,21 @@ def reconstruct_file(
         device: that computes.
         spacing: voxel size [z, y, x] in place of the file's.
         overwrite: whether an existing output may be replaced.
+        axes: of the file in its order, in place of what it says.
 
     Raises:
         InputError: the volume cannot be used, the output cannot be written, or the memory does not hold even a small tile.
     """
-    check_output(output, overwrite)
-    check_percentiles(*percentiles)
-    with open_volume(volume, spacing) as source:
+    with ExitStack() as opened:
+        opened.enter_context(Claim(output))
+        check_output(output, overwrite, inputs=[volume])
+        check_percentiles(*percentiles)
+        source = opened.enter_context(open_volume(volume, spacing, axes))
         header = source.header
-        factor = factor_of(header, inferer.factor)
+        factor = inferer.check_trained(factor_of(header, inferer.factor))
+        not_cubic = why_not_cubic(header, factor)
+        if not_cubic is not None:
+            warn_once(not_cubic)
         x, y, slices = header.shape
         shape = (x, y, lattice.output_size(slices, factor))
         check_space(output, shape, header.dtype, factor)
@@ -88,7 +99,7 @@ def reconstruct_file(
         intensity = measure_intensity(planes, header.shape, *percentiles)
         affine = lattice.refined_affine(header.affine, factor)
         network.eval()
-        with volume_writer(output, shape, header.dtype, affine, header.unit) as writer:
+        with volume_writer(output, shape, header.dtype, affine, header.unit, overwrite) as writer:
             inferer.stream(source, writer, intensity, factor, network, torch.device(device))
     tell_written(output, shape, affine, header.unit)
 
@@ -101,7 +112,8 @@ class AxialInferer(Inferer):
 
     Args:
         factor: how many times finer Z becomes; None makes the axial voxel as small as the lateral one.
-        gap_range: smallest and largest factor the network was trained for; others give a warning.
+        gap_range: smallest and largest factor the network was trained for; others give a warning. Where both are the same the network
+            knows no other, and others are an error.
         tile: side of the XY tiles in voxels, margins included; planes up to this size are taken whole. A tile may be up to 31 voxels
             larger, so that its cells of averages are those of the plane. None chooses it, from the free memory of a GPU. Where the
             memory does not hold it, it is halved.
@@ -159,7 +171,7 @@ class AxialInferer(Inferer):
                 the voxel sizes ask for none, or for several.
         """
         check_volumes(inputs)
-        factor = self._factor(inputs)
+        factor = self.check_trained(self._factor(inputs))
         volumes = torch.Tensor.as_subclass(inputs, torch.Tensor).detach()
         *several, x, y, slices = volumes.shape
         size = lattice.output_size(slices, factor)
@@ -236,6 +248,16 @@ class AxialInferer(Inferer):
         kind = Ensemble if self.ensemble else Predictor
         return kind(network, factor, device, batch, self.amp)
 
+    def check_trained(self, factor: float) -> float:
+        """Return a factor, or raise InputError where the network knows a single one and this is another."""
+        only, largest = self.gap_range
+        if only == largest and not math.isclose(factor, only, rel_tol=1e-6):
+            raise InputError(
+                f"--factor {factor:g}: the weights were trained for the factor {only:g} alone; give --factor {only:g}, or "
+                "--weights of aenet, which takes any"
+            )
+        return factor
+
     def _factor(self, inputs: torch.Tensor) -> float:
         if self.factor is not None:
             return self.factor
@@ -259,8 +281,8 @@ class AxialInferer(Inferer):
                 f"factor {factor:g} is outside the range {self.gap_range[0]:g} to {self.gap_range[1]:g} that the weights were trained for"
             )
         x, y, slices = shape
-        intervals = _intervals(slices, factor, copy=self.kept_slices == "original")
-        most = max(len(interval.depths) for interval in intervals)
+        parts = intervals(slices, factor, copy=self.kept_slices == "original")
+        most = max(len(interval.depths) for interval in parts)
         side, batch = self.choose((x, y), most, factor, network, device)
         predictor = self.predictor(network, factor, device, batch)
         if lattice.padded_size(self.halo, GRID) < _SURE_HALO and len(self._tiles((0, x), (0, y), shape, side)) > 1:
@@ -275,7 +297,7 @@ class AxialInferer(Inferer):
             while tiles:
                 ends, tile, reached = tiles[0]
                 try:
-                    for reached, voxels in self._fill(tile, reached, intervals, ends, predictor):
+                    for reached, voxels in self._fill(tile, reached, parts, ends, predictor):
                         filled += voxels
                         bar.update(filled // (x * y) - bar.n)
                     del tiles[0]
@@ -309,7 +331,7 @@ class AxialInferer(Inferer):
         return side
 
     def _fill(
-        self, tile: _Tile, first: int, intervals: Sequence[_Interval], ends: _Ends, predictor: Predictor | Ensemble
+        self, tile: _Tile, first: int, intervals: Sequence[Interval], ends: _Ends, predictor: Predictor | Ensemble
     ) -> Iterator[tuple[int, int]]:
         """Fill a tile's core from an interval on; yields, after each batch, the number of the next interval and how many voxels were filled."""
         x, y = tile.x.core_begin, tile.y.core_begin
@@ -362,7 +384,7 @@ class _Tile(NamedTuple):
         return self.x.end - self.x.begin, self.y.end - self.y.begin
 
 
-class _Interval(NamedTuple):
+class Interval(NamedTuple):
     """Output slices from one input slice up to the next: index of the one that is a copy, if any, index of the first new one, and
     depths of the new ones."""
 
@@ -371,14 +393,14 @@ class _Interval(NamedTuple):
     depths: list[float]
 
 
-def _intervals(slices: int, factor: float, copy: bool) -> list[_Interval]:
+def intervals(slices: int, factor: float, copy: bool) -> list[Interval]:
     """The output slices, by interval; without ``copy`` all of them are new."""
-    result = [_Interval(None, 0, []) for _ in range(slices)]
+    result = [Interval(None, 0, []) for _ in range(slices)]
     for number, group in groupby(enumerate(lattice.positions(slices, factor)), key=lambda item: item[1].interval):
         indices, places = zip(*group)
         kept = copy and places[0].depth == 0
         depths = [place.depth for place in places[kept:]]
-        result[number] = _Interval(indices[0] if kept else None, indices[0] + kept, depths)
+        result[number] = Interval(indices[0] if kept else None, indices[0] + kept, depths)
     return result
 
 
@@ -418,10 +440,10 @@ class _Tensors:
         self.put(stored[None], x, y, z)
 
     def put(self, slices: torch.Tensor, x: int, y: int, z: int) -> None:
-        arrive = to_host(slices)
+        check, arrive = finite_output(slices, f"slices from {z} on"), to_host(slices)
         depth, height, width = slices.shape
         place = self.output[x : x + height, y : y + width, z : z + depth]
-        self.background.run(lambda: place.copy_(arrive().movedim(0, -1)))
+        self.background.run(lambda: (check(), place.copy_(arrive().movedim(0, -1))))
 
 
 class _Files:
@@ -453,6 +475,12 @@ class _Files:
         self.background.run(lambda: self.writer.write(stored[..., None], x, y, z))
 
     def put(self, slices: torch.Tensor, x: int, y: int, z: int) -> None:
+        check = finite_output(slices, f"slices from {z} on")
         restored = self.intensity.restore(slices, self.source.header.dtype).to(self.sent)
         arrive = to_host(restored.transpose(1, 2).contiguous())  # in the order of the file
-        self.background.run(lambda: self.writer.write(arrive().numpy().transpose(2, 1, 0), x, y, z))
+
+        def write() -> None:
+            check()
+            self.writer.write(arrive().numpy().transpose(2, 1, 0), x, y, z)
+
+        self.background.run(write)

@@ -3,25 +3,35 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 
 from scripts import lattice
 from scripts.io import Header, read_header
+from scripts.warn_once import warn_once
+
+_CUBIC = 0.02  # sides of a voxel that differ by less are the same to the eye
 
 
-def axial_factor(path: str | os.PathLike, spacing: Sequence[float] | None = None, factor: float | None = None) -> float:
+def axial_factor(
+    path: str | os.PathLike,
+    spacing: Sequence[float] | None = None,
+    factor: float | None = None,
+    axes: str | None = None,
+) -> float:
     """How many times coarser Z is than XY: ``factor`` if given, otherwise from the voxel size.
 
     Args:
         path: volume.
         spacing: voxel size [z, y, x] in place of the file's.
         factor: real number above 1.
+        axes: of the file, in place of what it says.
 
     Raises:
         InputError: if the factor is not above 1, or the file cannot be used.
     """
-    header = read_header(path, spacing)  # also with a factor: a file that cannot be used is found before any work
+    header = read_header(path, spacing, axes)  # also with a factor: a file that cannot be used is found before any work
     return factor_of(header, factor)
 
 
@@ -34,3 +44,37 @@ def factor_of(header: Header, factor: float | None) -> float:
     if factor is not None:
         return lattice.check_factor(factor)
     return lattice.isotropic_factor(lattice.voxel_size(header.affine))
+
+
+def warn_unless_cubic(
+    path: str | os.PathLike, factor: float, spacing: Sequence[float] | None = None, axes: str | None = None
+) -> None:
+    """Warn of a factor that does not make the voxels of a file cubic.
+
+    Args:
+        path, spacing, axes: see :func:`scripts.io.open_volume`.
+        factor: how many times finer Z becomes.
+
+    Raises:
+        InputError: the file cannot be used.
+    """
+    why = why_not_cubic(read_header(path, spacing, axes), factor)
+    if why is not None:
+        warn_once(why)
+
+
+def why_not_cubic(header: Header, factor: float) -> str | None:
+    """What a factor makes of the voxels, on one line, if they do not become cubic; None if they do, or without a voxel size."""
+    x, y, z = lattice.voxel_size(header.affine)
+    if header.unit == "pixel" and (x, y, z) == (1, 1, 1):
+        return None
+    lateral, fine = math.sqrt(x * y), z / factor
+    made = f"x{factor:g} makes voxels of {x:.4g} x {y:.4g} x {fine:.4g} {header.unit} (x, y, z), which are not cubic"
+    if abs(fine - lateral) > _CUBIC * lateral:
+        wanted = z / lateral
+        if wanted > 1 + _CUBIC:
+            return f"{made}; x{wanted:.4g} would{' come closest' if abs(x - y) > _CUBIC * lateral else ''}"
+        return f"{made}: by the voxel size nothing is coarse in Z; is it right? --spacing '[z,y,x]' corrects it"
+    if abs(x - y) > _CUBIC * lateral:
+        return f"{made}, for X and Y differ; no factor makes them so"
+    return None

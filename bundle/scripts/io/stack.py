@@ -18,6 +18,7 @@ class Stack(NamedTuple):
         affine: 4x4, None if the file has no voxel size.
         unit: of the affine, None if the file names none.
         read: gives slice z as an array (x, y).
+        doubt: why the voxel size of the file is not used, or should not be, without the name of the file; None if it is right.
     """
 
     shape: tuple[int, ...]
@@ -25,3 +26,4 @@ class Stack(NamedTuple):
     affine: np.ndarray | None
     unit: str | None
     read: Callable[[int], np.ndarray]
+    doubt: str | None = None

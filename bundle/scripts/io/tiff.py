@@ -5,43 +5,36 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
-from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
 
 from scripts.errors import InputError
+from scripts.io.axes import Order, order_given, order_named
 from scripts.io.stack import Stack
+from scripts.io.tiff_voxel_size import voxel_size
+from scripts.warn_once import warn_once
 
 SUFFIXES = (".tif", ".tiff")
 
-# Name in a file -> (our unit, how many of our unit one of it is). Names are compared in lower case.
-UNITS = {
-    **dict.fromkeys(("um", "\u00b5m", "\u03bcm", "\\u00b5m", "\\u03bcm", "micron", "microns"), ("micrometer", 1.0)),
-    **dict.fromkeys(("micrometer", "micrometers", "micrometre", "micrometres"), ("micrometer", 1.0)),
-    **dict.fromkeys(("nm", "nanometer", "nanometers", "nanometre", "nanometres"), ("nanometer", 1.0)),
-    **dict.fromkeys(("mm", "millimeter", "millimeters", "millimetre", "millimetres"), ("millimeter", 1.0)),
-    **dict.fromkeys(("\u00e5", "angstrom"), ("nanometer", 0.1)),
-    **dict.fromkeys(("cm", "centimeter", "centimetre"), ("millimeter", 10.0)),
-    "m": ("millimeter", 1000.0),
-    **dict.fromkeys(("pixel", "pixels", "voxel", "reference frame", ""), ("pixel", 1.0)),
-}
-_PER_UNIT = {"nanometer": 1e-6, "micrometer": 1e-3, "millimeter": 1.0}  # in millimeter, to bring mixed units together
 _OME_UNITS = {"nanometer": "nm", "micrometer": "\u00b5m", "millimeter": "mm", "pixel": "pixel"}
 _IMAGEJ_UNITS = {"nanometer": "nm", "micrometer": "micron", "millimeter": "mm", "pixel": "pixel"}
 _IMAGEJ_DTYPES = ("uint8", "uint16", "float32")
 _IMAGEJ_MAX_BYTES = 2**32 - 2**25  # a classic TIFF ends at 4 GB; some of it goes to the page headers
 
-logger = logging.getLogger(__name__)
+# of MINISWHITE and PALETTE
+_REMARKS = {
+    0: "says that its smallest value is white (MINISWHITE); its values are taken as they are, so that the result looks inverted",
+    3: "is an image of colors by number (a palette); the numbers are taken as grey values",
+}
 
 
 @contextmanager
-def open_stack(path: Path) -> Iterator[Stack]:
+def open_stack(path: Path, axes: str | None = None) -> Iterator[Stack]:
     """
     Open a stack of 2-D pages.
 
@@ -50,9 +43,11 @@ def open_stack(path: Path) -> Iterator[Stack]:
 
     Args:
         path: file to read.
+        axes: what the user says that the axes are, see :func:`scripts.io.axes.check_axes`.
 
     Yields:
-        The stack. The slices of a contiguous file are memory maps, of which only what is looked at is read.
+        The stack. The slices of a contiguous file are memory maps, of which only what is looked at is read. A file whose pages are no
+        slices, for Z is not its first axis, is read into memory.
 
     Raises:
         InputError: the file holds something else than one single-channel volume.
@@ -61,16 +56,23 @@ def open_stack(path: Path) -> Iterator[Stack]:
     with ExitStack() as opened:
         with _damage_raised():
             tif = opened.enter_context(tifffile.TiffFile(path))
-            layout = _layout(tif, path)
-            affine, unit = _describe_stack(tif, layout, path)
-            series = tif.series[0]
-            read_page = _page_reader(tif, layout, path)
+            image = _image(tif, path)
+            order = (
+                order_named(image.names, image.shape, path)
+                if axes is None
+                else order_given(axes, image.full_shape, path)
+            )
+            affine, unit, doubt = _affine(tif, image, order)
+            read_slice_of = _slice_reader(tif, image, order, path)
+            remark = _REMARKS.get(int(tif.pages.first.photometric))
+            if remark is not None and not (tif.is_imagej and int(tif.pages.first.photometric) == 3):
+                warn_once(f"{path}: {remark}")
 
         def read(index: int) -> np.ndarray:
             with _damage_raised():
-                return read_page(index).transpose()
+                return read_slice_of(index)
 
-        yield Stack(layout.shape[::-1], np.dtype(series.dtype), affine, unit, read)
+        yield Stack(order.shape, np.dtype(tif.series[0].dtype), affine, unit, read, doubt)
 
 
 def read_slice(path: Path) -> np.ndarray:
@@ -88,10 +90,13 @@ def read_slice(path: Path) -> np.ndarray:
         OSError: it is damaged.
     """
     with _damage_raised(), tifffile.TiffFile(path) as tif:
-        layout = _layout(tif, path)
-        if len(layout.shape) != 2:
-            raise InputError(f"{path}: holds {layout.shape[0]} pages, but each file in a folder must be one 2-D slice")
-        return tif.series[0].asarray().reshape(layout.shape)
+        image = _image(tif, path)
+        sizes = [size for name, size in zip(image.names, image.shape) if size > 1 or name in "YX"]
+        if len(sizes) != 2:
+            color = "S" in image.names and image.shape[image.names.index("S")] > 1
+            what = "is a colour image" if color else f"holds {math.prod(sizes[:-2])} pages"
+            raise InputError(f"{path}: {what}, but each file in a folder must be one 2-D slice in greyscale")
+        return tif.series[0].asarray().reshape(sizes)
 
 
 def create(path: Path, shape: tuple[int, int, int], dtype: np.dtype, affine: np.ndarray, unit: str) -> int:
@@ -156,31 +161,24 @@ def _damage_raised() -> Iterator[None]:
         tifffile_logger.propagate = propagate
 
 
-class _Layout(NamedTuple):
-    """How the one image of a file is stored: sizes and names of its axes, without those of length 1, and whether each page is a
-    series of its own."""
+class _Image(NamedTuple):
+    """The one image of a file.
 
+    Attributes:
+        names: of its axes, without most of length 1.
+        shape: their sizes.
+        full_shape: with all axes of length 1.
+        pages_of_a_stack: whether each page is a series of its own.
+    """
+
+    names: str
     shape: tuple[int, ...]
-    axes: str
+    full_shape: tuple[int, ...]
     pages_of_a_stack: bool
 
 
-def _describe_stack(tif: tifffile.TiffFile, layout: _Layout, path: Path) -> tuple[np.ndarray | None, str | None]:
-    """Return the affine of the stack and its unit, or raise InputError when it is none."""
-    shape, axes, _ = layout
-    if len(shape) < 3:
-        raise InputError(f"{path}: is a single 2-D image, but a volume is needed; give a stack of slices")
-    if len(shape) > 3:
-        raise InputError(
-            f"{path}: has the axes {axes} of sizes {shape}, but a volume has three; save one time point or "
-            "position as a file of its own"
-        )
-    sizes, unit = _voxel_size(tif, path)
-    return None if sizes is None else np.diag([*sizes, 1.0]), unit
-
-
-def _layout(tif: tifffile.TiffFile, path: Path) -> _Layout:
-    """Return how the file is stored, or raise when it ends too early or holds something else than one image of one channel."""
+def _image(tif: tifffile.TiffFile, path: Path) -> _Image:
+    """Return how the file is stored, or raise when it ends too early or holds something else than one image."""
     file_size = tif.filehandle.size
     for page in tif.pages:
         for offset, count in zip(page.dataoffsets, page.databytecounts):
@@ -194,78 +192,46 @@ def _layout(tif: tifffile.TiffFile, path: Path) -> _Layout:
     if len(series) > 1 and not pages_of_a_stack:
         sizes = " and ".join(" x ".join(map(str, s.shape)) for s in series[:2])
         raise InputError(f"{path}: holds {len(series)} images ({sizes} ...); save the one to use as a file of its own")
-    axes, shape = ("IYX", (len(series), *series[0].shape)) if pages_of_a_stack else (series[0].axes, series[0].shape)
-    for axis, size in zip(axes, shape):
-        if axis in "CS" and size > 1:
-            kind = "a colour image" if axis == "S" else "an image"
-            raise InputError(f"{path}: is {kind} of {size} channels; save one channel in greyscale")
     if None in series[0].pages:
         raise OSError("pages are missing")
-    kept = [index for index, (axis, size) in enumerate(zip(axes, shape)) if size > 1 or axis in "ZYX"]
-    return _Layout(tuple(shape[index] for index in kept), "".join(axes[index] for index in kept), pages_of_a_stack)
+    if pages_of_a_stack:
+        shape = (len(series), *series[0].shape)
+        return _Image("IYX", shape, shape, True)
+    shape = tuple(series[0].get_shape(squeeze=False))
+    if series[0].get_axes(squeeze=False).endswith("S") and shape[-1] == 1:  # what nobody counts as an axis
+        shape = shape[:-1]
+    return _Image(series[0].axes, series[0].shape, shape, False)
 
 
-def _page_reader(tif: tifffile.TiffFile, layout: _Layout, path: Path) -> Callable[[int], np.ndarray]:
-    """Return what reads one page (y, x) of a stack."""
+def _slice_reader(tif: tifffile.TiffFile, image: _Image, order: Order, path: Path) -> Callable[[int], np.ndarray]:
+    """Return what reads one slice (x, y)."""
     series = tif.series[0]
-    _, height, width = layout.shape
-    begin = None if layout.pages_of_a_stack else series.dataoffset
-    if begin is not None:  # one block of the file, as ImageJ writes, even where only its first page has a header
-        dtype = np.dtype(tif.byteorder + np.dtype(series.dtype).char)
-        size = height * width * dtype.itemsize
-        # mapped anew for each slice: what stays mapped counts as memory of the process
-        return lambda index: np.memmap(path, dtype, "r", begin + index * size, (height, width))
-    pages: Any = [s.pages[0] for s in tif.series] if layout.pages_of_a_stack else series.pages
-    if len(pages) == layout.shape[0]:
-        return lambda index: pages[index].asarray().reshape(height, width)
-    voxels = series.asarray().reshape(layout.shape)  # several slices in one compressed page: there is no part to read
-    return lambda index: voxels[index]
+    _, height, width = order.sizes
+    if order.letters[0] == "Z":  # its pages are its slices
+        begin = None if image.pages_of_a_stack else series.dataoffset
+        turn = np.transpose if order.letters == "ZYX" else np.asarray
+        if begin is not None:  # one block of the file, as ImageJ writes, even where only its first page has a header
+            dtype = np.dtype(tif.byteorder + np.dtype(series.dtype).char)
+            size = height * width * dtype.itemsize
+            # mapped anew for each slice: what stays mapped counts as memory of the process
+            return lambda index: turn(np.memmap(path, dtype, "r", begin + index * size, (height, width)))
+        pages: Any = [s.pages[0] for s in tif.series] if image.pages_of_a_stack else series.pages
+        if len(pages) == order.sizes[0]:
+            return lambda index: turn(pages[index].asarray().reshape(height, width))
+    # several slices in one compressed page, or across the pages: there is no part to read
+    stored = np.stack([s.asarray() for s in tif.series]) if image.pages_of_a_stack else series.asarray()
+    voxels = stored.reshape(order.sizes).transpose(order.to_xyz)
+    return lambda index: voxels[:, :, index]
 
 
-def _voxel_size(tif: tifffile.TiffFile, path: Path) -> tuple[tuple[float, float, float] | None, str | None]:
-    """Return the voxel size (x, y, z), None if there is none, and its unit, None if that is unknown or pixel."""
-    if tif.is_ome:
-        return _ome_voxel_size(tif.ome_metadata or "")
-    # shaped_metadata is what tifffile itself writes into plain files; it knows the same two words as ImageJ
-    metadata = tif.imagej_metadata or (tif.shaped_metadata or ({},))[0]
-    tags = tif.pages.first.tags
-    lateral = [_resolution(tags.get(name)) for name in ("XResolution", "YResolution")]
-    if tif.is_imagej or "spacing" in metadata:
-        unit, scale = UNITS.get(str(metadata.get("unit", "")).strip().lower(), (None, 1.0))
-        # ImageJ leaves out a spacing of 1
-        sizes = [(size or 1.0) * scale for size in (*lateral, abs(float(metadata.get("spacing", 1.0))))]
-        if unit is None or (unit == "pixel" and sizes == [1.0, 1.0, 1.0]):
-            return None, None
-        return (sizes[0], sizes[1], sizes[2]), None if unit == "pixel" else unit
-    resolution_unit = tags.get("ResolutionUnit")
-    if all(lateral) and resolution_unit is not None and int(resolution_unit.value) == 3:  # per centimeter
-        logger.warning(f"{path}: has a lateral voxel size but no distance of slices, neither is used; give --spacing")
-    return None, None
-
-
-def _resolution(tag: tifffile.TiffTag | None) -> float | None:
-    """Return the pixel size of a resolution tag, a fraction of pixels per unit."""
-    if tag is None:
-        return None
-    pixels, units = tag.value
-    return units / pixels if pixels > 0 and units > 0 else None
-
-
-def _ome_voxel_size(xml: str) -> tuple[tuple[float, float, float] | None, str | None]:
-    """Return the voxel size (x, y, z) of an OME-XML header in the unit of x, and that unit."""
-    pixels = ElementTree.fromstring(re.sub(r"^\s*<\?xml.*?\?>", "", xml)).find(".//{*}Pixels")
-    attributes = {} if pixels is None else pixels.attrib
-    sizes: list[float] = []
-    unit: str | None = None
-    for axis in "XYZ":
-        size = float(attributes.get(f"PhysicalSize{axis}", 0))
-        axis_unit, scale = UNITS.get(attributes.get(f"PhysicalSize{axis}Unit", "\u00b5m").lower(), (None, 1.0))
-        if size <= 0 or axis_unit is None:
-            return None, None
-        unit = unit or axis_unit
-        if axis_unit != unit:
-            if "pixel" in (axis_unit, unit):
-                return None, None
-            scale *= _PER_UNIT[axis_unit] / _PER_UNIT[unit]
-        sizes.append(size * scale)
-    return (sizes[0], sizes[1], sizes[2]), None if unit == "pixel" else unit
+def _affine(tif: tifffile.TiffFile, image: _Image, order: Order) -> tuple[np.ndarray | None, str | None, str | None]:
+    """Return the affine of a stack, None if it has no voxel size, its unit, None if that is unknown, and what is in doubt."""
+    sizes, unit, doubt = voxel_size(tif)
+    if sizes is None:
+        return None, None, doubt
+    named = [name for name, size in zip(image.names, image.shape) if size > 1 or name in "ZYX"]
+    if named[-2:] != ["Y", "X"]:
+        return None, None, "has a voxel size, but its pages are no XY slices, so that it is not used"
+    # the first axis has the distance of the pages, the last that of their columns
+    of_axis = dict(zip(order.letters, sizes[::-1]))
+    return np.diag([*(of_axis[axis] for axis in "XYZ"), 1.0]), unit, doubt

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from scripts.errors import InputError
 from scripts.networks.local_average import WINDOW, cell_average, spread
 from scripts.networks.settings import Settings
 
@@ -139,10 +140,17 @@ class ConditionalNAFNet(nn.Module):
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if len(encoder_blocks) != len(decoder_blocks) or downsampling * 2 ** len(encoder_blocks) > WINDOW:
-            raise ValueError(
-                "encoder_blocks and decoder_blocks must have the same length, at most 5, or 4 with a downsampling of 2"
+        if len(encoder_blocks) != len(decoder_blocks):
+            raise InputError(
+                f"--encoder_blocks {list(encoder_blocks)} and --decoder_blocks {list(decoder_blocks)}: give lists of the same length"
             )
+        if WINDOW % (downsampling * 2 ** len(encoder_blocks)):
+            raise InputError(
+                f"--downsampling {downsampling} with {len(encoder_blocks)} --encoder_blocks: give 1, 2, 4, 8 or 16, and at most 5 blocks in "
+                "brackets, one less for each doubling"
+            )
+        if width < 4 or width % 2:
+            raise InputError(f"--width {width}: give an even number from 4 up")
         self.width = width
         self.multiple = downsampling * 2 ** len(encoder_blocks)
         time_channels = 4 * width
@@ -168,7 +176,7 @@ class ConditionalNAFNet(nn.Module):
         self.to_pixels = nn.PixelShuffle(downsampling)
         half = width // 2
         self.register_buffer(
-            "frequencies", torch.exp(-math.log(10000) * torch.arange(half) / (half - 1)), persistent=False
+            "frequencies", torch.exp(-math.log(10000) * torch.arange(half) / max(1, half - 1)), persistent=False
         )
         self.settings = Settings(settings or {})
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -27,6 +28,31 @@ class Settings(nn.Module):
         self.register_load_state_dict_pre_hook(_compare)
 
 
+def settings_of(network: nn.Module | None) -> dict[str, Any]:
+    """The numbers that a network was trained with, by name: a float, or a list of them.
+
+    Args:
+        network: with an attribute ``settings``; None has none.
+    """
+    settings: Any = getattr(network, "settings", None)
+    return {} if settings is None else {name: plain(value) for name, value in settings.named_buffers()}
+
+
+def plain(value: torch.Tensor) -> Any:
+    """Numbers of single precision as those that were meant: 0.1, not 0.10000000149."""
+    numbers = [float(str(number)) for number in value.detach().cpu().float().flatten().numpy()]
+    return numbers if value.ndim else numbers[0]
+
+
+def agree(stored: Any, own: Any) -> bool:
+    """Whether two settings are the same up to the digits of single precision; each a number or a sequence of numbers."""
+    try:
+        first, second = np.asarray(stored, dtype=np.float64), np.asarray(own, dtype=np.float64)
+    except (TypeError, ValueError):  # a word
+        return False
+    return first.shape == second.shape and np.allclose(first, second, rtol=1e-4, atol=1e-8)
+
+
 def _compare(
     module: nn.Module,
     state_dict: Mapping[str, torch.Tensor],
@@ -37,17 +63,12 @@ def _compare(
     unexpected_keys: list[str],
     error_msgs: list[str],
 ) -> None:
-    for name, own in module.named_buffers():
+    for name, value in module.named_buffers():
         stored = state_dict.get(prefix + name)
         if stored is None:
             # Also in a load that is not strict, which would go on with whatever weights fit by name, or none.
             error_msgs.append(f"the weights have no {prefix}{name}: they belong to another network")
             continue
-        if stored.shape != own.shape or not torch.allclose(stored.float().cpu(), own.cpu(), rtol=1e-4):
-            error_msgs.append(
-                f"the weights were trained with {name} = {_number(stored)}, the configuration says {_number(own)}"
-            )
-
-
-def _number(value: torch.Tensor) -> Any:
-    return [round(v, 6) for v in value.flatten().tolist()] if value.ndim else round(float(value), 6)
+        found, own = plain(stored), plain(value)
+        if not agree(found, own):
+            error_msgs.append(f"the weights were trained with {name} = {found}, the configuration says {own}")

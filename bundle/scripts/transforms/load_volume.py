@@ -11,6 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 
 from scripts.io import read_volume
+from scripts.io.axes import check_axes
 
 
 class LoadVolume(Transform):
@@ -19,10 +20,15 @@ class LoadVolume(Transform):
 
     Args:
         spacing: voxel size [z, y, x] that replaces the one in the file.
+        axes: what the axes of the file are, such as "ZYX", in place of what it says; see :func:`scripts.io.open_volume`.
+
+    Raises:
+        InputError: the axes are not Z, Y and X once each.
     """
 
-    def __init__(self, spacing: Sequence[float] | None = None) -> None:
+    def __init__(self, spacing: Sequence[float] | None = None, axes: str | None = None) -> None:
         self.spacing = spacing
+        self.axes = check_axes(axes)
 
     def __call__(self, data: str | os.PathLike) -> MetaTensor:
         """
@@ -35,7 +41,7 @@ class LoadVolume(Transform):
         Raises:
             InputError: the file cannot be used.
         """
-        return read_volume(data, self.spacing)
+        return read_volume(data, self.spacing, self.axes)
 
 
 class LoadVolumed(MapTransform):
@@ -45,14 +51,22 @@ class LoadVolumed(MapTransform):
     Args:
         keys: keys of the paths.
         spacing: voxel size [z, y, x] that replaces the one in each file.
+        axes: what the axes of each file are, such as "ZYX", in place of what it says; see :func:`scripts.io.open_volume`.
         allow_missing_keys: whether to pass over keys that are not there.
+
+    Raises:
+        InputError: the axes are not Z, Y and X once each.
     """
 
     def __init__(
-        self, keys: KeysCollection, spacing: Sequence[float] | None = None, allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection,
+        spacing: Sequence[float] | None = None,
+        axes: str | None = None,
+        allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.load = LoadVolume(spacing)
+        self.load = LoadVolume(spacing, axes)
 
     def __call__(self, data: Mapping[Hashable, str | os.PathLike]) -> dict:
         """

@@ -42,7 +42,7 @@ class RandSequences(Randomizable):
             input plane itself would teach it to copy.
 
     Raises:
-        InputError: for gaps without a whole plane in between, or axes that do not exist.
+        InputError: for gaps without a whole plane in between or in the wrong order, or axes that do not exist.
     """
 
     def __init__(
@@ -56,11 +56,13 @@ class RandSequences(Randomizable):
         kept_probability: float = 0.0,
     ) -> None:
         if not isinstance(axes, (str, list, tuple)) or not axes or any(axis not in _DIMS for axis in axes):
-            raise InputError(f"--axes {axes}: give one or more of x, y and z in brackets, such as \"['z']\"")
+            raise InputError(f"--sequence_axes {axes}: give one or more of x, y and z in brackets, such as \"['z']\"")
         self.patch_size = tuple(patch_size)
         self.gap_range = tuple(int(gap) for gap in gap_range)
         if self.gap_range[0] < 2:
             raise InputError(f"--gap_range {list(gap_range)}: the smallest gap is 2, with one plane in between")
+        if self.gap_range[0] > self.gap_range[1]:
+            raise InputError(f"--gap_range {list(gap_range)}: the smaller number comes first")
         self.depths = depths
         self.num_samples = num_samples
         self.dims = [_DIMS[axis] for axis in axes]

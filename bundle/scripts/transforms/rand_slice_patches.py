@@ -31,6 +31,7 @@ class RandSlicePatches(Randomizable):
             by factor / k, and so do the patches the prior learns from.
         num_samples: patches per call.
         degradation: see ``axial_decimate``.
+        with_linear: whether items have "linear" too, the linear upsample, to compare a prior with.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class RandSlicePatches(Randomizable):
         upsampling: float | None = None,
         num_samples: int = 1,
         degradation: str = "sampling",
+        with_linear: bool = False,
     ) -> None:
         self.patch_size = tuple(patch_size)
         upsampling = factor if upsampling is None else upsampling
@@ -50,6 +52,7 @@ class RandSlicePatches(Randomizable):
         self.step, self.factor = int(lattice.axial_step(factor, upsampling)), upsampling
         self.num_samples = num_samples
         self.degradation = degradation
+        self.modes = {"mu": "cubic", "linear": "linear"} if with_linear else {"mu": "cubic"}
 
     def draw(self, shape: Sequence[int]) -> tuple[Patch, int]:
         """Draw a patch, turned and flipped, and an integer factor for a volume of ``shape`` (X, Y, Z)."""
@@ -79,13 +82,15 @@ class RandSlicePatches(Randomizable):
         height, span = self._size(*volume.shape[:2])
         images = cut_patches(volume, [patch for patch, _ in draws], (height, -(-span // self.step)))
         keep = self._common_width(images.shape[-1])
-        mus = torch.empty_like(images[..., :keep])
+        upsampled = {name: torch.empty_like(images[..., :keep]) for name in self.modes}
         factors = np.array([factor for _, factor in draws])
         for factor in np.unique(factors):
             chosen = torch.from_numpy(np.flatnonzero(factors == factor)).to(volume.device, non_blocking=True)
             lowres = axial_decimate(images[chosen], int(factor), self.degradation)
-            mus[chosen] = axial_interpolate(lowres, int(factor))[..., :keep]
-        return [{"image": image, "mu": mu} for image, mu in zip(images[..., :keep].contiguous(), mus)]
+            for name, mode in self.modes.items():
+                upsampled[name][chosen] = axial_interpolate(lowres, int(factor), mode)[..., :keep]
+        batch = {"image": images[..., :keep].contiguous(), **upsampled}
+        return [{name: values[i] for name, values in batch.items()} for i in range(self.num_samples)]
 
     def _common_width(self, width: int) -> int:
         factors = {math.floor(self.factor), math.ceil(self.factor)}
@@ -108,9 +113,10 @@ class RandSlicePatchesd(Randomizable, MapTransform):
         upsampling: float | None = None,
         num_samples: int = 1,
         degradation: str = "sampling",
+        with_linear: bool = False,
     ) -> None:
         MapTransform.__init__(self, keys)
-        self.patches = RandSlicePatches(patch_size, factor, upsampling, num_samples, degradation)
+        self.patches = RandSlicePatches(patch_size, factor, upsampling, num_samples, degradation, with_linear)
 
     def set_random_state(self, seed: int | None = None, state: Any = None) -> RandSlicePatchesd:
         """Seed the draw."""

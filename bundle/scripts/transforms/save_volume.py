@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 from monai.config import KeysCollection
@@ -12,6 +12,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 
 from scripts.io import check_output, tell_written, write_volume
+from scripts.io.claim import Claim
 
 
 class SaveVolume(Transform):
@@ -22,11 +23,18 @@ class SaveVolume(Transform):
     Args:
         path: file to write.
         overwrite: whether an existing file may be replaced.
+        inputs: files and folders that are never replaced, as those that the volume was made from.
     """
 
-    def __init__(self, path: str | os.PathLike, overwrite: bool | str = False) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        overwrite: bool | str = False,
+        inputs: Sequence[str | os.PathLike | None] = (),
+    ) -> None:
         self.path = path
         self.overwrite = overwrite
+        self.inputs = inputs
 
     def __call__(self, data: MetaTensor) -> MetaTensor:
         """
@@ -39,8 +47,9 @@ class SaveVolume(Transform):
         Raises:
             InputError: the file cannot be written.
         """
-        check_output(self.path, self.overwrite)
-        write_volume(data, self.path)
+        with Claim(self.path):
+            check_output(self.path, self.overwrite, self.inputs)
+            write_volume(data, self.path, self.overwrite)
         tell_written(self.path, data.shape[-3:], np.asarray(data.affine), data.meta.get("unit", "pixel"))
         return data
 
@@ -54,6 +63,7 @@ class SaveVolumed(MapTransform):
         path: file to write.
         overwrite: whether an existing file may be replaced.
         allow_missing_keys: whether to pass over a key that is not there.
+        inputs: files and folders that are never replaced, as those that the volume was made from.
     """
 
     def __init__(
@@ -62,9 +72,10 @@ class SaveVolumed(MapTransform):
         path: str | os.PathLike,
         overwrite: bool | str = False,
         allow_missing_keys: bool = False,
+        inputs: Sequence[str | os.PathLike | None] = (),
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.save = SaveVolume(path, overwrite)
+        self.save = SaveVolume(path, overwrite, inputs)
 
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict:
         """

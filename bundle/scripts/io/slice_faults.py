@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a person would see at a glance on the slices of a volume: black, saturated and repeated ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+# Where detectors and programs clip: the limits of types, and of fewer bits in them.
+_LIMITS = {
+    "u": {2**bits - 1 for bits in (8, 10, 12, 14, 16, 32)},
+    "i": {2**bits - 1 for bits in (7, 8, 10, 12, 14, 15, 16, 31)},
+    "f": {1.0, 255.0, 4095.0, 65535.0},
+}
+_SATURATED = 0.1  # share of the pixels of a slice, without a frame that is clipped altogether
+_SHOWN = 8  # runs of slices that a warning names
+
+
+class SliceFaults:
+    """Collects what is odd about the slices of a volume, one after the other, in a small part of the time that reading them takes."""
+
+    def __init__(self) -> None:
+        self._constant: dict[float, list[int]] = {}
+        self._clipped: dict[float, list[int]] = {}
+        self._repeated: list[int] = []
+        self._same_as: dict[int, int] = {}
+        self._first_with: dict[int, int] = {}
+        self._limits: set[float] = set()  # of the type
+        self._before = 0  # fingerprint of the slice before
+
+    def look_at(self, index: int, stored: np.ndarray, low: float, high: float) -> None:
+        """
+        Look at the next slice.
+
+        Args:
+            index: counted from 0.
+            stored: pixels (x, y) as they are in the file.
+            low: the smallest of them, finite.
+            high: the largest of them, finite.
+        """
+        self._limits = _LIMITS[stored.dtype.kind]
+        if low == high:
+            self._constant.setdefault(high, []).append(index)
+            self._before = 0
+            return
+        rows = stored.transpose()  # one after the other, as most files have them
+        found = _fingerprint(np.ascontiguousarray(rows))
+        first = self._first_with.setdefault(found, index)
+        if found == self._before:
+            self._repeated.append(index)
+        elif first != index:
+            self._same_as[index] = first
+        self._before = found
+        if high in self._limits:
+            clipped = rows == rows.dtype.type(high)
+            if np.count_nonzero(clipped) > _SATURATED * clipped.size and _share_inside(clipped) > _SATURATED:
+                self._clipped.setdefault(high, []).append(index)
+
+    def sentences(self, largest: float) -> list[str]:
+        """
+        Return what there is to say, one sentence for each kind of fault.
+
+        Args:
+            largest: value of the volume; what ends at a limit that other slices go beyond was not clipped there.
+        """
+        told = []
+        saturated = self._clipped.get(largest, [])
+        for value, indices in sorted(self._constant.items()):
+            if value == largest and value in self._limits:
+                saturated = sorted(saturated + indices)
+                continue
+            kind = "black" if value == 0 else "blank"
+            told.append(f"{_numbers(indices, 'is', 'are')} {kind}: every voxel is {value:g}")
+        if saturated:
+            told.append(
+                f"{_numbers(saturated, 'is', 'are')} saturated: over {_SATURATED:.0%} of the voxels are {largest:g}"
+            )
+        if self._repeated:
+            told.append(f"{_numbers(self._repeated, 'repeats', 'repeat')} the one before")
+        if self._same_as:
+            pairs = [f"{index} repeats {first}" for index, first in self._same_as.items()]
+            more = f", ... ({len(pairs)} in all)" if len(pairs) > _SHOWN else ""
+            told.append(f"some slices (counted from 0) are there again: {', '.join(pairs[:_SHOWN])}{more}")
+        return told
+
+
+def _fingerprint(rows: np.ndarray) -> int:
+    """Return a number that different slices do not share: sums along both sides of a square of their bytes."""
+    words = rows.reshape(-1).view(np.uint8)
+    side = math.isqrt(words.size // 8)
+    square = words[: side * side * 8].view(np.uint64).reshape(side, side)
+    return hash((square.sum(0).tobytes(), square.sum(1).tobytes(), words[side * side * 8 :].tobytes()))
+
+
+def _share_inside(clipped: np.ndarray) -> float:
+    """Return the share of clipped pixels within the frame of rows and columns that are clipped altogether."""
+    rows, columns = (np.flatnonzero(~clipped.all(axis)) for axis in (1, 0))
+    if not rows.size or not columns.size:
+        return 1.0
+    return float(clipped[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].mean())
+
+
+def _numbers(indices: Sequence[int], one: str, several: str) -> str:
+    """Return the numbers of slices, runs of them as from-to, with the verb for one or several."""
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and index == runs[-1][1] + 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    shown = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs[:_SHOWN])
+    more = f", ... ({len(indices)} in all)" if len(runs) > _SHOWN else ""
+    return f"{'slices' if len(indices) > 1 else 'slice'} {shown}{more} (counted from 0) {several if len(indices) > 1 else one}"
