@@ -153,6 +153,17 @@ def test_each_plane_is_restored_in_its_place(tmp_path):
     assert torch.allclose(result, expected.expand_as(result), atol=1e-3)
 
 
+@pytest.mark.parametrize("upsampling", [1, 4])
+@pytest.mark.parametrize(
+    "shape, words",
+    [((2, 1, 5, 8, 4), "at a time, not"), ((1, 2, 5, 8, 4), "at a time, not"), ((1, 5, 8, 4), r"volume\[None\]")],
+)
+def test_one_volume_is_restored_at_a_time(tmp_path, upsampling, shape, words):
+    with pytest.raises(InputError, match=words) as error:
+        pseudo(Restore(), tmp_path, upsampling)(torch.rand(shape), None)
+    assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
+
+
 def test_no_two_batches_share_their_noise(tmp_path):
     """The start noise of all batches of both orientations, as the sampler draws it."""
     starts = []

@@ -145,6 +145,13 @@ def test_tiled_equals_untiled_at_any_side(trained, sides, ensemble):
     assert 0 < (whole - tiled).abs().max() < 1e-3 * residual.abs().max()
 
 
+@pytest.mark.parametrize("halo, sides, warned", [(32, (200, 40), True), (33, (200, 40), False), (0, (96, 40), False)])
+def test_margin_that_is_too_small_for_that_is_told(untrained, halo, sides, warned, caplog):
+    with caplog.at_level(logging.WARNING):
+        reconstruct(untrained, volume(*sides, 2), 2, tile=160, halo=halo)
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [f"--halo {halo}"] * warned
+
+
 @pytest.fixture(scope="module")
 def shipped() -> AENet:
     settings = {"percentiles": PERCENTILES, "gap_range": (2, 12)}

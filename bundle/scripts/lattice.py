@@ -171,8 +171,8 @@ def tiles(part: tuple[int, int], size: int, tile: int, halo: int, multiple: int)
     Args:
         part: first index of the part, and the one after its last; (0, ``size``) is the whole side.
         size: of the side.
-        tile: side of a tile at most, but for what it takes to leave the same rest as ``size``: up to ``multiple`` - 1 more, and for the
-            smallest tiles as much again.
+        tile: largest side of a tile, rounded up to a multiple; up to ``multiple`` - 1 voxels more where it takes them to leave the same
+            rest as ``size``.
         halo: margin around a core, rounded up to a multiple.
         multiple: the pooling grid.
 
