@@ -96,7 +96,7 @@ def _psnr(result: torch.Tensor, truth: torch.Tensor) -> float:
     """Of all patches together: one without structure, which any method restores perfectly, has no PSNR of its own."""
     metric = PSNRMetric(max_val=1.0)
     metric(result.flatten()[None, None], truth.flatten()[None, None])
-    return float(metric.aggregate())
+    return float(torch.as_tensor(metric.aggregate()))
 
 
 class PriorCheck:
@@ -191,7 +191,7 @@ class InterpolationScores:
     def tell(self, engine: Engine) -> None:
         """Put the means among the engine's metrics, as ``psnr_linear`` and ``psnr_cubic``."""
         for name, metric in self.metrics.items():
-            value = float(metric.aggregate())
+            value = float(torch.as_tensor(metric.aggregate()))
             if math.isfinite(value):
                 engine.state.metrics[f"psnr_{name}"] = value
 
