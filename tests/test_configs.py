@@ -302,6 +302,10 @@ def test_train_diffusion(places, prior):
         assert "stage I" in last and "4/4" in last and re.search(r"loss=0\.\d+", last)
         assert re.search(r"\d\d:\d\d<\d\d:\d\d", last)  # time passed and time left
         assert "psnr" in prior[name].output
+        shown = curves(place.folder / "prior")
+        for measure in ("psnr_linear", "psnr_cubic"):
+            (first, second) = (event.value for event in shown.Scalars(measure))
+            assert first == second > shown.Scalars("psnr")[-1].value  # four steps teach it nothing
     for key, value in states[0].items():
         torch.testing.assert_close(value, states[1][key], rtol=0, atol=0)
 
@@ -320,6 +324,9 @@ def test_generate(places, pseudo):
         with Image.open(folder / "disagreement.png") as picture:
             assert min(picture.size) > 100 and len(np.unique(picture.convert("L"))) > 20
         assert not (folder / "unfinished").exists()
+        judged = json.loads((folder / "prior_check.json").read_text())
+        assert judged["psnr"]["prior"] < judged["psnr"]["cubic"] and not judged["better_than_interpolation"]
+        assert f"WARNING - {judged['warning']}" in pseudo[name].output  # four steps teach it nothing
         assert "restoring XZ and YZ slices: 100%" in pseudo[name].stderr
         found = settings(folder)
         assert (found["factor"], found["upsampling"]) == (FACTOR, FACTOR)

@@ -427,6 +427,21 @@ def test_patches_and_their_degraded_copies_are_aligned(factor):
         assert torch.allclose(item["mu"], expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("factor", [4, 2.5])
+def test_linear_copies_beside_the_cubic_ones(factor):
+    """Asking for them changes nothing else."""
+    volume = random_volume(40, 36, 5)
+    items = RandSlicePatches((16, 31), factor, num_samples=12, with_linear=True).set_random_state(0)(volume)
+    for item, other in zip(items, RandSlicePatches((16, 31), factor, num_samples=12).set_random_state(0)(volume)):
+        assert sorted(other) == ["image", "mu"] and all(torch.equal(item[key], other[key]) for key in other)
+        whole = next(gap for gap in (math.floor(factor), math.ceil(factor)) if met(item, gap))
+        width = item["image"].shape[-1]
+        lowres = item["image"][..., : (width - 1) // whole * whole + 1 : whole]
+        expected = axial_interpolate(lowres, whole, "linear")
+        inside = expected.shape[-1]
+        assert torch.allclose(item["linear"][..., :inside], expected, atol=1e-6)
+
+
 def test_patches_are_xy_patches_of_the_volume():
     """A volume that is constant in each XY slice gives constant patches, one value a slice."""
     volume = torch.arange(5.0).expand(1, 30, 30, 5)
