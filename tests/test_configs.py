@@ -304,7 +304,7 @@ def test_train_diffusion(places, prior):
         assert "psnr" in prior[name].output
         shown = curves(place.folder / "prior")
         for measure in ("psnr_linear", "psnr_cubic"):
-            (first, second) = (event.value for event in shown.Scalars(measure))
+            first, second = (event.value for event in shown.Scalars(measure))
             assert first == second > shown.Scalars("psnr")[-1].value  # four steps teach it nothing
     for key, value in states[0].items():
         torch.testing.assert_close(value, states[1][key], rtol=0, atol=0)
