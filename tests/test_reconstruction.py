@@ -329,7 +329,8 @@ def test_factor_that_no_machine_holds_is_refused_before_anything_is_listed(untra
 
 def appears_at_work(network: torch.nn.Module, path: Path) -> torch.nn.Module:
     """A network which has somebody else write a file as soon as it is used."""
-    network, decode = copy.deepcopy(network), network.decode
+    network = copy.deepcopy(network)
+    decode: Any = network.decode
 
     def write_and_decode(*arguments: Any) -> Any:
         path.write_text("of somebody else")
