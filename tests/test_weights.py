@@ -197,7 +197,10 @@ def test_options_that_agree_with_the_file(saved, options):
     "options, message",
     [
         ({"network": "srunet"}, "they are of aenet, the configuration says srunet; leave --network out"),
-        ({"widths": [2, 4, 4, 8]}, r"widths = \[2, 4, 4, 4\], the configuration says \[2, 4, 4, 8\]; leave --widths out"),
+        (
+            {"widths": [2, 4, 4, 8]},
+            r"widths = \[2, 4, 4, 4\], the configuration says \[2, 4, 4, 8\]; leave --widths out",
+        ),
         ({"widths": 32}, "the configuration says 32; leave"),
         ({"widths": "abc"}, "the configuration says abc; leave"),
         ({"strides": [2, 2, 2, 2, 1]}, r"strides = \[2, 1, 2, 2, 1\]"),

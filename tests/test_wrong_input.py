@@ -81,7 +81,9 @@ CASES = {
         percentiles="[0.1,99.9]",
     ),
     "weights that are NaN": inference(("--weights nan.pt: stem.bias is not finite", "give"), weights="nan.pt"),
-    "weights with a flipped bit": inference(("--weights flipped.pt: not a weights file", "damaged"), weights="flipped.pt"),
+    "weights with a flipped bit": inference(
+        ("--weights flipped.pt: not a weights file", "damaged"), weights="flipped.pt"
+    ),
     "weights without an end": inference("--weights /dev/zero: no such file", weights="/dev/zero"),
     "NaN out of good weights": inference(("slices from", "NaN or infinite", "--amp false"), weights="loud.pt"),
     "no such network": inference("--network unet: there is none of that name; choose aenet or srunet", network="unet"),
@@ -118,7 +120,9 @@ CASES = {
         {**AENET_TRAINING, "gap_range": "[2,3]", "learning_rate": "1e30"},
         ("diverged in epoch 1 of 2", "no checkpoint", "lower --learning_rate"),
     ),
-    "stage II, NaN": Case("generate", {"weights": "loud_prior.pt", "factor": 2}, ("XZ slices from 0", "NaN or infinite")),
+    "stage II, NaN": Case(
+        "generate", {"weights": "loud_prior.pt", "factor": 2}, ("XZ slices from 0", "NaN or infinite")
+    ),
     "stage II, other k": Case(
         "generate", {"factor": 3}, ("trained with upsampling = 2.0, the configuration says 3.0",)
     ),
@@ -192,7 +196,9 @@ def folder(tmp_path_factory) -> Path:
     numbers = {"delta": 50 / 255, "steps": 100, "percentiles": [0.1, 99.9], "upsampling": FACTOR}
     save_weights(ConditionalNAFNet(**PRIOR_NETWORK, settings=numbers), path / "prior.pt")
     state = torch.load(path / "prior.pt", weights_only=True)
-    large = {name: torch.full_like(state[name], 1e30, dtype=torch.float32) for name in ("intro.weight", "ending.weight")}
+    large = {
+        name: torch.full_like(state[name], 1e30, dtype=torch.float32) for name in ("intro.weight", "ending.weight")
+    }
     torch.save({**state, **large}, path / "loud_prior.pt")
     return path
 

@@ -346,7 +346,9 @@ class Resume:
                 )
         wrong = first_not_finite({name: checkpoint[name] for name in self.objects})
         if wrong is not None:  # written by a version that did not look
-            raise InputError(f"{self.path}: {wrong} is NaN or infinite: the training diverged; delete it to begin this stage anew")
+            raise InputError(
+                f"{self.path}: {wrong} is NaN or infinite: the training diverged; delete it to begin this stage anew"
+            )
         for name, target in self.objects.items():
             target.load_state_dict(checkpoint[name])
         engine.state.epoch = checkpoint["epoch"]

@@ -408,7 +408,12 @@ class _Tensors:
         check, arrive = finite_output(slices, f"slices from {z} on"), to_host(slices)
         depth, height, width = slices.shape
         place = self.output[x : x + height, y : y + width, z : z + depth]
-        self.background.run(lambda: (check(), place.copy_(arrive().movedim(0, -1))))
+
+        def keep() -> None:
+            check()
+            place.copy_(arrive().movedim(0, -1))
+
+        self.background.run(keep)
 
 
 class _Files:
@@ -443,4 +448,9 @@ class _Files:
         check = finite_output(slices, f"slices from {z} on")
         restored = self.intensity.restore(slices, self.source.header.dtype).to(self.sent)
         arrive = to_host(restored.transpose(1, 2).contiguous())  # in the order of the file
-        self.background.run(lambda: (check(), self.writer.write(arrive().numpy().transpose(2, 1, 0), x, y, z)))
+
+        def write() -> None:
+            check()
+            self.writer.write(arrive().numpy().transpose(2, 1, 0), x, y, z)
+
+        self.background.run(write)

@@ -25,7 +25,9 @@ from scripts.networks.srunet import check_whole_factor
 
 Network = TypeVar("Network", bound=nn.Module)
 
-_LARGEST_INDEX = 2**20  # bytes of the names and shapes in a file; those of the largest network here take some 20 thousand
+_LARGEST_INDEX = (
+    2**20
+)  # bytes of the names and shapes in a file; those of the largest network here take some 20 thousand
 _TRAIN_IT = "use weights that were trained for it"
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -65,7 +67,9 @@ def read_weights(path: str | Path, option: str = "--weights") -> dict[str, torch
         if not path.is_file():
             other = " (a folder has that name)" if path.is_dir() else " (a device or pipe has that name)"
             other = other if path.exists() else ""
-            raise InputError(f"{option} {path}: no such file{other}; train it first or point {option} to a weights file")
+            raise InputError(
+                f"{option} {path}: no such file{other}; train it first or point {option} to a weights file"
+            )
         with path.open("rb") as file:
             check_zip(file)
             file.seek(0)
@@ -188,7 +192,9 @@ def prior_of(
     return found.build()
 
 
-def upsampling_of(prior: nn.Module | None, weights: str | Path, factor: float, upsampling: float | None = None) -> float:
+def upsampling_of(
+    prior: nn.Module | None, weights: str | Path, factor: float, upsampling: float | None = None
+) -> float:
     """k of stage II: how many times a prior makes Z finer, which is a number of its training.
 
     Args:
