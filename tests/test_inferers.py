@@ -137,6 +137,13 @@ def test_volume_is_the_mean_and_the_map_the_difference(tmp_path):
     assert torch.allclose(result[0, 1], torch.tensor(0.15), atol=1e-3)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e6])  # the last one is none in half precision
+def test_restored_slices_that_are_not_finite_are_an_error(tmp_path, value):
+    with pytest.raises(InputError, match="XZ slices from 0 on came out of the network as NaN or infinite"):
+        pseudo(Restore(value), tmp_path)(volume(5, 8, 4), None)
+    assert not (tmp_path / "progress" / "xz.json").exists()  # so that nothing is taken up
+
+
 def test_each_plane_is_restored_in_its_place(tmp_path):
     """The offset grows with the plane: along Y for XZ slices, along X for YZ slices."""
 

@@ -99,6 +99,19 @@ def test_factor_outside_the_trained_range_warns(untrained, caplog):
     assert "factor 13 is outside the range 2 to 12" in caplog.text
 
 
+@pytest.mark.parametrize("factor", [2, 2.5])
+def test_factor_of_a_network_that_knows_one_alone(untrained, factor, tmp_path):
+    inferer = AxialInferer(factor, gap_range=(3, 3), progress=False)
+    words = f"--factor {factor}: the weights were trained for the factor 3 alone; give --factor 3"
+    with pytest.raises(InputError, match=words):
+        inferer(volume(6, 7, 4), untrained)
+    path = on_disk(tmp_path, "a.tif", "uint8", 32, 32, 4)
+    with pytest.raises(InputError, match=words):
+        stream(path, tmp_path / "b.tif", untrained, inferer)
+    inferer.factor = 3.0
+    assert inferer(volume(6, 7, 4), untrained).shape[-1] == 10
+
+
 @pytest.mark.parametrize("depth_batch", [1, 3])
 def test_depth_batch_does_not_matter(trained, depth_batch):
     data = tissue(32, 37, 3)
@@ -545,6 +558,30 @@ def test_nothing_is_left_where_the_network_fails(untrained, tmp_path):
         network.decode = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign]
         stream(path, tmp_path / "b.nii.gz", network, AxialInferer(8, progress=False))
     assert [file.name for file in tmp_path.iterdir()] == ["a.tif"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_output_of_a_network_that_is_not_finite_is_an_error(untrained, tmp_path, value, dtype):
+    """A type of whole numbers would make 0 or the largest value of it."""
+    broken = copy.deepcopy(untrained)
+    decode = broken.decode
+
+    def decode_wrongly(features, depth, gap):
+        slices = decode(features, depth, gap)
+        slices[-1, 0, 20, 7] = value
+        return slices
+
+    broken.decode = decode_wrongly
+    path = on_disk(tmp_path, "a.nii", dtype, 64, 40, 5)
+    inferer = AxialInferer(4, depth_batch=3, progress=False)
+    with pytest.raises(
+        InputError, match="slices from 1 on came out of the network as NaN or infinite: try --amp false"
+    ):
+        stream(path, tmp_path / "b.nii", broken, inferer)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.nii"]
+    with pytest.raises(InputError, match="NaN or infinite"):
+        inferer(ScalePercentiles(*PERCENTILES)(read_volume(path))[None], broken)
 
 
 def test_bad_voxels_are_found_before_anything_is_written(untrained, tmp_path, monkeypatch):

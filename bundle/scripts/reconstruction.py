@@ -443,7 +443,12 @@ class _Tensors:
         check, arrive = finite_output(slices, f"slices from {z} on"), to_host(slices)
         depth, height, width = slices.shape
         place = self.output[x : x + height, y : y + width, z : z + depth]
-        self.background.run(lambda: (check(), place.copy_(arrive().movedim(0, -1))))
+
+        def keep() -> None:
+            check()
+            place.copy_(arrive().movedim(0, -1))
+
+        self.background.run(keep)
 
 
 class _Files:
