@@ -542,10 +542,14 @@ def test_d2r(places, whole):
             check_copies(volume, tiff_stack(work / "teacher" / "reconstruction.tif")[0], FACTOR)
             assert (found["volume"], found["reconstruction_factor"]) == ("reconstruction.tif", FACTOR)
             assert stages == [(str(number), "6") for number in range(1, 7)]
+            warning = json.loads((work / "pseudo" / "prior_check.json").read_text())["warning"]
+            assert whole[name].stdout.count(warning) == 2  # before stage II, and where a person looks
+            assert whole[name].stdout.rstrip().endswith(warning)
         else:  # no diffusion: trained on the input itself
             assert sorted(path.name for path in work.iterdir()) == ["aenet", "run.json"]
             assert found["volume"] == "sample_lowres.tif"
             assert stages == [("1", "2"), ("2", "2")]
+            assert "no better than" not in whole[name].output
 
 
 def test_srunet(places, srunet):
