@@ -74,7 +74,7 @@ def measure(sizes: Sizes) -> dict[str, Any]:
         folder = Path(name)
         options: dict[str, Any] = {"factor": sizes.factor, "tile": sizes.tile, "halo": sizes.halo}
         if sizes.widths is not None:
-            options.update(widths=sizes.widths, weights=folder / "model.pt")
+            options.update(weights=folder / "model.pt")
             _save_untrained(sizes.widths, folder / "model.pt")
         for times in (1, 2):
             side, slices = times * sizes.side, times * sizes.slices
@@ -102,7 +102,7 @@ def measure(sizes: Sizes) -> dict[str, Any]:
 
 
 def _save_untrained(widths: list[int], path: Path) -> None:
-    """Weights that fit the default options but for the widths, made by another process, for torch is large."""
+    """Weights of an untrained AENet of these widths, made by another process, for torch is large."""
     code = (
         "import sys; from scripts.networks.aenet import AENet; from scripts.networks.weights import save_weights; "
         f"save_weights(AENet({widths}, settings={{'percentiles': [0.1, 99.9], 'gap_range': [2, 12]}}), sys.argv[1])"

@@ -175,7 +175,7 @@ class Recipes:
     def _restore(self, title: str, prior: Stage, volume: str | Path, folder: Path, options: Mapping[str, Any]) -> Stage:
         """Stage II on a coarse volume, with these options."""
         common = {name: prior["options"][name] for name in ("factor", "upsampling", "seed")}
-        use = {**options, **self.sizes["prior_network"], **common, "volume": volume, "weights": prior["result"]}
+        use = {**options, **common, "volume": volume, "weights": prior["result"]}
         return make_stage(title, "generate.yaml", folder / "pseudo_hr.tif", {**use, "output_dir": folder})
 
     def _teach(
@@ -188,7 +188,7 @@ class Recipes:
         """
         teacher = self._train("aenet", learn, folder)
         made = folder / "taught" / "reconstruction.tif"
-        options = {"volume": coarse, "factor": self.factor, "weights": teacher["result"], **self._size("aenet")}
+        options = {"volume": coarse, "factor": self.factor, "weights": teacher["result"]}
         teach = make_stage(f"{folder.name}: by the teacher", "inference.yaml", made, {**options, "output": made})
         return [*first, teacher, teach], {"volume": made, "reconstruction_factor": self.factor}, made.parent
 
@@ -218,9 +218,7 @@ class Recipes:
     ) -> Row:
         """Stage III after some stages, and use."""
         train = self._train(network, learn, folder)
-        options = {"weights": train["result"], **self._size(network), **use}
-        if "gap_range" in learn:
-            options["gap_range"] = learn["gap_range"]
+        options = {"weights": train["result"], **use}
         task = task or self.task
         output = folder / "-".join([network, *use, self._name(task)])
         stages, predicted = self._reconstruct(output, task, options, predict and network == "aenet")

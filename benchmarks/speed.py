@@ -196,7 +196,7 @@ def restoration(sizes: Sizes) -> list[Row]:
     """Stage II: one batch of slices of the coarse volume, eight evaluations each."""
     reset_memory()
     evaluations = 8
-    network = section("generate.yaml", "network_def", axial_factor=8.0).to(DEVICE).eval()
+    network = section("generate.yaml", "network_def").to(DEVICE).eval()
     restore = RestorationInferer(MeanRevertingSDE(), evaluations=evaluations, amp=AMP)
     mu = torch.rand(sizes.restored, 1, sizes.side, lattice.output_size(sizes.slices, 8), device=DEVICE)
     with torch.no_grad():
@@ -221,7 +221,6 @@ def reconstruction(sizes: Sizes, folder: Path) -> list[Row]:
         folder: that has it as ``coarse.tif``.
     """
     network = section("inference.yaml", "network_def").to(DEVICE).eval()
-    nn.init.normal_(network.output.head.weight, std=0.01)  # zeros would be faster
     volume = torch.rand(1, 1, sizes.side, sizes.side, sizes.slices, device=DEVICE)
     slab, rows = volume[..., :4], []
     for factor in (4, 8, 6.5):

@@ -164,11 +164,12 @@ def _options() -> str:
         for paragraph in texts.description:
             lines += [_escaped(paragraph), ""]
         lines += [f"    {usage}\n" for usage in texts.usage]
-        lines += ["", "| option | default | meaning |", "|---|---|---|"]
+        lines += ["", "| option | value | default | meaning |", "|---|---|---|---|"]
         for option in texts.options:
             default = "" if option.default == "null" else "computed" if "$" in option.default else option.default
             shown = f"`{default}`" if default not in ("", "computed") else default
-            lines.append(f"| `--{option.name}` | {_escaped(shown)} | {_escaped(option.meaning)} |")
+            value = _escaped(option.type.text) if option.type else ""
+            lines.append(f"| `--{option.name}` | {value} | {_escaped(shown)} | {_escaped(option.meaning)} |")
         lines.append("")
     return "\n".join(lines)
 

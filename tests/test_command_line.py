@@ -3,27 +3,32 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import signal
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 
 import pytest
+import torch
 from monai.bundle import ConfigWorkflow
 
-from scripts import command_line
+from scripts import command_line, failures, lattice
 from scripts.command_line import (
     check_command,
     prepare,
     require,
-    show_errors_in_one_line,
     true_or_false,
     wants_debug,
 )
 from scripts.d2r import main
 from scripts.errors import InputError, one_line
+from scripts.failures import explain, input_error, show_errors_in_one_line
+from scripts.signals import SIGNALS, Stopped, stop_on_signals
 
 BUNDLE = Path(command_line.__file__).parent.parent
 
@@ -78,18 +83,23 @@ def config_file(tmp_path) -> Path:
 def command(monkeypatch, config_file):
     """Calls prepare as if a command line had been given; what it changes in the process is put back."""
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    monkeypatch.setattr(command_line, "_prepared", False)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    for name in ("_prepared", "_typed"):
+        monkeypatch.setattr(command_line, name, getattr(command_line, name))
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     record_factory = logging.getLogRecordFactory()
 
     def call(*arguments: str, also_accepted=(), debug=False, first=("run", "--config_file")) -> None:
         words = [*first, str(config_file)] if first[-1] == "--config_file" else [*first]
         monkeypatch.setattr(sys, "argv", ["/somewhere/monai/bundle/__main__.py", *words, *arguments])
         monkeypatch.setattr(command_line, "_prepared", False)
-        prepare(also_accepted, debug)
+        prepare(also_accepted=also_accepted, debug=debug)
 
     with warnings.catch_warnings():
         yield call
     logging.setLogRecordFactory(record_factory)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def refuse(command, *arguments: str, **options) -> str:
@@ -201,7 +211,7 @@ def test_workflow_started_from_python(config_file):
     workflow.initialize()
     with pytest.raises(RuntimeError) as error:
         workflow.run()
-    assert "none.tif: no such file" in str(command_line._input_error(error.value))
+    assert "none.tif: no such file" in str(input_error(error.value))
     assert sys.excepthook is hook
 
 
@@ -318,7 +328,7 @@ def test_hook(command, capsys):
     try:
         raise KeyError("a bug")
     except KeyError as error:
-        assert "Traceback" in hook_output(error, capsys)
+        assert hook_output(error, capsys).startswith("error: a fault of the program: KeyError: 'a bug' (")
     # an InputError that was dealt with does not hide what came later
     try:
         try:
@@ -326,7 +336,120 @@ def test_hook(command, capsys):
         except InputError:
             raise KeyError("a bug") from None
     except KeyError as error:
-        assert "Traceback" in hook_output(error, capsys)
+        assert hook_output(error, capsys).startswith("error: a fault of the program: KeyError: 'a bug' (")
+
+
+def test_fault_of_the_program_names_the_line_and_what_to_report():
+    try:
+        try:
+            fail_inside_the_bundle()
+        except ValueError as error:
+            raise RuntimeError("Failed to evaluate ConfigExpression") from error
+    except RuntimeError as error:
+        line = explain(error)
+    assert line.startswith("a fault of the program: ValueError: could not convert string to float")
+    assert "(scripts/lattice.py, line " in line and line.endswith("with --debug true and report what that prints")
+
+
+def fail_inside_the_bundle() -> None:
+    lattice.voxel_size("no affine")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "error, says",
+    [
+        (MemoryError(), ("the memory of this machine does not suffice: ", "--tile")),
+        (MemoryError("Unable to allocate 7 GiB for an array"), ("does not suffice (Unable to allocate 7 GiB", "cut")),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),
+            ("does not suffice",),
+        ),
+        (
+            RuntimeError("Storage size calculation overflowed with sizes=[9]"),
+            ("memory of this machine does not suffice",),
+        ),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of"),
+            ("the memory of the GPU does not suffice (Tried to allocate 20.00 GiB): ", "--device cpu"),
+        ),
+        (OSError(errno.ENOSPC, "No space left on device", "a.tif"), ("a.tif: the disk is full", "make room")),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), ("the disk is full (Disk quota exceeded)",)),
+        (OSError(errno.EROFS, "Read-only file system", b"a.tif"), ("a.tif: cannot be read or written (Read-only",)),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), ("x: cannot be read or written", "permissions")),
+        (RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0"), ("is the disk full?",)),
+    ],
+)
+def test_short_of_memory_or_disk(error, says):
+    try:
+        raise RuntimeError("applying transform") from error
+    except RuntimeError as raised:
+        line = explain(raised)
+    assert "\n" not in line and "fault of the program" not in line
+    for words in says:
+        assert words in line
+
+
+@pytest.mark.usefixtures("command")
+def test_exception_of_a_thread_is_said_once(capsys):
+    show_errors_in_one_line()
+    full = OSError(errno.ENOSPC, "No space left on device", "events.out")
+
+    def write() -> None:
+        raise full
+
+    def run_thread() -> None:
+        thread = threading.Thread(target=write)
+        thread.start()
+        thread.join()
+
+    run_thread()
+    assert capsys.readouterr().err == ""
+    failures._say_the_unsaid()  # what Python does at the end of a run that knows nothing of it
+    assert capsys.readouterr().err.startswith("warning: events.out: the disk is full")
+    run_thread()
+    assert hook_output(full, capsys).startswith("error: events.out: the disk is full")
+    failures._say_the_unsaid()
+    assert capsys.readouterr().err == ""
+
+
+# ------------------------------------------------------------------------------------------------------- signals
+
+
+@pytest.mark.usefixtures("command")
+@pytest.mark.parametrize("number", SIGNALS)
+def test_signal_ends_the_run_as_interruption_does(number, capsys):
+    show_errors_in_one_line()
+    stop_on_signals()
+    cleared = []
+    with pytest.raises(Stopped) as stopped:
+        try:
+            os.kill(os.getpid(), number)
+            signal.pause()
+        finally:
+            for again in SIGNALS:  # must not break into this
+                os.kill(os.getpid(), again)
+            cleared.append(True)
+    assert cleared and isinstance(stopped.value, KeyboardInterrupt)
+    with pytest.raises(SystemExit) as ended:
+        hook_output(stopped.value, capsys)
+    assert ended.value.code == 128 + number
+    assert capsys.readouterr().err == f"\nstopped by {number.name}; run the same command again to go on\n"
+
+
+@pytest.mark.usefixtures("command")
+def test_signal_that_is_ignored_stays_so():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup leaves it
+    stop_on_signals()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+
+
+def test_python_code_keeps_its_signals(config_file):
+    workflow = ConfigWorkflow(str(config_file), logging_file=False, volume="none.tif")
+    workflow.initialize()
+    with pytest.raises(RuntimeError):
+        workflow.run()
+    assert all(signal.getsignal(number) is signal.SIG_DFL for number in SIGNALS)
 
 
 @pytest.mark.parametrize("debug", [True, "true"])
@@ -339,21 +462,17 @@ def test_debug_leaves_everything(command, debug):
 
 
 @pytest.mark.usefixtures("command")
-def test_logs_about_an_input_error_are_dropped(caplog):
+def test_logs_about_an_exception_are_dropped(caplog):
     show_errors_in_one_line()
     log = logging.getLogger("ignite.engine.engine.Trainer")
     log.error("before")
-    for error in (chained(), KeyboardInterrupt()):
+    for error in (chained(), KeyboardInterrupt(), KeyError("a bug")):
         try:
             raise error
         except BaseException:
             log.error("Engine run is terminating due to exception")
-    try:
-        raise KeyError("a bug")
-    except KeyError:
-        log.error("Engine run is terminating due to a bug")
-    log.info("after")
-    assert [record.getMessage() for record in caplog.records] == ["before", "Engine run is terminating due to a bug"]
+    log.error("after")
+    assert [record.getMessage() for record in caplog.records] == ["before", "after"]
 
 
 def test_one_line():

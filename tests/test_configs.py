@@ -302,6 +302,10 @@ def test_train_diffusion(places, prior):
         assert "stage I" in last and "4/4" in last and re.search(r"loss=0\.\d+", last)
         assert re.search(r"\d\d:\d\d<\d\d:\d\d", last)  # time passed and time left
         assert "psnr" in prior[name].output
+        shown = curves(place.folder / "prior")
+        for measure in ("psnr_linear", "psnr_cubic"):
+            first, second = (event.value for event in shown.Scalars(measure))
+            assert first == second > shown.Scalars("psnr")[-1].value  # four steps teach it nothing
     for key, value in states[0].items():
         torch.testing.assert_close(value, states[1][key], rtol=0, atol=0)
 
@@ -320,6 +324,9 @@ def test_generate(places, pseudo):
         with Image.open(folder / "disagreement.png") as picture:
             assert min(picture.size) > 100 and len(np.unique(picture.convert("L"))) > 20
         assert not (folder / "unfinished").exists()
+        judged = json.loads((folder / "prior_check.json").read_text())
+        assert judged["psnr"]["prior"] < judged["psnr"]["cubic"] and not judged["better_than_interpolation"]
+        assert f"WARNING - {judged['warning']}" in pseudo[name].output  # four steps teach it nothing
         assert "restoring XZ and YZ slices: 100%" in pseudo[name].stderr
         found = settings(folder)
         assert (found["factor"], found["upsampling"]) == (FACTOR, FACTOR)
@@ -535,10 +542,14 @@ def test_d2r(places, whole):
             check_copies(volume, tiff_stack(work / "teacher" / "reconstruction.tif")[0], FACTOR)
             assert (found["volume"], found["reconstruction_factor"]) == ("reconstruction.tif", FACTOR)
             assert stages == [(str(number), "6") for number in range(1, 7)]
+            warning = json.loads((work / "pseudo" / "prior_check.json").read_text())["warning"]
+            assert whole[name].stdout.count(warning) == 2  # before stage II, and where a person looks
+            assert whole[name].stdout.rstrip().endswith(warning)
         else:  # no diffusion: trained on the input itself
             assert sorted(path.name for path in work.iterdir()) == ["aenet", "run.json"]
             assert found["volume"] == "sample_lowres.tif"
             assert stages == [("1", "2"), ("2", "2")]
+            assert "no better than" not in whole[name].output
 
 
 def test_srunet(places, srunet):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from scripts.engines import (
     RunProgress,
     SeedEachEpoch,
     SequencePrepareBatch,
+    StopDiverged,
     TrainingStep,
     WeightAverage,
 )
@@ -213,7 +215,7 @@ class Run:
 
     scheduler: Any
 
-    def __init__(self, path, epochs: int, settings: dict = SETTINGS) -> None:
+    def __init__(self, path, epochs: int, settings: dict = SETTINGS, interval: int = 1) -> None:
         torch.manual_seed(99)
         self.network = AENet(widths=(2, 2, 2, 2))
         self.optimizer = torch.optim.Adam(self.network.parameters(), 1e-2)
@@ -243,6 +245,7 @@ class Run:
             train_handlers=[
                 ema,
                 LrScheduleHandler(self.scheduler, epoch_level=False, print_lr=False),
+                StopDiverged(objects, path, interval),
                 Resume(path, objects, settings),
                 SeedEachEpoch(0, dataset),
                 self.progress,
@@ -301,6 +304,71 @@ def test_killed_epoch_is_begun_anew(tmp_path):
     assert resumed.losses == pytest.approx(whole.losses[2:], rel=1e-5)
 
 
+# ---- divergence ------------------------------------------------------------------------------------------------------
+
+
+def diverge(run: Run, epoch: int, damage) -> str:
+    """Message of the error that a run ends in which ``damage(run)`` meets in the first step of an epoch."""
+    run.trainer.add_event_handler(Events.EPOCH_STARTED(once=epoch), lambda: damage(run))
+    with pytest.raises(InputError) as caught:
+        run.trainer.run()
+    message = str(caught.value)
+    assert "\n" not in message and "--learning_rate" in message and "another --output_dir" in message
+    return message
+
+
+def blow_up(run: Run) -> None:
+    """One step of an absurd learning rate."""
+    for group in run.optimizer.param_groups:
+        group["lr"] = 1e30
+
+
+@pytest.mark.parametrize("interval", [1, 20])  # by the loss, and by the state at the end of the epoch
+def test_diverged_training_keeps_the_last_good_checkpoint(tmp_path, interval):
+    path = tmp_path / "checkpoint.pt"
+    run = Run(path, 4, interval=interval)
+    good: list[bytes] = []
+    run.trainer.add_event_handler(Events.EPOCH_COMPLETED(once=2), lambda: good.append(path.read_bytes()))
+    message = diverge(run, 3, blow_up)
+    assert f"diverged in epoch 3 of 4 ({'loss' if interval == 1 else 'network.'}" in message
+    assert f"{path} is the last good checkpoint, of epoch 2, and is kept" in message
+    assert [path.read_bytes()] == good and list(tmp_path.iterdir()) == [path]
+
+
+def test_training_that_diverges_at_once_leaves_no_checkpoint(tmp_path):
+    assert "no epoch was finished before" in diverge(Run(tmp_path / "checkpoint.pt", 2), 1, blow_up)
+    assert list(tmp_path.iterdir()) == []
+
+
+def average(run: Run) -> Any:
+    return run.ema.get_parameter("stem.bias")
+
+
+def momentum(run: Run) -> Any:
+    return next(iter(run.optimizer.state.values()))["exp_avg_sq"]
+
+
+@pytest.mark.parametrize("part, name", [(average, "ema.stem.bias"), (momentum, "optimizer.state.0.exp_avg_sq")])
+def test_whatever_is_not_finite_is_not_written(tmp_path, part, name):
+    """The loss may stay finite: nothing of the average enters it, and a step divided by infinity is none."""
+    message = diverge(Run(tmp_path / "checkpoint.pt", 4), 2, lambda run: part(run).fill_(float("inf")))
+    assert f"({name} is NaN or infinite)" in message and "of epoch 1, and is kept" in message
+
+
+def test_a_state_that_is_not_finite_is_never_written_nor_taken_up(checkpoint):
+    before = checkpoint.read_bytes()
+    layer = nn.Linear(1, 1)
+    nn.init.constant_(layer.weight, float("nan"))
+    engine = Engine(lambda engine, batch: None)
+    with pytest.raises(InputError, match="network.weight is NaN"):
+        Resume(checkpoint, {"network": layer}, SETTINGS).save(engine)
+    assert checkpoint.read_bytes() == before
+    state = torch.load(checkpoint, weights_only=True)
+    state["network"]["bias"][0] = float("inf")
+    torch.save(state, checkpoint)
+    assert "network.bias is NaN or infinite: the training diverged; delete it" in attempt(checkpoint, SETTINGS)
+
+
 def attempt(path, settings) -> str:
     """Message of the error that a run with ``settings`` ends in."""
     layer = nn.Linear(1, 1)
@@ -340,6 +408,69 @@ def test_damaged_checkpoint(checkpoint, share):
     assert "damaged checkpoint; delete it" in attempt(checkpoint, SETTINGS)
 
 
+def test_a_flipped_byte_in_a_checkpoint_is_found(tmp_path):
+    """PyTorch takes it in silence where it is one of a weight."""
+    run = Run(tmp_path / "checkpoint.pt", 1)
+    run.trainer.run()
+    content = bytearray((tmp_path / "checkpoint.pt").read_bytes())
+    weight = next(run.network.parameters()).detach().numpy().tobytes()
+    content[content.index(weight) + 5] ^= 1
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    with pytest.raises(InputError, match="damaged checkpoint; delete it"):
+        Run(tmp_path / "checkpoint.pt", 2).trainer.run()
+
+
+def test_a_folder_in_place_of_a_checkpoint(tmp_path):
+    (tmp_path / "checkpoint.pt").mkdir()
+    assert "damaged checkpoint; delete it" in attempt(tmp_path / "checkpoint.pt", SETTINGS)
+
+
+def lacks(name):
+    return lambda state: state.pop(name)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *map(lacks, ("settings", "epoch", "iteration", "network", "ema", "optimizer", "schedule")),
+        lambda state: state.update(epoch="1"),
+        lambda state: state.update(iteration=-1),
+        lambda state: state.update(settings=[1]),
+        lambda state: state.update(network=3),
+        lambda state: state["network"].popitem(),
+        lambda state: state["network"].update({key: torch.zeros(1) for key in state["network"]}),
+        lambda state: state["ema"].update(more=torch.zeros(1)),
+        lambda state: state["optimizer"]["param_groups"][0]["params"].pop(),
+        lambda state: state["optimizer"]["state"][0].update(exp_avg=torch.zeros(2, 2)),
+        lambda state: state["optimizer"]["state"][0].pop("exp_avg"),
+        lambda state: state["schedule"].clear(),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_named(tmp_path, change):
+    path = tmp_path / "checkpoint.pt"
+    Run(path, 1).trainer.run()
+    state = torch.load(path, weights_only=True)
+    change(state)
+    torch.save(state, path)
+    with pytest.raises(InputError) as caught:
+        Run(path, 2).trainer.run()
+    assert str(caught.value).startswith(f"{path}: damaged checkpoint; delete it to begin this stage anew (")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_of_a_longer_run_is_refused(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    Run(path, 2).trainer.run()
+    with pytest.raises(InputError, match="with 2 epochs, more than --max_epochs 1"):
+        Run(path, 1).trainer.run()
+
+
+def test_an_earlier_version_did_not_record_what_the_volume_is(checkpoint):
+    identity = {"digest": "x", "name": "a.tif"}
+    message = attempt(checkpoint, SETTINGS | {"volume": lambda: identity})
+    assert "of an earlier version" in message and "give another output folder" in message
+
+
 def test_weights_in_place_of_a_checkpoint(checkpoint):
     torch.save({"weight": torch.zeros(1)}, checkpoint)
     assert "damaged checkpoint" in attempt(checkpoint, SETTINGS)
@@ -348,11 +479,11 @@ def test_weights_in_place_of_a_checkpoint(checkpoint):
 def test_kill_while_writing_leaves_the_last_checkpoint(checkpoint, monkeypatch):
     before = checkpoint.read_bytes()
 
-    def killed(state, path):
-        path.write_bytes(b"half")
+    def killed(path, content):
+        path.write_text("half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(torch, "save", killed)
+    monkeypatch.setattr(Path, "write_bytes", killed)
     resume = Resume(checkpoint, {"network": nn.Linear(1, 1)}, SETTINGS)
     engine = Engine(lambda engine, batch: None)
     with pytest.raises(KeyboardInterrupt):

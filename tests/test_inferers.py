@@ -3,6 +3,12 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -100,8 +106,8 @@ class Restore:
         return mu + self.offset * (1 if mu.shape[2] == 8 else -0.5)
 
 
-def pseudo(restore, folder, upsampling=4, batch_size=3, run_id="a") -> PseudoVolumeInferer:
-    return PseudoVolumeInferer(restore, upsampling, batch_size, folder / "progress", run_id)
+def pseudo(restore, folder, upsampling=4, batch_size=3, seed=0) -> PseudoVolumeInferer:
+    return PseudoVolumeInferer(restore, upsampling, batch_size, folder / "progress", {"seed": seed})
 
 
 def test_upsampling_of_one_is_the_volume_itself(tmp_path):
@@ -122,7 +128,6 @@ def test_restoration_that_changes_nothing_gives_cubic_interpolation(tmp_path, up
     assert result[:, 1].max() == 0
     affine = np.asarray(result.affine).reshape(-1, 4, 4)[0]
     assert lattice.voxel_size(affine) == pytest.approx((1, 2, 8 / upsampling))
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_volume_is_the_mean_and_the_map_the_difference(tmp_path):
@@ -130,6 +135,13 @@ def test_volume_is_the_mean_and_the_map_the_difference(tmp_path):
     result = pseudo(Restore(0.1), tmp_path)(data, None)
     assert torch.allclose(result[0, 0], axial_interpolate(data, 4)[0, 0] + 0.025, atol=1e-3)
     assert torch.allclose(result[0, 1], torch.tensor(0.15), atol=1e-3)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e6])  # the last one is none in half precision
+def test_restored_slices_that_are_not_finite_are_an_error(tmp_path, value):
+    with pytest.raises(InputError, match="XZ slices from 0 on came out of the network as NaN or infinite"):
+        pseudo(Restore(value), tmp_path)(volume(5, 8, 4), None)
+    assert not (tmp_path / "progress" / "xz.json").exists()  # so that nothing is taken up
 
 
 def test_each_plane_is_restored_in_its_place(tmp_path):
@@ -148,6 +160,17 @@ def test_each_plane_is_restored_in_its_place(tmp_path):
     assert torch.allclose(result, expected.expand_as(result), atol=1e-3)
 
 
+@pytest.mark.parametrize("upsampling", [1, 4])
+@pytest.mark.parametrize(
+    "shape, words",
+    [((2, 1, 5, 8, 4), "at a time, not"), ((1, 2, 5, 8, 4), "at a time, not"), ((1, 5, 8, 4), r"volume\[None\]")],
+)
+def test_one_volume_is_restored_at_a_time(tmp_path, upsampling, shape, words):
+    with pytest.raises(InputError, match=words) as error:
+        pseudo(Restore(), tmp_path, upsampling)(torch.rand(shape), None)
+    assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
+
+
 def test_no_two_batches_share_their_noise(tmp_path):
     """The start noise of all batches of both orientations, as the sampler draws it."""
     starts = []
@@ -163,41 +186,164 @@ def test_no_two_batches_share_their_noise(tmp_path):
         assert not any(torch.allclose(start, other, atol=1e-3) for other in starts[:i])
 
 
-@pytest.mark.parametrize("fail_at", [0, 1, 2, 3, 4])
-def test_interrupted_run_goes_on(tmp_path, fail_at):
-    data = volume(5, 8, 4)
-    whole = Restore(0.1)
-    expected = pseudo(whole, tmp_path)(data, None)
-    assert len(whole.calls) == 5  # 8 planes of XZ and 5 of YZ, 3 at a time
-
-    with pytest.raises(KeyboardInterrupt):
-        pseudo(Restore(0.1, fail_at), tmp_path)(data, None)
-    assert (tmp_path / "progress").is_dir()
-    rest = Restore(0.1)
-    result = pseudo(rest, tmp_path)(data, None)
-    assert torch.equal(result, expected)
-    assert rest.calls == whole.calls[fail_at:]
-    assert not (tmp_path / "progress").exists()
-
-
-def test_slices_of_another_run_are_not_taken_up(tmp_path):
-    data = volume(5, 8, 4)
-    with pytest.raises(KeyboardInterrupt):
-        pseudo(Restore(0.3, fail_at=4), tmp_path, run_id="a")(data, None)
-    other = Restore(0.1)
-    result = pseudo(other, tmp_path, run_id="b")(data, None)
-    assert len(other.calls) == 5
-    assert torch.equal(result, pseudo(Restore(0.1), tmp_path)(data, None))
-
-
-def test_first_run_after_a_second_one_that_was_stopped_at_once(tmp_path):
-    """Run a is interrupted, run b starts over it and is interrupted before its first batch, run a is repeated."""
-    data = volume(5, 8, 4)
-    expected = pseudo(Restore(0.1), tmp_path)(data, None)
-    for run_id, fail_at in (("a", 2), ("b", 0)):
+def start(data, folder, fail_at: int | None) -> Restore:
+    """Restore the volume; interrupted where ``fail_at`` says."""
+    restore = Restore(0.1, fail_at)
+    if fail_at is None:
+        pseudo(restore, folder)(data, NO_NETWORK)
+    else:
         with pytest.raises(KeyboardInterrupt):
-            pseudo(Restore(0.1, fail_at), tmp_path, run_id=run_id)(data, None)
-    assert torch.equal(pseudo(Restore(0.1), tmp_path, run_id="a")(data, None), expected)
+            pseudo(restore, folder)(data, NO_NETWORK)
+    return restore
+
+
+@pytest.fixture
+def expected(tmp_path) -> torch.Tensor:
+    return pseudo(Restore(0.1), tmp_path / "whole")(DATA, NO_NETWORK)
+
+
+DATA: torch.Tensor = volume(5, 8, 4)
+NO_NETWORK: Any = None
+CALLS = [0, 6, 12, 1, 7]  # 8 planes of XZ and 5 of YZ, 3 at a time
+
+
+@pytest.mark.parametrize("fail_at", [0, 1, 2, 3, 4, None])
+def test_interrupted_run_goes_on(tmp_path, expected, fail_at):
+    first = start(DATA, tmp_path, fail_at)
+    assert first.calls == CALLS[:fail_at]
+    done = pseudo(None, tmp_path).restored_before((5, 8))
+    assert sum(done.values()) == [0, 3, 6, 8, 11, 13][5 if fail_at is None else fail_at]
+    rest, inferer = Restore(0.1), pseudo(None, tmp_path)
+    inferer.restore = rest
+    assert torch.equal(inferer(DATA, NO_NETWORK), expected)
+    assert rest.calls == CALLS[len(first.calls) :]  # what was finished is kept until the result is safe
+    assert (tmp_path / "progress").is_dir()
+    inferer.forget()
+    assert not (tmp_path / "progress").exists()
+    inferer.forget()
+
+
+def test_each_batch_is_kept_as_soon_as_it_is_restored(tmp_path):
+    """A kill, which nothing can answer, takes away no more than the batch under way."""
+    restore = Restore(0.1)
+    kept = []
+
+    def watch(mu, network, draw):
+        kept.append(sum(pseudo(None, tmp_path).restored_before((5, 8)).values()))
+        return restore(mu, network, draw)
+
+    pseudo(watch, tmp_path)(DATA, NO_NETWORK)
+    assert kept == [0, 3, 6, 8, 11]
+
+
+def test_slices_of_another_run_are_not_taken_up(tmp_path, expected):
+    start(DATA, tmp_path, 4)
+    for attempt in (lambda inferer: inferer(DATA, NO_NETWORK), PseudoVolumeInferer.check_progress):
+        with pytest.raises(
+            InputError, match="progress holds slices of a run with seed 0, not 1: give the same options"
+        ):
+            attempt(pseudo(Restore(0.1), tmp_path, seed=1))
+    rest = Restore(0.1)
+    assert torch.equal(pseudo(rest, tmp_path)(DATA, NO_NETWORK), expected)  # and are not lost
+    assert rest.calls == CALLS[4:]
+
+
+def flip(file: Path, place: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[place] ^= 16
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage, anew",
+    [
+        (lambda folder: flip(folder / "xz.npy", -1), [12]),
+        (lambda folder: flip(folder / "xz.npy", 128), [0]),
+        (lambda folder: flip(folder / "xz.npy", 5), []),  # what an .npy file begins with is written anew
+        (lambda folder: os.truncate(folder / "xz.npy", 600), [6, 12]),
+        (lambda folder: (folder / "xz.npy").unlink(), [0, 6, 12]),
+        (lambda folder: (folder / "xz.json").unlink(), [0, 6, 12]),
+        (lambda folder: (folder / "yz.npy").write_bytes(b""), [1]),
+    ],
+)
+def test_damaged_slices_are_restored_anew(tmp_path, expected, damage, anew):
+    start(DATA, tmp_path, 4)
+    damage(tmp_path / "progress")
+    rest = Restore(0.1)
+    assert torch.equal(pseudo(rest, tmp_path)(DATA, NO_NETWORK), expected)
+    assert rest.calls == sorted([*anew, *CALLS[4:]], key=CALLS.index)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "no JSON", "[1, 2]", "3", "null", "{}", '{"planes": 3, "settings": {"seed": 0}}', '{"checksums": [1]}',
+     '{"checksums": 3, "settings": {"seed": 0}}', '{"checksums": [], "settings": 1}', '{"run": "x", "planes": 3}'],
+)  # fmt: skip
+def test_damaged_record_of_slices_is_named(tmp_path, content):
+    start(DATA, tmp_path, 1)
+    (tmp_path / "progress" / "xz.json").write_text(content)
+    with pytest.raises(InputError) as caught:
+        pseudo(Restore(), tmp_path)(DATA, NO_NETWORK)
+    assert str(tmp_path / "progress") in str(caught.value) and "delete it" in str(caught.value)
+
+
+def test_checksums_of_another_type_mean_damage(tmp_path, expected):
+    start(DATA, tmp_path, 3)
+    file = tmp_path / "progress" / "xz.json"
+    document = json.loads(file.read_text())
+    file.write_text(json.dumps({**document, "checksums": ["one", None, *document["checksums"][2:], 1, 2]}))
+    rest = Restore(0.1)
+    assert torch.equal(pseudo(rest, tmp_path)(DATA, NO_NETWORK), expected)
+    assert rest.calls == [0, 6, 1, 7]
+
+
+@pytest.mark.parametrize(
+    "call, fails_at", [("posix_fallocate", 0), ("posix_fallocate", 1), ("pwrite", 0), ("pwrite", 4)]
+)
+def test_a_full_disk_is_one_line_and_everything_goes_on(tmp_path, monkeypatch, expected, call, fails_at):
+    calls, original = [], getattr(os, call)
+
+    def fail(*arguments):
+        calls.append(arguments)
+        if len(calls) > fails_at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return original(*arguments)
+
+    first = Restore(0.1)
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(InputError) as caught:
+        pseudo(first, tmp_path)(DATA, NO_NETWORK)
+    message = str(caught.value)
+    assert message.startswith(str(tmp_path / "progress")) and "\n" not in message
+    assert message.endswith("no space left on device; make room and run the same command again to go on")
+    monkeypatch.setattr(os, call, original)
+    rest = Restore(0.1)
+    assert torch.equal(pseudo(rest, tmp_path)(DATA, NO_NETWORK), expected)
+    assert len(rest.calls) == 5 - max(0, len(first.calls) - 1)  # all but the batch that could not be written is kept
+
+
+def test_a_file_system_that_cannot_take_room_beforehand(tmp_path, monkeypatch, expected):
+    def refuse(*arguments):
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    assert torch.equal(pseudo(Restore(0.1), tmp_path)(DATA, NO_NETWORK), expected)
+
+
+def test_memory_that_does_not_suffice_is_told_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("scripts.memory.free_memory", lambda: 1000)
+    restore = Restore()
+    with pytest.raises(InputError, match="--factor 4: the output would need .* give a lower --factor"):
+        pseudo(restore, tmp_path)(DATA, NO_NETWORK)
+    assert restore.calls == [] and list(tmp_path.iterdir()) == []
+
+
+def test_memory_that_does_not_suffice_for_a_batch(tmp_path):
+    def restore(mu, network, draw):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried")
+
+    with pytest.raises(InputError, match="--batch_size 3: the memory does not suffice for 3 slices at once"):
+        pseudo(restore, tmp_path)(DATA, NO_NETWORK)
 
 
 # ---- edges of restored images ----------------------------------------------------------------------------------------

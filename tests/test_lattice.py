@@ -196,7 +196,7 @@ def check_tiles(part: tuple[int, int], size: int, tile: int, halo: int) -> None:
     assert all(span.core == core and core[0] < core[1] for span, core in zip(spans, zip(borders, borders[1:]))), where
     sides = {span.end - span.begin for span in spans}
     assert len(sides) == 1, where  # on CUDA work is recorded for one
-    assert sides.pop() <= max(tile + 31, tile + size % 32 + 32 if tile <= 2 * halo + size % 32 else 0), where
+    assert sides.pop() <= lattice.padded_size(tile, 32) + 31, where
     for begin, end, core_begin, core_end in spans:
         assert begin % 32 == 0 and (size - end) % 32 == 0, where  # on the grid from either end of the plane
         assert 0 <= begin <= max(0, core_begin - halo), where

@@ -33,6 +33,8 @@ from monai.bundle import ConfigItem, ConfigParser
 from monai.transforms import Resize, SaveImaged
 
 from scripts.errors import InputError
+from scripts.networks.aenet import AENet
+from scripts.networks.weights import save_weights
 from scripts.phantom import tissue
 
 AFFINE = np.array([[0.0, -0.5, 0, 7], [0.5, 0, 0, -3], [0, 0, 2.0, 11], [0, 0, 0, 1]])  # turned by 90 degrees
@@ -45,11 +47,12 @@ class Task:
     def __init__(self, weights: Path) -> None:
         self.config = ConfigParser()
         self.config.read_config(str(BUNDLE / "configs" / "inference.yaml"))
-        # The toy size is the only thing here that no server sets.
-        cast(dict, self.config.config).update({"bundle_root": str(BUNDLE), "use_click": False, **AENET})
-        self.network = self.config.get_parsed_content("network_def", instantiate=True)
+        # Weights of toy size are the only thing here that no server sets.
         if not weights.exists():
-            torch.save(self.network.state_dict(), weights)
+            numbers = {"percentiles": [0.1, 99.9], "gap_range": [2, 12]}
+            save_weights(AENet(AENET["widths"], AENET["strides"], numbers), weights)
+        cast(dict, self.config.config).update({"bundle_root": str(BUNDLE), "use_click": False, "weights": str(weights)})
+        self.network = self.config.get_parsed_content("network_def", instantiate=True)
         formats = json.loads((BUNDLE / "configs" / "metadata.json").read_text())["network_data_format"]
         self.image, self.pred = next(iter(formats["inputs"])), next(iter(formats["outputs"]))
         self.weights = weights

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any, TypeVar
 
 import pytest
@@ -11,11 +12,12 @@ from torch import nn
 
 from scripts.errors import InputError
 from scripts.networks.aenet import AENet
+from scripts.networks.architecture import architecture_of
 from scripts.networks.by_name import check_network, make_network
 from scripts.networks.local_average import cell_average, spread
 from scripts.networks.nafnet import ConditionalNAFNet
 from scripts.networks.plane_conv import PlaneConv, PlaneConvTranspose, fold_planes
-from scripts.networks.settings import Settings
+from scripts.networks.settings import Settings, agree, settings_of
 from scripts.networks.srunet import GRID, LARGEST_FACTOR, SRUNet
 from scripts.reconstruction import AxialInferer
 
@@ -439,6 +441,61 @@ def test_weights_without_settings_are_refused_by_a_lenient_load_too():
     """As MONAI Label's, which would go on with a network of random weights."""
     with pytest.raises(RuntimeError, match="another network"):
         AENet(**SMALL, settings={"delta": 0.2}).load_state_dict({"other": torch.zeros(1)}, strict=False)
+
+
+@pytest.mark.parametrize("value", [0.1, 99.9, 10 / 3, [0.1, 99.9], 8, [2, 12], 50 / 255])
+def test_settings_come_back_as_they_were_meant(value):
+    found = settings_of(AENet(**SMALL, settings={"value": value}))["value"]
+    assert found == pytest.approx(value, rel=1e-7) and agree(found, value)
+    if value in (0.1, [0.1, 99.9]):
+        assert found == value  # to the last digit: 0.1 of single precision is 0.10000000149
+
+
+@pytest.mark.parametrize("own", [[2, 13], [2], 2, "abc", [2, "x"], [[2, 12], [2]], float("nan"), None, {"a": 2}])
+def test_settings_that_do_not_agree(own):
+    assert agree([2.0, 12.0], (2, 12)) and not agree([2.0, 12.0], own)
+
+
+# ---- from tensors ----------------------------------------------------------------------------------------------------
+
+AENET_SETTINGS = {"percentiles": [0.1, 99.9], "gap_range": [2, 12]}
+PRIOR_SETTINGS = {"delta": 0.2, "steps": 100, "percentiles": [0.1, 99.9], "upsampling": 8}
+
+
+@pytest.mark.parametrize("strides", list(product((1, 2), repeat=5)))
+def test_size_of_aenet_is_read_from_its_tensors(strides):
+    state = AENet((2, 4, 6, 3), strides, AENET_SETTINGS).state_dict()
+    found = architecture_of(state, "a.pt")
+    assert (found.network, found.sizes) == ("aenet", {"widths": [2, 4, 6, 3], "strides": list(strides)})
+    assert found.settings == AENET_SETTINGS
+    found.build().load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        (4, [1], 1, [1], 1),
+        (4, [1, 2, 3], 4, [3, 1, 2], 2),
+        (6, [2, 1, 1, 1], 0, [1, 1, 1, 1], 2),
+        (8, [0, 1], 1, [1, 0], 4),
+        (4, [], 1, [], 1),
+    ],
+)
+def test_size_of_the_prior_is_read_from_its_tensors(sizes):
+    state = ConditionalNAFNet(*sizes, PRIOR_SETTINGS).state_dict()
+    found = architecture_of(state, "a.pt")
+    assert found.network == "nafnet" and tuple(found.sizes.values()) == sizes
+    found.build().load_state_dict(state)
+
+
+def test_factor_of_srunet_is_read_from_its_settings():
+    state = SRUNet(7, {"percentiles": [1, 99]}).state_dict()
+    found = architecture_of(state, "a.pt")
+    assert (found.network, found.sizes, found.settings) == ("srunet", {}, {"percentiles": [1, 99], "factor": 7})
+    assert architecture_of(state, "a.pt").build().factor == 7
+    state["settings.factor"] = torch.tensor(6.5)
+    with pytest.raises(InputError, match="^a.pt: weights of another network: settings.factor = 6.5 cannot be"):
+        architecture_of(state, "a.pt")
 
 
 # ---- by name ---------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import yaml
 from monai.bundle import ConfigWorkflow
 
 from scripts.option_help import config_folder, format_help, read_help
+from scripts.options import parse_type
 
 CONFIGS = sorted(file.name for file in config_folder().glob("*.yaml"))
 
@@ -26,10 +27,11 @@ a: null # what a is: "#1"
 b: "# no comment" # b's
   # goes on
 c: $str(@a)
-d: false # a switch
+d: false # [true or false] a switch
+e: [1, 2] # [2 numbers, above 0 to 1]
 
 # ---- presets ----
-e: 1 # not a choice
+f: 1 # not a choice
 """
 
 
@@ -46,14 +48,16 @@ def test_comments_are_read(tmp_path):
     assert texts.description == ["Does a job.", "And more of it."]
     assert texts.usage == ["run this --a 1 --b 2"]
     assert [tuple(option) for option in texts.options] == [
-        ("a", "null", 'what a is: "#1"'),
-        ("b", '"# no comment"', "b's goes on"),
-        ("c", "$str(@a)", ""),
-        ("d", "false", "a switch"),
+        ("a", "null", 'what a is: "#1"', None),
+        ("b", '"# no comment"', "b's goes on", None),
+        ("c", "$str(@a)", "", None),
+        ("d", "false", "a switch", parse_type("true or false")),
+        ("e", "[1, 2]", "", parse_type("2 numbers, above 0 to 1")),
     ]
     page = format_help(tmp_path / "job.yaml", {"d": True}, ["a"])
     rows = {line.split()[0]: line.split()[1:] for line in page.splitlines() if line.startswith("  --")}
     assert rows["--a"][0] == "needed" and rows["--c"] == ["computed"] and rows["--d"][0] == "true"
+    assert "[true or false] a switch" in page and "[2 numbers, above 0 to 1]" in page
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -61,7 +65,26 @@ def test_every_option_has_a_meaning(name):
     texts = read_help(config_folder() / name)
     assert texts.description and texts.usage and f"configs/{name}" in texts.usage[0]
     assert [option.name for option in texts.options if not option.meaning] == []
+    assert [option.name for option in texts.options if option.type is None] == []
     assert texts.options[-1].name == "debug"
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_default_is_of_its_type(name):
+    for option in read_help(config_folder() / name).options:
+        default = yaml.safe_load(option.default)
+        if option.type is not None and default is not None and not str(default).startswith("$"):
+            assert option.type.check(option.name, default) == default
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_run_checks_the_options_of_its_own_config(name):
+    config = yaml.safe_load((config_folder() / name).read_text(encoding="utf-8"))
+    for run_id in ("run", "check", "help"):
+        if run_id in config:
+            first = {"_target_": "scripts.command_line.prepare", "config": name, "debug": "@debug"}
+            assert config[run_id][0] == first
+    assert config["initialize"][1] == {"_target_": "scripts.command_line.prepare", "debug": "@debug"}
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -107,7 +107,19 @@ def test_write_sample(tmp_path):
         np.testing.assert_allclose(sizes, (10, 10, size), rtol=1e-4)
 
 
-@pytest.mark.parametrize("options", [{"factor": 1}, {"factor": 2.5}, {"size": (24, 24, 8)}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"factor": 1},
+        {"factor": 2.5},
+        {"factor": 1e9},
+        *(
+            {"size": size}
+            for size in [(24, 24, 8), (24, 24), (1e9, 1e9, 1e9), (10**7, 1, 9), (24.5, 24, 30), (-24, 24, 30)]
+        ),
+        *({"size": size} for size in ["24", 24, None, ("a", 24, 30), (float("nan"), 24, 30), (24, 24, float("inf"))]),
+    ],
+)
 def test_write_sample_wrong_options(tmp_path, options):
     with pytest.raises(InputError):
         write_sample(tmp_path, **options)

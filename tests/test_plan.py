@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from monai.bundle import ConfigWorkflow
 
 from scripts import cost, plan
 from scripts.failures import input_error
+from scripts.finished import Finished
 from scripts.inferers import PseudoVolumeInferer, RestorationInferer
 from scripts.io import Header
 from scripts.networks.aenet import AENet
@@ -96,14 +98,18 @@ def test_inference(page):
 
 def test_inference_by_srunet(page):
     told = page("inference", output="out.tif", weights="srunet.pt", network="srunet", factor=3)
-    assert "srunet.pt: fit the network, SRUNet; trained for the factor 3 alone" in told and "warning" not in told
+    assert "srunet.pt: fit the network, SRUNet; trained for the factor 3 alone" in told
     told = page("inference", output="out.tif", weights="srunet.pt", network="srunet", spacing=[3, 1, 1])
-    assert "factor 3, from the voxel size" in told
+    assert "factor 3, from the voxel size" in told and "warning" not in told
     words = "weights were trained with factor = 3.0, the configuration says 4.0"
     assert words in refusal("inference", output="out.tif", weights="srunet.pt", network="srunet", factor=4)
-    assert "SRUNet at factor 2.5" in refusal("inference", output="out.tif", weights="srunet.pt", network="srunet")
-    words = "the weights have no settings.gap_range: they belong to another network"
-    assert words in refusal("inference", output="out.tif", weights="srunet.pt", factor=3)
+    options = {"output": "out.tif", "weights": "srunet.pt", "network": "srunet"}
+    assert "SRUNet at factor 2.5" in refusal("inference", **options, factor=2.5)
+    words = "they are of srunet, the configuration says aenet"
+    assert words in refusal("inference", output="out.tif", weights="srunet.pt", network="aenet", factor=3)
+    words = "--factor 2.5: the weights were trained for the factor 3 alone; give --factor 3"  # by the voxel size
+    assert words in refusal("inference", output="out.tif", weights="srunet.pt")
+    assert "trained for the factor 3 alone" in page("inference", output="out.tif", weights="srunet.pt", factor=3)
 
 
 class Clock:
@@ -284,11 +290,17 @@ def test_d2r_tells_what_is_done_before(page, folder):
     for number, words in enumerate(("4 steps of 2", "2 evaluations", "4 steps of 2", "12 new slices"), 1):
         assert words in told.split(f"{number} of 4 ")[1].split(f"{number + 1} of 4 ")[0]
     (folder / "W" / "prior").mkdir(parents=True)
-    (folder / "W" / "prior" / "model_diffusion.pt").write_text("finished")
+    numbers = {"delta": 50 / 255, "steps": 100, "percentiles": [0.1, 99.9], "upsampling": 2, "factor": 2}
+    save_weights(ConditionalNAFNet(**PRIOR_NETWORK, settings=numbers), folder / "W" / "prior" / "model_diffusion.pt")
     (folder / "W" / "run.json").write_text(json.dumps({"volume": "in.tif"}))
     assert "--workdir W holds a run with factor None, not 2.0" in refusal("d2r", **options)
     (folder / "W" / "run.json").unlink()
-    assert "1 of 4 stage I, learn the prior: done before (W/prior/model_diffusion.pt)" in page("d2r", **options)
+    assert "W/prior/model_diffusion.pt: was not written by this run" in refusal("d2r", **options)
+    Finished(folder / "W" / "run.json").keep(folder / "W" / "prior" / "model_diffusion.pt")
+    with pytest.MonkeyPatch.context() as patch:  # as if the record were that of this run
+        patch.setattr("scripts.pipeline.difference", lambda stored, settings: None)
+        assert "1 of 4 stage I, learn the prior: done before (W/prior/model_diffusion.pt)" in page("d2r", **options)
+    shutil.rmtree(folder / "W")
     assert "1 of 2 stage III" in page("d2r", **options, upsampling=1)
     told = page("d2r", **options, self_training=True, upsampling=1)
     assert (
@@ -297,6 +309,29 @@ def test_d2r_tells_what_is_done_before(page, folder):
     told = page("d2r", **options, network="srunet")
     assert "SRUNet with 2,408,257 parameters" in told.split("3 of 4 ")[1].split("4 of 4 ")[0]
     assert "SRUNet at factor 2.5" in refusal("d2r", **{**options, "factor": 2.5}, network="srunet")
+
+
+def test_what_looks_wrong_is_told_on_the_page(page, folder, caplog):
+    voxels = tifffile.imread(folder / "in.tif")
+    voxels[4], voxels[7] = 0, voxels[6]
+    tifffile.imwrite(folder / "odd.tif", voxels, imagej=True)  # says that its slices are channels
+    options = {"volume": "odd.tif", "axes": "ZYX", "spacing": [32, 8, 8], "factor": 8}
+    wanted = (
+        "warning odd.tif: slice 4 (counted from 0) is black",
+        "warning odd.tif: slice 7 (counted from 0) repeats the one before",
+        "warning x8 makes voxels of 8 x 8 x 4 micrometer (x, y, z), which are not cubic; x4 would",
+    )
+    for config, others in (
+        ("inference", {"output": "out.tif", "weights": "aenet.pt", **AENET}),
+        ("train_diffusion", {"output_dir": "prior", **PRIOR_NETWORK, **PRIOR_TRAINING}),
+    ):
+        told = page(config, **options, **others)
+        for words in wanted:
+            assert words in told
+    assert "scripts.warn_once" not in {record.name for record in caplog.records}
+    assert "--axes ZYX" in refusal(
+        "inference", **{**options, "axes": None}, output="out.tif", weights="aenet.pt", **AENET
+    )
 
 
 def test_interrupted_training_counts_what_is_left(page, folder, monkeypatch):

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from sample_volumes import tissue, volume, with_spacing
 from scripts import lattice
 from scripts.errors import InputError
 from scripts.io import VolumeSource, read_volume, write_volume
+from scripts.io.claim import Claim
 from scripts.networks.aenet import AENet
 from scripts.networks.weights import load_weights
 from scripts.reconstruction import AxialInferer, reconstruct_file
@@ -95,6 +99,19 @@ def test_factor_outside_the_trained_range_warns(untrained, caplog):
     assert "factor 13 is outside the range 2 to 12" in caplog.text
 
 
+@pytest.mark.parametrize("factor", [2, 2.5])
+def test_factor_of_a_network_that_knows_one_alone(untrained, factor, tmp_path):
+    inferer = AxialInferer(factor, gap_range=(3, 3), progress=False)
+    words = f"--factor {factor}: the weights were trained for the factor 3 alone; give --factor 3"
+    with pytest.raises(InputError, match=words):
+        inferer(volume(6, 7, 4), untrained)
+    path = on_disk(tmp_path, "a.tif", "uint8", 32, 32, 4)
+    with pytest.raises(InputError, match=words):
+        stream(path, tmp_path / "b.tif", untrained, inferer)
+    inferer.factor = 3.0
+    assert inferer(volume(6, 7, 4), untrained).shape[-1] == 10
+
+
 @pytest.mark.parametrize("depth_batch", [1, 3])
 def test_depth_batch_does_not_matter(trained, depth_batch):
     data = tissue(32, 37, 3)
@@ -139,6 +156,13 @@ def test_tiled_equals_untiled_at_any_side(trained, sides, ensemble):
     residual = whole - axial_interpolate(data, 2, "linear")[0, 0, :, :, 1]
     assert residual.std() > 0.005
     assert 0 < (whole - tiled).abs().max() < 1e-3 * residual.abs().max()
+
+
+@pytest.mark.parametrize("halo, sides, warned", [(32, (200, 40), True), (33, (200, 40), False), (0, (96, 40), False)])
+def test_margin_that_is_too_small_for_that_is_told(untrained, halo, sides, warned, caplog):
+    with caplog.at_level(logging.WARNING):
+        reconstruct(untrained, volume(*sides, 2), 2, tile=160, halo=halo)
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [f"--halo {halo}"] * warned
 
 
 @pytest.fixture(scope="module")
@@ -465,6 +489,68 @@ def test_nothing_is_left_where_writing_fails_in_the_background(untrained, tmp_pa
     assert (tmp_path / "b.tif").read_text() == "older" and len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.parametrize("factor", [1e9, 1e306, 1.7e308])
+def test_factor_that_no_machine_holds_is_refused_before_anything_is_listed(untrained, tmp_path, monkeypatch, factor):
+    path = on_disk(tmp_path, "a.tif", "uint8", 32, 32, 5)
+    monkeypatch.setattr(lattice, "positions", None)
+    with pytest.raises(InputError, match="--factor .* give a lower --factor"):
+        stream(path, tmp_path / "b.tif", untrained, AxialInferer(factor, progress=False))
+    with pytest.raises(InputError, match="--factor .* give a lower --factor"):
+        AxialInferer(factor, progress=False)(read_volume(path)[None], untrained)
+    assert os.listdir(tmp_path) == ["a.tif"]
+
+
+def appears_at_work(network: torch.nn.Module, path: Path) -> torch.nn.Module:
+    """A network which has somebody else write a file as soon as it is used."""
+    network = copy.deepcopy(network)
+    decode: Any = network.decode
+
+    def write_and_decode(*arguments: Any) -> Any:
+        path.write_text("of somebody else")
+        return decode(*arguments)
+
+    network.decode = write_and_decode  # type: ignore[assignment]
+    return network
+
+
+@pytest.mark.parametrize("name, free", [("b.tif", "b_1.tif"), ("b.nii.gz", "b_1.nii.gz"), ("b.ome.tif", "b_1.ome.tif")])
+def test_file_that_appears_at_work_is_left_alone_and_the_result_is_kept(untrained, tmp_path, name, free):
+    path, inferer = on_disk(tmp_path, "a.tif", "uint8", 32, 32, 3), AxialInferer(2, progress=False)
+    stream(path, tmp_path / f"expected_{name}", untrained, inferer)
+    with pytest.raises(InputError) as error:
+        stream(path, tmp_path / name, appears_at_work(untrained, tmp_path / name), inferer)
+    assert str(error.value).startswith(f"{tmp_path / name}: appeared") and str(tmp_path / free) in str(error.value)
+    assert (tmp_path / name).read_text() == "of somebody else"
+    assert torch.equal(read_volume(tmp_path / free), read_volume(tmp_path / f"expected_{name}"))
+    assert not list(tmp_path.glob(".*"))
+    stream(path, tmp_path / name, appears_at_work(untrained, tmp_path / name), inferer, overwrite=True)
+    assert torch.equal(read_volume(tmp_path / name), read_volume(tmp_path / free))
+
+
+def test_output_is_never_the_input(untrained, tmp_path):
+    path, inferer = on_disk(tmp_path, "a.tif", "uint8", 32, 32, 3), AxialInferer(2, progress=False)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="is the same file as .*a.tif, which this run reads"):
+        stream(path, tmp_path / "." / "a.tif", untrained, inferer, overwrite=True)
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["a.tif"]
+
+
+def test_second_run_to_an_output_is_told_before_it_reads(untrained, tmp_path, monkeypatch):
+    path, said = on_disk(tmp_path, "a.tif", "uint8", 32, 32, 3), []
+
+    def second() -> None:
+        with pytest.raises(InputError, match="has been writing it since") as error:
+            stream(path, tmp_path / "b.tif", untrained, AxialInferer(2, progress=False))
+        said.append(error)
+
+    with Claim(tmp_path / "b.tif"):
+        monkeypatch.setattr(VolumeSource, "read", None)
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+    assert said and os.listdir(tmp_path) == ["a.tif"]
+
+
 def test_nothing_is_left_where_the_network_fails(untrained, tmp_path):
     path = on_disk(tmp_path, "a.tif", "uint8", 64, 40, 5)
     with pytest.raises(KeyboardInterrupt):
@@ -472,6 +558,30 @@ def test_nothing_is_left_where_the_network_fails(untrained, tmp_path):
         network.decode = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign]
         stream(path, tmp_path / "b.nii.gz", network, AxialInferer(8, progress=False))
     assert [file.name for file in tmp_path.iterdir()] == ["a.tif"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_output_of_a_network_that_is_not_finite_is_an_error(untrained, tmp_path, value, dtype):
+    """A type of whole numbers would make 0 or the largest value of it."""
+    broken = copy.deepcopy(untrained)
+    decode = broken.decode
+
+    def decode_wrongly(features, depth, gap):
+        slices = decode(features, depth, gap)
+        slices[-1, 0, 20, 7] = value
+        return slices
+
+    broken.decode = decode_wrongly
+    path = on_disk(tmp_path, "a.nii", dtype, 64, 40, 5)
+    inferer = AxialInferer(4, depth_batch=3, progress=False)
+    with pytest.raises(
+        InputError, match="slices from 1 on came out of the network as NaN or infinite: try --amp false"
+    ):
+        stream(path, tmp_path / "b.nii", broken, inferer)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.nii"]
+    with pytest.raises(InputError, match="NaN or infinite"):
+        inferer(ScalePercentiles(*PERCENTILES)(read_volume(path))[None], broken)
 
 
 def test_bad_voxels_are_found_before_anything_is_written(untrained, tmp_path, monkeypatch):

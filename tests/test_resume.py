@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from bundle_run import (
     AENET,
@@ -124,8 +125,11 @@ def test_finished_training_is_not_repeated(aenet, sample):
     _, folder, _, _ = aenet
     options = {"volume": sample / "sample_lowres.tif", "gap_range": "[2,6]", "output_dir": folder}
     expected = torch.load(folder / "model.pt", weights_only=True)
+    (folder / "model.pt").unlink()  # as if it had been killed between the last checkpoint and the weights
     result = run_bundle("train.yaml", {**options, **AENET, **AENET_TRAINING, **LENGTH, "val_interval": 2})
     assert result.status == 0, result.output
+    assert f"going on after epoch {EPOCHS} of {EPOCHS}" in result.output
+    assert "loss=" not in result.output and "/120 " not in result.output  # no step
     assert flat(torch.load(folder / "model.pt", weights_only=True)) == flat(expected)
 
 
@@ -170,25 +174,41 @@ def test_killed_restoration_goes_on_after_the_finished_slices(sample, tmp_path):
     save_weights(ConditionalNAFNet(**PRIOR_NETWORK, settings=numbers), tmp_path / "prior.pt")
     options = {"volume": sample / "sample_lowres.tif", "weights": tmp_path / "prior.pt", **PRIOR_NETWORK}
     options = {**options, "batch_size": 2, "evaluations": 20}
-    whole, continued = tmp_path / "whole", tmp_path / "continued"
+    whole, continued, other = tmp_path / "whole", tmp_path / "continued", tmp_path / "other.tif"
+    volume = tifffile.imread(sample / "sample_lowres.tif")
+    volume[5, 6, 7] ^= 1
+    metadata = {"axes": "ZYX", "spacing": 40, "unit": "nm"}
+    tifffile.imwrite(other, volume, imagej=True, resolution=(0.1, 0.1), metadata=metadata)
 
     def kill_and_continue() -> None:
         again = {**options, "output_dir": continued}
         interrupt("generate.yaml", again, (continued / "unfinished" / "xz.json").exists, signal.SIGKILL)
         assert not (continued / "pseudo_hr.tif").exists()
         assert json.loads((continued / "unfinished" / "xz.json").read_text())["planes"] >= 2
-        # A mark in the first finished slice shows whether it is taken up or restored once more.
-        store = np.load(continued / "unfinished" / "xz.npy", mmap_mode="r+")
-        store[0] = 0.5
-        store.flush()
-        succeed("generate.yaml", again)
+        kept = (continued / "unfinished" / "xz.json").read_text()
+        refused = run_bundle("generate.yaml", {**again, "volume": other})
+        assert refused.status == 1 and "Traceback" not in refused.output
+        assert "unfinished holds slices of a run on another volume (its voxels differ)" in refused.last_line
+        assert (continued / "unfinished" / "xz.json").read_text() == kept
+        shutil.copy(sample / "sample_lowres.tif", other)  # under another name it is the same volume
+        result = succeed("generate.yaml", {**again, "volume": other})
+        first = re.search(r"(\d+)/64 ", result.stderr)
+        assert first and int(first[1]) >= json.loads(kept)["planes"] // 2  # finished slices are not restored once more
 
     side_by_side([partial(succeed, "generate.yaml", {**options, "output_dir": whole}), kill_and_continue])
     for name in ("pseudo_hr.tif", "disagreement.tif"):
-        expected, found = (tiff_stack(folder / name)[0] for folder in (whole, continued))
-        np.testing.assert_array_equal(found[:, 1:], expected[:, 1:])  # axes x, y, z
-        assert (found[:, 0] != expected[:, 0]).any()
+        assert (continued / name).read_bytes() == (whole / name).read_bytes()
     assert not (continued / "unfinished").exists()
+
+    before = files(whole)
+    again, changed = side_by_side(
+        [
+            partial(succeed, "generate.yaml", {**options, "output_dir": whole}),
+            partial(run_bundle, "generate.yaml", {**options, "output_dir": continued, "seed": 1}),
+        ]
+    )
+    assert f"done before ({whole / 'pseudo_hr.tif'})" in again.output and files(whole) == before
+    assert changed.status == 1 and "pseudo_hr.tif: exists already" in changed.last_line
 
 
 def test_d2r_goes_on_from_what_is_finished(sample, tmp_path):
@@ -226,6 +246,23 @@ def test_d2r_goes_on_from_what_is_finished(sample, tmp_path):
     now = files(work)
     assert {name: now[name] for name in finished} == finished
     assert tiff_stack(output)[0].shape == (64, 64, 41)
+
+    # As if it had been killed just after the output was moved into place, and with a stage whose result was changed since.
+    before = files(tmp_path)
+    with (other / "prior" / "model_diffusion.pt").open("r+b") as file:
+        file.seek(1000)
+        file.write(b"damage")
+    done, changed = side_by_side(
+        [
+            partial(succeed, "d2r.yaml", options),
+            partial(run_bundle, "d2r.yaml", {**options, "output": tmp_path / "o.tif", "workdir": other}),
+        ]
+    )
+    assert done.output.count("done before") == 4 and f"4 of 4: reconstruct: done before ({output})" in done.output
+    now = files(tmp_path)
+    assert {name for name in before if now[name] != before[name]} == {"other/prior/model_diffusion.pt"}
+    weights = other / "prior" / "model_diffusion.pt"
+    assert f"{weights}: is no longer the file that this run wrote; delete it" in changed.last_line
 
     assert refused.status == 1 and "Traceback" not in refused.output
     assert refused.last_line.startswith(f"error: --workdir {other} holds a run with seed 0, not 1: ")

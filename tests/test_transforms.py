@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from monai.data import MetaTensor
+from monai.data import MetaTensor, decollate_batch, list_data_collate
 
 from scripts import lattice
 from scripts.errors import InputError
@@ -26,6 +26,7 @@ from scripts.transforms.scale_intensity import (
     ScalePercentilesd,
     measure_intensity,
 )
+from scripts.transforms.show_disagreement import ShowDisagreementd
 
 FACTORS = [2, 8, 6.5, 10 / 3, 1.3]
 
@@ -308,6 +309,80 @@ def test_dictionary_forms_of_the_intensity_scale():
     assert np.array_equal(RestoreIntensityd("image")(data)["image"].numpy(), values)
 
 
+def test_each_channel_has_an_intensity_scale_of_its_own():
+    values = torch.cat([random_volume(6, 5, 4, seed=c) * (10.0**c) for c in range(3)])
+    data = MetaTensor(values, meta={"dtype": "float32"})
+    scaled = ScalePercentiles(1, 99)(data)
+    assert torch.equal(data.as_tensor(), values)  # what came in is left alone
+    restored = RestoreIntensity()(scaled)
+    difference = RestoreIntensity(difference=True)(scaled)
+    for c in range(3):
+        alone = ScalePercentiles(1, 99)(data[c : c + 1])
+        assert torch.equal(scaled[c].as_tensor(), alone[0].as_tensor())
+        assert torch.equal(restored[c].as_tensor(), RestoreIntensity()(alone)[0].as_tensor())
+        assert torch.equal(difference[c].as_tensor(), RestoreIntensity(difference=True)(alone)[0].as_tensor())
+        assert scaled.meta["intensity_high"][c] == alone.meta["intensity_high"]
+    assert torch.allclose(restored.as_tensor(), values, rtol=1e-5)
+
+
+def test_scales_of_channels_survive_a_batch():
+    items = [MetaTensor(torch.rand(2, 5, 6, 4), meta={"dtype": "float32"}) * (i + 1) for i in range(3)]
+    batch = list_data_collate([{"image": ScalePercentiles(1, 99)(item)} for item in items])["image"]
+    for item, result in zip(items, decollate_batch(batch)):
+        assert torch.allclose(RestoreIntensity()(result).as_tensor(), item.as_tensor(), atol=1e-5)
+
+
+def test_what_was_made_of_one_channel_has_its_scale_in_all():
+    scaled = ScalePercentiles(1, 99)(MetaTensor(100 * random_volume(6, 5, 4), meta={"dtype": "float32"}))
+    both = MetaTensor(torch.cat([scaled, scaled])).copy_meta_from(scaled)
+    restored = RestoreIntensity()(both)
+    assert torch.equal(restored[0].as_tensor(), restored[1].as_tensor()) and restored.max() > 90
+
+
+SCALE = ScalePercentiles(1, 99)
+TWO = torch.rand(2, 30, 30, 30)
+
+
+@pytest.mark.parametrize(
+    "transform, data, words",
+    [
+        (SCALE, TWO[0], r"ScalePercentiles takes volumes \(C, X, Y, Z\) with voxels, not \(30, 30, 30\)"),
+        (SCALE, TWO[None], "ScalePercentiles takes volumes"),
+        (SCALE, TWO[:, :0], "ScalePercentiles takes volumes"),
+        (SCALE, torch.cat([TWO, torch.ones(1, 30, 30, 30)]), "all voxels have the same value 1"),
+        (SCALE, torch.cat([TWO, torch.full((1, 30, 30, 30), float("nan"))]), "NaN or infinite"),
+        (SCALE, torch.where(TWO == TWO.max(), float("inf"), TWO), "NaN or infinite"),
+        (RestoreIntensity(), TWO, "no intensity scale"),
+        (RestoreIntensity(), SCALE(TWO)[:1], "intensities of 2 back"),
+        (HoldOut("train", "x"), TWO[0], "HoldOut takes volumes"),
+        (MatchNoise(4), TWO, "MatchNoise takes one channel, not 2: give each on its own"),
+        (RandSequences((16, 16)), TWO, "RandSequences takes one channel, not 2"),
+        (RandSequences((16, 16)), TWO[0], "RandSequences takes volumes"),
+        (RandSequencesd("image", (16, 16)), {"image": TWO[:1], "target": TWO}, "RandSequences takes one channel"),
+        (RandSlicePatches((16, 16), 4), TWO, "RandSlicePatches takes one channel, not 2"),
+        (RandSlicePatches((16, 16), 4), TWO[0, 0], "RandSlicePatches takes volumes"),
+        (
+            ShowDisagreementd(["image", "map"], "none.png"),
+            {"image": MetaTensor(TWO), "map": MetaTensor(TWO)},
+            "ShowDisagreementd takes one channel",
+        ),
+    ],
+)
+def test_other_axes_and_channels_are_one_line(transform, data, words):
+    """And never the first channel, in silence."""
+    with pytest.raises(InputError, match=words) as error:
+        transform(data)
+    assert "\n" not in str(error.value)
+
+
+def test_hold_out_and_lattice_transforms_treat_all_channels_alike():
+    for transform in (HoldOut("validation", "y", 0.3), AxialInterpolate(2.5), AxialDecimate(4, "average")):
+        result = transform(TWO)
+        assert result.shape[0] == 2
+        for c in range(2):
+            assert torch.allclose(result[c], transform(TWO[c : c + 1])[0], atol=1e-6)
+
+
 # ---- hold-out --------------------------------------------------------------------------------------------------------
 
 
@@ -350,6 +425,21 @@ def test_patches_and_their_degraded_copies_are_aligned(factor):
         assert met(item, factor)
         expected = axial_interpolate(item["image"][..., ::factor], factor)
         assert torch.allclose(item["mu"], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [4, 2.5])
+def test_linear_copies_beside_the_cubic_ones(factor):
+    """Asking for them changes nothing else."""
+    volume = random_volume(40, 36, 5)
+    items = RandSlicePatches((16, 31), factor, num_samples=12, with_linear=True).set_random_state(0)(volume)
+    for item, other in zip(items, RandSlicePatches((16, 31), factor, num_samples=12).set_random_state(0)(volume)):
+        assert sorted(other) == ["image", "mu"] and all(torch.equal(item[key], other[key]) for key in other)
+        whole = next(gap for gap in (math.floor(factor), math.ceil(factor)) if met(item, gap))
+        width = item["image"].shape[-1]
+        lowres = item["image"][..., : (width - 1) // whole * whole + 1 : whole]
+        expected = axial_interpolate(lowres, whole, "linear")
+        inside = expected.shape[-1]
+        assert torch.allclose(item["linear"][..., :inside], expected, atol=1e-6)
 
 
 def test_patches_are_xy_patches_of_the_volume():

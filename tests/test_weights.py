@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,11 +77,11 @@ def test_folder_that_cannot_be_written(tmp_path):
 def test_failed_write_leaves_the_old_file(saved, monkeypatch):
     before = saved.read_bytes()
 
-    def interrupted(state, path):
-        path.write_bytes(b"half a file")
+    def interrupted(path, content):
+        path.write_text("half a file")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(torch, "save", interrupted)
+    monkeypatch.setattr(Path, "write_bytes", interrupted)
     with pytest.raises(KeyboardInterrupt):
         save_weights(aenet(seed=1), saved)
     assert saved.read_bytes() == before

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from bundle_run import AENET, PRIOR_NETWORK, Finished, run_bundle, side_by_side
+from bundle_run import AENET, AENET_TRAINING, PRIOR_NETWORK, PRIOR_TRAINING, Finished, run_bundle, side_by_side
+from PIL import Image
 
 from scripts.networks.aenet import AENet
 from scripts.networks.nafnet import ConditionalNAFNet
@@ -22,6 +24,7 @@ from scripts.networks.weights import save_weights
 OLD = b"the user's earlier result"
 FACTOR = 2
 LEAVE_OUT = "<leave out>"
+LOUD = ("output.fuse.weight", "output.refine.weight", "output.head.weight")
 
 
 class Case(NamedTuple):
@@ -63,20 +66,34 @@ CASES = {
     "NaN": inference(("nan.tif: has 1 voxels that are NaN", "replace"), volume="nan.tif"),
     "infinite": inference(("inf.tif: has 1 voxels", "infinite", "replace"), volume="inf.tif"),
     "constant": inference(("constant.tif: all voxels have the same value 7", "right file"), volume="constant.tif"),
+    "channels": inference(("channels.tif: says that its axes are CYX", "add --axes ZYX"), volume="channels.tif"),
+    "axes that do not fit": inference("--axes ZYX: does not fit flat.tif", volume="flat.tif", axes="ZYX"),
+    "a slice is missing": inference(
+        ("slice 2 is missing between s1.png and s3.png", "'slices/s*.png'"), volume="slices"
+    ),
+    "a pipe": inference("pipe.tif: is a pipe (FIFO), not a file", volume="pipe.tif"),
     "no volume": inference("--volume is missing: add --volume", volume=LEAVE_OUT),
     # the factor and the voxel size
-    "factor 1": inference("--factor 1 is not a number above 1: give", factor=1),
-    "factor 0.5": inference("--factor 0.5 is not a number above 1: give", factor=0.5),
-    "factor in words": inference("--factor eight is not a number above 1: give", factor="eight"),
-    "factor beyond memory": inference(("--factor 1e+09: the output would need", "lower --factor"), factor="1e9"),
+    "factor 1": inference("--factor 1: give a number above 1", factor=1),
+    "factor 0.5": inference("--factor 0.5: give a number above 1", factor=0.5),
+    "factor in words": inference("--factor eight: give a number above 1", factor="eight"),
+    "factor beyond memory": inference("--factor 1e9: give a number above 1 and up to 1000000", factor="1e9"),
     "no factor, isotropic": inference(("--factor", "--spacing", "nothing is coarse"), factor=LEAVE_OUT),
     # the weights
     "no weights": inference(("--weights none.pt: no such file", "point --weights"), weights="none.pt"),
     "weights of a wider AENet": inference(("--weights wide.pt: weights of another network", "use"), weights="wide.pt"),
     "weights of the prior": inference(("--weights prior.pt: weights of another network", "use"), weights="prior.pt"),
     "weights of other settings": inference(
-        ("--weights other.pt", "trained with percentiles = [1.0, 99.0]", "use"), weights="other.pt"
+        ("--weights other.pt", "trained with percentiles = [1.0, 99.0]", "use"),
+        weights="other.pt",
+        percentiles="[0.1,99.9]",
     ),
+    "weights that are NaN": inference(("--weights nan.pt: stem.bias is not finite", "give"), weights="nan.pt"),
+    "weights with a flipped bit": inference(
+        ("--weights flipped.pt: not a weights file", "damaged"), weights="flipped.pt"
+    ),
+    "weights without an end": inference("--weights /dev/zero: no such file", weights="/dev/zero"),
+    "NaN out of good weights": inference(("slices from", "NaN or infinite", "--amp false"), weights="loud.pt"),
     "no such network": inference("--network unet: there is none of that name; choose aenet or srunet", network="unet"),
     "srunet at factor 2.5": inference(("SRUNet at factor 2.5", "--network aenet"), network="srunet", factor=2.5),
     "weights of aenet in srunet": inference(
@@ -92,15 +109,47 @@ CASES = {
     "overwrite false": inference(("old.tif: exists already", "--overwrite true"), output="old.tif", overwrite="false"),
     "overwrite perhaps": inference("--overwrite perhaps: must be true or false", output="old.tif", overwrite="perhaps"),
     # the options
+    "tile in words": inference("--tile big: give a whole number from 1", tile="big"),
+    "widths, one number": inference("--widths 32: give 4 whole numbers from 1 to 65536 in brackets", widths=32),
+    "percentiles in words": inference("--percentiles abc: give 2 numbers from 0 to 100", percentiles="abc"),
+    "no such GPU": inference(("--device cuda:99: ", "GPU"), device="cuda:99"),
+    "expression that fails": inference("--halo $1/0: cannot be evaluated: ZeroDivisionError", halo="$1/0"),
+    "path that looks like code": inference("$print(1).tif: no such file or folder", volume="$print(1).tif"),
+    "path with a number sign": inference("Mouse #3/a.tif: no such file or folder", volume="Mouse #3/a.tif"),
     "mistyped volume": inference("unknown option --voulme: did you mean --volume?", voulme="good.tif"),
     "mistyped factor": inference("unknown option --factr: did you mean --factor?", factr=8),
     # the other configs
+    "stage II, batch of -1": Case(
+        "generate", {"batch_size": -1, "factor": 2}, ("--batch_size -1: give a whole number",)
+    ),
+    "stage I, unlike blocks": Case(
+        "train_diffusion", {"encoder_blocks": "[1,1]", "factor": 2}, ("--encoder_blocks [1, 1]", "the same length")
+    ),
+    "stage III, seed in words": Case("train", {"seed": "x"}, ("--seed x: give a whole number from 0",)),
+    "d2r, batch of -1": Case(
+        "d2r",
+        {"preset": "quick", "presets#quick#prior#batch_size": -1},
+        ("stage I, learn the prior: --batch_size -1: give a whole number",),
+    ),
     "stage I, no file": Case("train_diffusion", {"volume": "none.tif"}, ("none.tif: no such file",)),
-    "stage I, factor 1": Case("train_diffusion", {"factor": 1}, ("--factor 1 is not a number above 1",)),
+    "stage I, factor 1": Case("train_diffusion", {"factor": 1}, ("--factor 1: give a number above 1",)),
     "stage I, folder is a file": Case(
         "train_diffusion", {"output_dir": "notes.txt/x", "factor": 2}, ("notes.txt/x", "cannot be written")
     ),
     "stage II, no prior": Case("generate", {"weights": "none.pt", "factor": 2}, ("--weights none.pt: no such file",)),
+    "stage I diverges": Case(
+        "train_diffusion",
+        {**PRIOR_TRAINING, "factor": 2, "learning_rate": "1e30"},
+        ("diverged in epoch 1 of 2", "no checkpoint", "lower --learning_rate"),
+    ),
+    "stage III diverges": Case(
+        "train",
+        {**AENET_TRAINING, "gap_range": "[2,3]", "learning_rate": "1e30"},
+        ("diverged in epoch 1 of 2", "no checkpoint", "lower --learning_rate"),
+    ),
+    "stage II, NaN": Case(
+        "generate", {"weights": "loud_prior.pt", "factor": 2}, ("XZ slices from 0", "NaN or infinite")
+    ),
     "stage II, other k": Case(
         "generate", {"factor": 3}, ("trained with upsampling = 2.0, the configuration says 3.0",)
     ),
@@ -113,13 +162,15 @@ CASES = {
     "stage III, axes": Case(
         "train", {"sequence_axes": "['w']"}, ("--sequence_axes ['w']: give one or more of x, y and z",)
     ),
+    "stage III, axes of sequences": Case("train", {"axes": "['z']"}, ("--axes ['z']", "now --sequence_axes \"['z']\"")),
     "stage III, few slices": Case("train", {"volume": "thin.tif"}, ("at least 11",)),  # the window of SSIM
     "truth of another size": Case(
         "evaluate", {"reconstruction": "narrow.tif"}, ("the reconstruction has 11 x 24 x 13 voxels", "same grid")
     ),
-    "evaluate, factor 2.5": Case("evaluate", {"factor": 2.5}, ("--factor 2.5: scores need a whole factor",)),
+    "evaluate, channels": Case("evaluate", {"reconstruction": "channels.tif"}, ("add --reconstruction_axes ZYX",)),
+    "evaluate, factor 2.5": Case("evaluate", {"factor": 2.5}, ("--factor 2.5: give a whole number from 2",)),
     "decimate, output exists": Case("decimate", {"output": "old.tif"}, ("old.tif: exists already", "--overwrite")),
-    "sample of no size": Case("sample", {"size": "[0,8,9]"}, ("size", "three positive whole numbers")),
+    "sample of no size": Case("sample", {"size": "[0,8,9]"}, ("--size [0,8,9]: give 3 whole numbers from 1",)),
     "d2r, no file": Case("d2r", {"volume": "none.tif"}, ("none.tif: no such file",)),
     "d2r, NaN": Case("d2r", {"volume": "nan.tif"}, ("nan.tif: has 1 voxels that are NaN", "replace")),
     "d2r, no workdir": Case("d2r", {"workdir": LEAVE_OUT}, ("--workdir is missing: add --workdir",)),
@@ -144,6 +195,11 @@ def folder(tmp_path_factory) -> Path:
     tifffile.imwrite(path / "narrow.tif", volume[:, :, :11])
     tifffile.imwrite(path / "thin.tif", volume[:8])
     tifffile.imwrite(path / "flat.tif", volume[0])
+    tifffile.imwrite(path / "channels.tif", volume, imagej=True)
+    (path / "slices").mkdir()
+    for number in (1, 3, 4):
+        Image.fromarray(volume[number]).save(path / "slices" / f"s{number}.png")
+    os.mkfifo(path / "pipe.tif")
     tifffile.imwrite(path / "rgb.tif", np.stack([volume[:5]] * 3, -1), photometric="rgb")
     tifffile.imwrite(path / "one.tif", volume[:1], metadata={"axes": "ZYX"})
     tifffile.imwrite(path / "constant.tif", np.full_like(volume, 7))
@@ -165,8 +221,21 @@ def folder(tmp_path_factory) -> Path:
     save_weights(AENet([4, 4, 4, 4], strides, numbers), path / "wide.pt")
     save_weights(AENet(widths, strides, {**numbers, "percentiles": [1, 99]}), path / "other.pt")
     torch.save(AENet(widths, strides, numbers), path / "module.pt")
+    state = torch.load(path / "aenet.pt", weights_only=True)
+    torch.save({**state, "stem.bias": torch.full((2,), torch.nan)}, path / "nan.pt")
+    # finite, and too large for what is computed with them
+    large = {name: torch.full_like(state[name], 1e30, dtype=torch.float32) for name in LOUD}
+    torch.save({**state, **large}, path / "loud.pt")
+    data = bytearray((path / "aenet.pt").read_bytes())
+    data[len(data) // 2] ^= 1
+    (path / "flipped.pt").write_bytes(data)
     numbers = {"delta": 50 / 255, "steps": 100, "percentiles": [0.1, 99.9], "upsampling": FACTOR}
     save_weights(ConditionalNAFNet(**PRIOR_NETWORK, settings=numbers), path / "prior.pt")
+    state = torch.load(path / "prior.pt", weights_only=True)
+    large = {
+        name: torch.full_like(state[name], 1e30, dtype=torch.float32) for name in ("intro.weight", "ending.weight")
+    }
+    torch.save({**state, **large}, path / "loud_prior.pt")
     return path
 
 

@@ -146,7 +146,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _short_of_memory(error: BaseException) -> str:
-    advice = "give smaller --tile, --patch_size or --batch_size, or cut the volume"
+    advice = "give a smaller --tile, --patch_size, --batch_size or network, or cut the volume"
     text = one_line(error)
     if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and "CUDA out of memory" in text):
         tried = text.removeprefix("CUDA out of memory. ").split(". ")[0]

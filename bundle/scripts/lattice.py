@@ -24,6 +24,9 @@ WINDOW = 4
 _TOLERANCE = 1e-6
 
 
+_MOST_SLICES = 2**53  # beyond them indices are no longer exact
+
+
 class Position(NamedTuple):
     """Place of one output slice: ``depth`` (in [0, 1)) of the way from input slice ``interval`` to the next one."""
 
@@ -42,7 +45,7 @@ def check_factor(factor: float) -> float:
     except (TypeError, ValueError):
         value = math.nan
     if not (math.isfinite(value) and value > 1):
-        raise InputError(f"--factor {factor} is not a number above 1: give how many times finer Z should become")
+        raise InputError(f"--factor {factor}: give a number above 1, how many times finer Z should become")
     return value
 
 
@@ -82,7 +85,7 @@ def axial_step(factor: float, upsampling: float) -> float:
 def output_size(slices: int, factor: float) -> int:
     """Number of output slices for ``slices`` input slices at ``factor``."""
     last = (slices - 1) * factor
-    if not math.isfinite(last):
+    if last > _MOST_SLICES:
         raise InputError(f"--factor {factor:g}: gives more slices than any machine holds; give a lower --factor")
     return math.floor(last + _TOLERANCE) + 1
 
@@ -168,8 +171,8 @@ def tiles(part: tuple[int, int], size: int, tile: int, halo: int, multiple: int)
     Args:
         part: first index of the part, and the one after its last; (0, ``size``) is the whole side.
         size: of the side.
-        tile: side of a tile at most, but for what it takes to leave the same rest as ``size``: up to ``multiple`` - 1 more, and for the
-            smallest tiles as much again.
+        tile: largest side of a tile, rounded up to a multiple; up to ``multiple`` - 1 voxels more where it takes them to leave the same
+            rest as ``size``.
         halo: margin around a core, rounded up to a multiple.
         multiple: the pooling grid.
 

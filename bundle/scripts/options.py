@@ -37,7 +37,7 @@ class OptionType(NamedTuple):
         text: as the config says it.
         kind: "path", "true or false", "device", "name", "choice", "some of", "number" or "whole number".
         names: to choose from.
-        length: 1 for a single number, so many for a list, 0 for a list of any length.
+        length: 1 for a single value, more for a list of so many, 0 for a list of any length.
         low, high: bounds of each number; ``high`` belongs to them.
         above: whether ``low`` does not.
     """
@@ -53,7 +53,7 @@ class OptionType(NamedTuple):
     @property
     def is_list(self) -> bool:
         """Whether a value is a list."""
-        return self.kind == "some of" or self.length != 1
+        return self.length != 1
 
     def check(self, name: str, value: Any, typed: str | None = None, default: Any = None) -> Any:
         """
@@ -72,7 +72,7 @@ class OptionType(NamedTuple):
         Raises:
             InputError: it is of another type, or outside the bounds.
         """
-        shown = str(value) if typed is None else typed
+        shown = str(value) if typed is None else typed or "''"
         shown = shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}..."
         if self.kind in ("path", "name"):
             result: Any = value if typed is None else typed
@@ -122,7 +122,7 @@ class OptionType(NamedTuple):
         word = "above" if self.above else "from"
         if self.high == math.inf:
             return f" {word} {_plain(self.low)}" + ("" if self.above else " up")
-        return f" {word} {_plain(self.low)} to {_plain(self.high)}"
+        return f" {word} {_plain(self.low)} {'and up ' if self.above else ''}to {_plain(self.high)}"
 
     def _number(self, value: Any) -> float | int | None:
         """Return a number of this kind within the bounds, or None."""
@@ -162,7 +162,8 @@ def parse_type(text: str) -> OptionType:
         return OptionType(text, text)
     choice = _CHOICE.fullmatch(text)
     if choice:
-        return OptionType(text, "some of" if choice["some"] else "choice", tuple(choice["names"].split(" | ")))
+        kind, count = ("some of", 0) if choice["some"] else ("choice", 1)
+        return OptionType(text, kind, tuple(choice["names"].split(" | ")), count)
     numbers = _NUMBERS.fullmatch(text)
     if not numbers or (numbers["count"] and not numbers["several"]):
         raise ValueError(f"[{text}] is no type of option; they are described in scripts/options.py")

@@ -53,8 +53,8 @@ def claim_workdir(workdir: str | Path, settings: Mapping[str, Any], stages: Sequ
     """
     check_workdir(workdir, settings, stages)
     finished = _results_of(workdir)
-    stored = read_record(finished.record, finished.advice).get("finished", {})
-    finished.write({**_claim(settings, stages), "finished": stored})
+    if not finished.record.exists():
+        finished.write(resolve({**settings, "stages": _options_of(stages), "finished": {}}))
 
 
 def check_workdir(workdir: str | Path, settings: Mapping[str, Any], stages: Sequence[Mapping[str, Any]] = ()) -> None:
@@ -127,7 +127,8 @@ def check_stages(
             mistake = input_error(error)
             if mistake is None:
                 raise
-            raise InputError(f"{stage['title']}: {mistake}") from error
+            # from None, or the innermost, which names no stage, would be shown
+            raise InputError(f"{stage['title']}: {mistake}") from None
         gc.collect()
 
 
@@ -239,10 +240,6 @@ def refined(header: Header, factor: float) -> Header:
 
 def _results_of(workdir: str | Path) -> Finished:
     return Finished(Path(workdir) / _RECORD, f"delete it, or give another --workdir than {workdir}")
-
-
-def _claim(settings: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return resolve({**settings, "stages": _options_of(stages)})
 
 
 def _options_of(stages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

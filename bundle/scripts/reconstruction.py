@@ -34,6 +34,7 @@ from scripts.warn_once import warn_once
 
 KEPT_SLICES = ("original", "predicted")
 
+_SURE_HALO = 64  # leaves a fiftieth of a grey level of 8 bits, and 32 up to one
 _CPU_TILE = 512  # more does not make a CPU faster
 _DEPTH_BATCHES = (
     16,
@@ -131,7 +132,7 @@ class AxialInferer(Inferer):
         factor: float | None = None,
         gap_range: Sequence[float] = (1, math.inf),
         tile: int | None = None,
-        halo: int = 64,
+        halo: int = _SURE_HALO,
         depth_batch: int | None = None,
         kept_slices: str = "original",
         ensemble: bool = False,
@@ -284,6 +285,10 @@ class AxialInferer(Inferer):
         most = max(len(interval.depths) for interval in parts)
         side, batch = self.choose((x, y), most, factor, network, device)
         predictor = self.predictor(network, factor, device, batch)
+        if lattice.padded_size(self.halo, GRID) < _SURE_HALO and len(self._tiles((0, x), (0, y), shape, side)) > 1:
+            logger.warning(
+                f"--halo {self.halo}: with less than {_SURE_HALO}, voxels where tiles meet depend on the cut by more than rounding"
+            )
         tiles = [(ends, tile, 0) for ends in volumes for tile in self._tiles((0, x), (0, y), shape, side)]
         filled = 0
         total = len(volumes) * lattice.output_size(slices, factor)
@@ -438,7 +443,12 @@ class _Tensors:
         check, arrive = finite_output(slices, f"slices from {z} on"), to_host(slices)
         depth, height, width = slices.shape
         place = self.output[x : x + height, y : y + width, z : z + depth]
-        self.background.run(lambda: (check(), place.copy_(arrive().movedim(0, -1))))
+
+        def keep() -> None:
+            check()
+            place.copy_(arrive().movedim(0, -1))
+
+        self.background.run(keep)
 
 
 class _Files:

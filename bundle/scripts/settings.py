@@ -87,8 +87,8 @@ def difference(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> Differ
     """
     for name, value in settings.items():
         mine, found = _plain(value), stored.get(name)
-        if is_identity(mine) and is_identity(found):
-            words = _other_input(found or {}, mine)
+        if is_identity(mine) and found is not None and is_identity(found):
+            words = _other_input(found, mine)
             if words:
                 return Difference(
                     f"{'on' if name == 'volume' else 'with'} {_another(name)} ({words})", f"the same {name}"

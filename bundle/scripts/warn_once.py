@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import logging
 
+from tqdm import tqdm
+
 logger = logging.getLogger(__name__)
 _told: set[str] = set()
 
@@ -18,4 +20,5 @@ def warn_once(line: str) -> None:
     """
     if line not in _told:
         _told.add(line)
-        logger.warning(line)
+        with tqdm.external_write_mode():  # not into a progress bar
+            logger.warning(line)

@@ -73,7 +73,7 @@ def target_of(path: str | os.PathLike) -> Path:
     """
     path = as_path(path)
     try:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             kind = stat.S_IFMT(os.stat(path).st_mode)
             if kind in _KINDS:
                 raise InputError(f"{path}: is {_KINDS[kind]} and cannot be an output; give the name of a file")

@@ -2,8 +2,8 @@
 """Average over a fixed neighbourhood, in place of the whole image that channel attention usually averages over.
 
 A global average makes the result depend on how the image was cut into tiles. Averages over a fixed grid of cells, read off
-in between by bilinear interpolation, are the same in every tile whose origin lies on the grid. The last cells of an image may reach over
-its end; they average what there is.
+in between by bilinear interpolation, are the same in every tile whose origin lies on the grid and which does not end within a cell, but where
+the image does. The last cells of an image may reach over its end; they average what there is.
 """
 
 from __future__ import annotations

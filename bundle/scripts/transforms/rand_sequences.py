@@ -42,7 +42,7 @@ class RandSequences(Randomizable):
             input plane itself would teach it to copy.
 
     Raises:
-        InputError: for gaps without a whole plane in between, or axes that do not exist.
+        InputError: for gaps without a whole plane in between or in the wrong order, or axes that do not exist.
     """
 
     def __init__(
@@ -61,6 +61,8 @@ class RandSequences(Randomizable):
         self.gap_range = tuple(int(gap) for gap in gap_range)
         if self.gap_range[0] < 2:
             raise InputError(f"--gap_range {list(gap_range)}: the smallest gap is 2, with one plane in between")
+        if self.gap_range[0] > self.gap_range[1]:
+            raise InputError(f"--gap_range {list(gap_range)}: the smaller number comes first")
         self.depths = depths
         self.num_samples = num_samples
         self.dims = [_DIMS[axis] for axis in axes]

@@ -94,7 +94,7 @@ class ScalePercentiles(Transform):
         self.lower = lower
         self.upper = upper
 
-    def __call__(self, volume: MetaTensor) -> MetaTensor:
+    def __call__(self, volume: torch.Tensor) -> MetaTensor:
         """(C, X, Y, Z) -> the same shape, float32.
 
         Raises:
