@@ -214,7 +214,8 @@ class Oracle:
 
     def __call__(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         self.seen.append(x.shape[-2:])
-        top, bottom, left, right = margins(*self.truth.shape[-2:], self.multiple)
+        height, width = self.truth.shape[-2:]
+        top, bottom, left, right = margins(height, width, self.multiple)
         truth = F.pad(self.truth, (left, right, top, bottom), mode="replicate")
         difference, mu = x.chunk(2, 1)
         noise = (difference - SDE.decay(t) * (truth - mu)) / SDE.std(t)
