@@ -4,23 +4,32 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
-from bundle_run import AENET, AENET_TRAINING, BUNDLE, PRIOR_NETWORK, PRIOR_TRAINING, succeed
+import torch
+from bundle_run import AENET, AENET_TRAINING, BUNDLE, PATIENCE, PRIOR_NETWORK, PRIOR_TRAINING, succeed
 from monai.bundle import ConfigWorkflow
 
 from scripts import cost, plan
 from scripts.failures import input_error
 from scripts.finished import Finished
+from scripts.inferers import PseudoVolumeInferer, RestorationInferer
+from scripts.io import Header
 from scripts.networks.aenet import AENet
 from scripts.networks.nafnet import ConditionalNAFNet
 from scripts.networks.srunet import SRUNet
 from scripts.networks.weights import save_weights
+from scripts.reconstruction import AxialInferer
+from scripts.sde import MeanRevertingSDE
 
 SHAPE = (13, 40, 48)  # (z, y, x)
 NUMBERS = {"percentiles": [0.1, 99.9], "gap_range": [2, 12]}
@@ -71,7 +80,7 @@ def refusal(config: str, **options: Any) -> str:
 
 
 def test_inference(page):
-    told = page("inference", output="out.nii.gz", weights="aenet.pt", tile=32, halo=0, **AENET)
+    told = page("inference", output="out.nii.gz", weights="aenet.pt", **AENET)
     for words in (
         "in.tif: 48 x 40 x 13 voxels (x, y, z), uint16, values from 20 to 199",
         "1 x 1 x 2.5 nanometer (x, y, z), from the file",
@@ -79,7 +88,7 @@ def test_inference(page):
         "out.nii.gz: 48 x 40 x 31 voxels of 1 x 1 x 1 nanometer, uint16",
         "13 become 31: 7 of the input (23%) and 24 new; 2 new in the first interval (slices 1 to 2), 2 in the last",
         "aenet.pt: fit the network, AENet; trained for factors 2 to 12",
-        "24 new slices of 48 x 40 in 2 x 2 tiles of 32 x 32",
+        "24 new slices of 48 x 40",
         "memory about",
         "time about",
     ):
@@ -103,16 +112,135 @@ def test_inference_by_srunet(page):
     assert "trained for the factor 3 alone" in page("inference", output="out.tif", weights="srunet.pt", factor=3)
 
 
-def test_an_ensemble_is_sixteen_times_the_work(page, monkeypatch):
-    encoded = []
+class Clock:
+    """Stands still but for what a test has it go on by."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    """Time goes by in the networks alone: so long for a call, so long for each pixel."""
+    clock = Clock()
+    monkeypatch.setattr(cost, "time", clock)
+    monkeypatch.setattr(plan, "time", clock)
+    monkeypatch.setattr(cost, "_ENOUGH_SECONDS", 0)
+
+    def timed(function: Callable, pixels: Callable[[Any], int]) -> Callable:
+        def work(self: Any, *values: Any) -> Any:
+            result = function(self, *values)
+            clock.now += 0.05 + 1e-6 * pixels(values[0] if function is encode else result)
+            return result
+
+        return work
+
     encode = AENet.encode
-    monkeypatch.setattr(AENet, "encode", lambda self, slab: (encoded.append(slab.shape[2:4]), encode(self, slab))[1])
-    good = {"output": "out.tif", "weights": "aenet.pt", **AENET}
-    assert "16 times over" not in page("inference", **good)
-    alone = len(encoded)
-    told = page("inference", **good, ensemble="true")
-    assert "24 new slices of 48 x 40, 16 times over (--ensemble true)" in told
-    assert len(encoded) == (1 + 16) * alone  # the trial, by which the time is told
+    monkeypatch.setattr(AENet, "encode", timed(encode, lambda slab: slab[..., 0].numel()))
+    for network, method in ((AENet, "decode"), (ConditionalNAFNet, "forward")):
+        monkeypatch.setattr(network, method, timed(getattr(network, method), torch.numel))
+    return clock
+
+
+def header_of(shape: tuple[int, int, int]) -> Header:
+    return Header(shape, "uint8", np.eye(4), "pixel")
+
+
+@pytest.mark.parametrize(
+    "shape, options",
+    [
+        ((32, 48, 3), {"factor": 3}),
+        ((32, 80, 3), {"factor": 2.5, "tile": 32, "halo": 0, "kept_slices": "predicted"}),
+        ((32, 32, 2), {"factor": 2.5, "ensemble": True}),
+    ],
+    ids=["whole", "tiles", "ensemble"],
+)
+def test_time_of_a_reconstruction(clock, shape, options):
+    inferer = AxialInferer(**options, progress=False)
+    network = AENet((2, 2, 2, 2), AENET["strides"])
+    told = cost.ReconstructionCost(network, inferer, torch.device("cpu")).measure(header_of(shape))
+    clock.now = 0
+    inferer(torch.rand(1, 1, *shape), network)
+    assert told.seconds == pytest.approx(clock.now, rel=1e-3)
+    assert ("16 times over" in told.work) == ("ensemble" in options) and ("tiles" in told.work) == ("tile" in options)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_time_of_a_restoration(clock, tmp_path, batch_size):
+    network = ConditionalNAFNet(**PRIOR_NETWORK)
+    restore = RestorationInferer(MeanRevertingSDE(50 / 255, 100), evaluations=3)
+    inferer = PseudoVolumeInferer(restore, 4, batch_size, tmp_path)
+    told = cost.RestorationCost(network, inferer, torch.device("cpu")).measure(header_of((18, 9, 3)))
+    clock.now = 0
+    inferer(torch.rand(1, 1, 18, 9, 3), network)
+    assert told.seconds == pytest.approx(clock.now, rel=1e-3)
+
+
+def test_time_of_a_training(page, clock, monkeypatch):
+    encode = AENet.encode
+
+    def slow(self: AENet, slab: torch.Tensor) -> Any:
+        result = encode(self, slab)
+        clock.now = round(clock.now) + 1 + 2 * len(slab)  # seconds for a step, and for each patch
+        return result
+
+    monkeypatch.setattr(AENet, "encode", slow)
+    monkeypatch.setattr(AENet, "decode", _without_time(AENet.decode, clock))
+    options = {**AENET, **AENET_TRAINING, "max_epochs": 5, "epoch_length": 3}
+    told = page("train", output_dir="aenet", **options)
+    assert "15 steps of 2 patches of" in told and ", 5 s a step" in told
+    assert "time about 75 s; by short trials" in told
+
+
+def _without_time(function: Callable, clock: Clock) -> Callable:
+    def work(*values: Any) -> Any:
+        now = clock.now
+        result = function(*values)
+        clock.now = now
+        return result
+
+    return work
+
+
+def test_time_of_all_stages_and_of_the_start(page, monkeypatch):
+    for kind in (cost.TrainingCost, cost.RestorationCost, cost.ReconstructionCost):
+        monkeypatch.setattr(kind, "measure", lambda self, header: cost.Cost("so much", 100, 2**20, 0))
+    monkeypatch.setattr(plan, "time", Clock())
+    monkeypatch.setattr(plan, "started_from_command_line", lambda: True)
+    monkeypatch.setattr(plan, "since_start", lambda: 20.0)
+    told = page("d2r", output="out.tif", workdir="none", preset="quick", factor=2)
+    assert told.count("so much; about 1.7 min") == 4
+    assert "time about 7 min, 20 s of them to start and to read; by short trials" in told
+    told = page("inference", output="out.tif", weights="aenet.pt", **AENET)
+    assert "time about 2 min, 20 s of them to start and to read" in told
+
+
+def test_a_short_trial_is_repeated_and_a_long_one_is_the_only_one(monkeypatch):
+    clock, done = Clock(), []
+    monkeypatch.setattr(cost, "time", clock)
+
+    def work(seconds: float) -> Callable[[int], None]:
+        def of(size: int) -> None:
+            done.append(size)
+            clock.now += seconds * (1 + size)
+
+        return of
+
+    trial = cost._trial(work(0.0625), [1, 2, 4, 8], float, torch.device("cpu"))
+    assert trial.seconds(10, 1000) == pytest.approx(0.0625 * 1010)
+    assert done == [1] * 5 + [2] * 4 + [4] * 3 + [8] * 2  # once untimed, then until 0.4 s are over; 8 takes longer alone
+    done.clear()
+    assert cost._trial(work(3), [1, 2], float, torch.device("cpu")).seconds(1, 2) == 12
+    assert done == [1, 1]
+
+
+def test_since_start():
+    words = "import sys, time; sys.path.insert(0, 'bundle'); time.sleep(1); from scripts.cost import since_start; print(since_start())"
+    done = subprocess.run([sys.executable, "-c", words], cwd=BUNDLE.parent, capture_output=True, text=True, timeout=PATIENCE)
+    assert float(done.stdout) >= 1 or not Path("/proc/self/stat").is_file(), done.stderr
 
 
 def test_warnings_are_no_errors(page, folder):
@@ -218,6 +346,13 @@ def test_missing_packages_and_other_versions(tmp_path):
     told = plan.packages(tmp_path / "metadata.json")
     assert "missing: no-such-package; install with pip install no-such-package" in told
     assert "(0.1)" in told and "numpy" not in told
+
+
+def test_pinned_versions_raise_no_alarm(monkeypatch):
+    constraints = (BUNDLE.parent / "constraints.txt").read_text(encoding="utf-8")
+    pinned = {name.lower(): version for name, version in re.findall(r"^([\w-]+)==(\S+)", constraints, re.MULTILINE)}
+    monkeypatch.setattr(plan, "version", lambda name: pinned[name.lower()] + ("+cpu" if name == "torch" else ""))
+    assert plan.packages() == "all there"
 
 
 def test_about():

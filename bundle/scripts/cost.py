@@ -307,9 +307,9 @@ class TrainingCost:
 
 
 def _sides(largest: int) -> list[int]:
-    """Sides of square trials, doubling, on the networks' grid."""
+    """Sides of square trials, doubling, two or more."""
     largest = max(GRID, largest // GRID * GRID)
-    sides = [min(_SMALLEST_TRIAL, largest)]
+    sides = [min(_SMALLEST_TRIAL, largest // 2)]
     while sides[-1] < largest:
         sides.append(min(2 * sides[-1], largest))
     return sides
