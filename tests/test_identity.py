@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tifffile
+import torch
 
 from scripts.errors import InputError
 from scripts.finished import Finished, FinishedRun
