@@ -13,10 +13,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tifffile
+import torch
 
 from scripts.errors import InputError
 from scripts.finished import Finished, FinishedRun
-from scripts.io.identity import digest_of_file, identify, identify_file
+from scripts.io.identity import digest_of_file, identify, identify_weights
 from scripts.io.whole_file import write_whole
 from scripts.settings import difference, read_record, resolve
 
@@ -88,13 +89,17 @@ def test_spacing_counts_however_it_came_about(tmp_path):
 def test_weights_are_their_content(tmp_path):
     for name, content in (("a.pt", b"one"), ("b.pt", b"one"), ("c.pt", b"two")):
         (tmp_path / name).write_bytes(content)
-    a, b, c = (identify_file(tmp_path / name) for name in ("a.pt", "b.pt", "c.pt"))
+    a, b, c = (identify_weights(tmp_path / name) for name in ("a.pt", "b.pt", "c.pt"))
     assert difference({"weights": a}, {"weights": b}) is None
     other = difference({"weights": a}, {"weights": c})
     assert other.run == "with other weights (its content differs)"
     assert digest_of_file(tmp_path / "a.pt") == a["digest"] and len(a["digest"]) == 32
+    for name, value in (("d.pt", 1.0), ("e.pt", 1.0), ("f.pt", 2.0)):
+        torch.save({"weight": torch.full((3,), value)}, tmp_path / name)  # PyTorch writes the name into the file
+    d, e, f = (identify_weights(tmp_path / name)["digest"] for name in ("d.pt", "e.pt", "f.pt"))
+    assert d == e != f and (tmp_path / "d.pt").read_bytes() != (tmp_path / "e.pt").read_bytes()
     with pytest.raises(InputError, match="none.pt: cannot be read"):
-        identify_file(tmp_path / "none.pt")
+        identify_weights(tmp_path / "none.pt")
 
 
 @pytest.mark.parametrize(

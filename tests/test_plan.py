@@ -231,7 +231,9 @@ def test_a_short_trial_is_repeated_and_a_long_one_is_the_only_one(monkeypatch):
 
     trial = cost._trial(work(0.0625), [1, 2, 4, 8], float, torch.device("cpu"))
     assert trial.seconds(10, 1000) == pytest.approx(0.0625 * 1010)
-    assert done == [1] * 5 + [2] * 4 + [4] * 3 + [8] * 2  # once untimed, then until 0.4 s are over; 8 takes longer alone
+    assert (
+        done == [1] * 5 + [2] * 4 + [4] * 3 + [8] * 2
+    )  # once untimed, then until 0.4 s are over; 8 takes longer alone
     done.clear()
     assert cost._trial(work(3), [1, 2], float, torch.device("cpu")).seconds(1, 2) == 12
     assert done == [1, 1]
@@ -239,7 +241,9 @@ def test_a_short_trial_is_repeated_and_a_long_one_is_the_only_one(monkeypatch):
 
 def test_since_start():
     words = "import sys, time; sys.path.insert(0, 'bundle'); time.sleep(1); from scripts.cost import since_start; print(since_start())"
-    done = subprocess.run([sys.executable, "-c", words], cwd=BUNDLE.parent, capture_output=True, text=True, timeout=PATIENCE)
+    done = subprocess.run(
+        [sys.executable, "-c", words], cwd=BUNDLE.parent, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert float(done.stdout) >= 1 or not Path("/proc/self/stat").is_file(), done.stderr
 
 

@@ -194,7 +194,7 @@ def check_command(words: Sequence[str], also_accepted: Sequence[str] = ()) -> No
 
 def wants_debug(words: Sequence[str]) -> bool:
     """Whether the words of a command ask for full tracebacks."""
-    debug = read_command(words).options.get("debug")
+    debug = _read_words(words).options.get("debug")
     return debug is not None and str(debug.value).lower() == "true"
 
 
@@ -309,9 +309,8 @@ def _check_unnamed(command: Command, config: Mapping[str, Any], types: Mapping[s
         raise InputError(f"nothing to run is called {run_id}: {advice}")
     if by_position:
         strays = strays[1:]
-    if strays and command.options["config_file"].text not in [
-        word for word, _ in strays
-    ]:  # nor is the config a word among them
+    config_by_position = command.options["config_file"].text in [word for word, _ in strays]
+    if strays and not config_by_position:
         raise _stray(command, *strays[0], types)
 
 
@@ -440,6 +439,15 @@ def read_command(arguments: Sequence[str]) -> Command:
     Raises:
         InputError: the ``--args_file`` cannot be read.
     """
+    options, unnamed = _read_words(arguments)
+    if "args_file" in options and isinstance(options["args_file"].value, str):
+        stored = _load("args_file", options.pop("args_file").value)
+        options = {**{name: Typed(value, str(value)) for name, value in stored.items()}, **options}
+    return Command(options, unnamed)
+
+
+def _read_words(arguments: Sequence[str]) -> Command:
+    """Return what a command line says without what stands in an ``--args_file``."""
     words = list(arguments)
     if "--" in words:
         words = words[: len(words) - 1 - words[::-1].index("--")]
@@ -468,9 +476,6 @@ def read_command(arguments: Sequence[str]) -> Command:
         for name, (word, _) in zip((name for name in parameters if name not in options), unnamed)
     }
     options.update(by_position)
-    if "args_file" in options and isinstance(options["args_file"].value, str):
-        stored = _load("args_file", options.pop("args_file").value)
-        options = {**{name: Typed(value, str(value)) for name, value in stored.items()}, **options}
     return Command(options, unnamed)
 
 

@@ -86,14 +86,14 @@ def tell_restoration(
     cost: RestorationCost,
     spacing: Sequence[float] | None = None,
     factor: float | None = None,
-    overwrite: bool | str = False,
+    overwrite: bool | str | None = False,
     axes: str | None = None,
 ) -> None:
     """
     Tell what ``generate.yaml`` would do. The weights are already in the network of ``cost``, so they fit.
 
     Args:
-        volume, weights, spacing, factor, overwrite, axes: the options.
+        volume, weights, spacing, factor, overwrite, axes: the options; None for an output that is finished and stays.
         output: the pseudo-HR volume.
         upsampling: k.
         cost: of the run.
@@ -296,6 +296,7 @@ class Page:
     def warn_if_there(self, path: str | Path, overwrite: bool | str | None) -> None:
         """Warn of an output that exists; None means that it is finished and stays."""
         if overwrite is None:
+            self.warn(f"{path} was finished before and stays as it is")
             return
         replace = true_or_false(overwrite, "overwrite")
         if Path(path).exists():

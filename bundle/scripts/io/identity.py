@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from scripts.errors import InputError
 from scripts.io import open_volume
 
 _LARGE = 2**30  # bytes that take long enough to read for a progress bar
+_PART = 2**20  # bytes that are read at once
 _digests: dict[tuple, str] = {}  # of this process: each stage of a run asks for the same volume
 
 
@@ -52,22 +54,20 @@ def identify(path: str | os.PathLike | None, spacing: Sequence[float] | None = N
     }
 
 
-def identify_file(path: str | os.PathLike | None) -> dict | None:
+def identify_weights(path: str | os.PathLike | None) -> dict | None:
     """
-    Read what a file is, such as one of weights.
+    Read what a weights file is. Saved once more under another name the same weights are the same.
 
     Args:
         path: file; None where a run has no such input.
 
     Returns:
-        "name", for information, "size" in bytes and "digest"; None without a path.
+        "name", for information, and "digest"; None without a path.
 
     Raises:
         InputError: the file cannot be read.
     """
-    if path is None:
-        return None
-    return {"name": str(path), "size": _size_of(path), "digest": digest_of_file(path)}
+    return None if path is None else {"name": str(path), "digest": _digest_of_weights(path)}
 
 
 def digest_of_file(path: str | os.PathLike) -> str:
@@ -106,11 +106,20 @@ def _stamp(path: Path) -> tuple:
     return tuple((name, state.st_ino, state.st_size, state.st_mtime_ns) for name, state in states)
 
 
-def _size_of(path: str | os.PathLike) -> int:
+def _digest_of_weights(path: str | os.PathLike) -> str:
+    """Digest of what PyTorch keeps in a zip file, without the folder in it, which has the name that the file once had."""
+    digest = _blake2b()
     try:
-        return os.stat(path).st_size
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        with zipfile.ZipFile(path) as file:
+            names = {name.partition("/")[2]: name for name in file.namelist()}
+            for name in sorted(name for name in names if not name.startswith(".data/")):
+                digest.update(f"{name} {file.getinfo(names[name]).file_size} ".encode())
+                with file.open(names[name]) as entry:
+                    while part := entry.read(_PART):
+                        digest.update(part)
+    except Exception:  # no zip file, or a damaged one: whether it can be used is said where it is loaded
+        return digest_of_file(path)
+    return digest.hexdigest()
 
 
 def _blake2b() -> Any:
