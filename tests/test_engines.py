@@ -340,7 +340,8 @@ def test_training_that_diverges_at_once_leaves_no_checkpoint(tmp_path):
 
 
 def average(run: Run) -> Any:
-    return run.ema.stem.bias
+    network: Any = run.ema
+    return network.stem.bias
 
 
 def momentum(run: Run) -> Any:
