@@ -297,6 +297,31 @@ def _diverged(engine: Engine, checkpoint: Path, what: str) -> InputError:
     )
 
 
+class ValidationPictures:
+    """Writes planes of the first item of a validation to TensorBoard, each under its name and all with the same grey levels.
+
+    MONAI's TensorBoardImageHandler names them input_0, input_1 and output, and stretches each to its own range.
+
+    Args:
+        summary_writer: of TensorBoard.
+        planes: name -> function that takes the item, {"image", "label", "pred"}, and returns a plane (H, W) in [0, 1].
+    """
+
+    def __init__(self, summary_writer: Any, planes: Mapping[str, Callable[[Mapping[str, torch.Tensor]], Any]]) -> None:
+        self.summary_writer = summary_writer
+        self.planes = dict(planes)
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a MONAI evaluator."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        output: Any = engine.state.output
+        for name, plane in self.planes.items():
+            picture = torch.as_tensor(plane(output[0])).detach().float().cpu().clamp(0, 1)
+            self.summary_writer.add_image(name, picture.T, engine.state.epoch, dataformats="HW")  # its rows go down
+
+
 class Resume:
     """Writes the whole state of a run after each epoch, and goes on from it when the run is started again.
 
