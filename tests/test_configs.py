@@ -231,7 +231,9 @@ def check_training(folder: Path, weights: str, steps: int, epochs: int) -> dict[
     inputs = ["input"] if weights == "model_diffusion.pt" else ["input_before", "input_after"]
     assert sorted(shown.Tags()["images"]) == sorted([*inputs, "output", "label"])
     label, *others = (shown.Images(name)[-1] for name in ("label", "output", *inputs))
-    assert all(other.encoded_image_string != label.encoded_image_string for other in others)  # each is what it is called
+    assert all(
+        other.encoded_image_string != label.encoded_image_string for other in others
+    )  # each is what it is called
     assert all((other.width, other.height) == (label.width, label.height) for other in others)
     assert (folder / "checkpoint.pt").is_file()
     state = torch.load(folder / weights, weights_only=True)

@@ -76,9 +76,12 @@ def test_commands_work_in_their_order(clone):
         ["sh", "-c", script], cwd=clone, env=inherited, capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{clone}/.venv" in subprocess.run(
-        ["sh", "-c", ". .venv/bin/activate; command -v python"], cwd=clone, capture_output=True, text=True
-    ).stdout
+    assert (
+        f"{clone}/.venv"
+        in subprocess.run(
+            ["sh", "-c", ". .venv/bin/activate; command -v python"], cwd=clone, capture_output=True, text=True
+        ).stdout
+    )
     for name, slices in (("sample_x8", 129), ("x8", 129), ("own", 129), ("again", 105)):
         assert tifffile.imread(clone / "demo" / f"{name}.tif").shape == (slices, 192, 192)
     assert (clone / "demo" / "x8.tif").read_bytes() == (clone / "demo" / "sample_x8.tif").read_bytes()
