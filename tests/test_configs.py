@@ -160,7 +160,7 @@ def srunet(places, sample) -> Path:
     few = {**AENET_TRAINING, "max_epochs": 1, "batch_size": 1}
     presets = {"presets#quick#aenet": few, "preset": "quick", "upsampling": 1}
     d2r = {"volume": truth, "spacing": "[40,10,10]", "output": "srunet/x4.tif", "workdir": "srunet"}
-    supervised = {"volume": truth, "output_dir": "srunet/sup", "axes": "['z']", "factor": FACTOR, **few}
+    supervised = {"volume": truth, "output_dir": "srunet/sup", "sequence_axes": "['z']", "factor": FACTOR, **few}
     use = {"volume": lowres, "weights": "srunet/sup/model.pt", "output": "srunet/sup.tif"}
     side_by_side(
         [

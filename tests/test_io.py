@@ -428,6 +428,16 @@ def test_plain_lateral_resolution_alone_is_no_voxel_size(tmp_path, caplog):
     assert "give --spacing" in caplog.text
 
 
+def test_pages_that_the_header_does_not_name_are_told(tmp_path, caplog):
+    tifffile.imwrite(tmp_path / "v.tif", stack(), imagej=True, metadata={"axes": "ZYX"})
+    read_volume(tmp_path / "v.tif")
+    assert caplog.text == ""
+    content = (tmp_path / "v.tif").read_bytes().replace(b"slices=5", b"slices=3").replace(b"images=5", b"images=3")
+    (tmp_path / "v.tif").write_bytes(content)
+    assert read_volume(tmp_path / "v.tif").shape[-1] == 3
+    assert "holds 5 pages, but its header names 3" in caplog.text
+
+
 def test_inverted_tiff_is_told(tmp_path, caplog):
     tifffile.imwrite(tmp_path / "v.tif", stack(), photometric="miniswhite")
     assert np.array_equal(read_volume(tmp_path / "v.tif")[0], stack().transpose(2, 1, 0))

@@ -77,7 +77,7 @@ def _evaluate(
     try:
         result = read_volume(reconstruction, axes=reconstruction_axes)
     except InputError as error:
-        raise InputError(str(error).replace("--axes", "--reconstruction_axes")) from error
+        raise InputError(str(error).replace("--axes", "--reconstruction_axes")) from None
     reference = read_volume(truth, axes=axes)
     true = _array(reference)[..., : lattice.covered_size(reference.shape[-1], factor)]
     lowres = axial_decimate(torch.from_numpy(true), factor)

@@ -194,6 +194,11 @@ def _image(tif: tifffile.TiffFile, path: Path) -> _Image:
         raise InputError(f"{path}: holds {len(series)} images ({sizes} ...); save the one to use as a file of its own")
     if None in series[0].pages:
         raise OSError("pages are missing")
+    if (tif.is_imagej or tif.is_ome) and len(series) == 1 and len(tif.pages) > max(1, len(series[0].pages)):
+        warn_once(
+            f"{path}: holds {len(tif.pages)} pages, but its header names {len(series[0].pages)}; the others are not read; if they belong "
+            "to the volume, save it anew"
+        )
     if pages_of_a_stack:
         shape = (len(series), *series[0].shape)
         return _Image("IYX", shape, shape, True)
