@@ -70,7 +70,8 @@ class Recipes:
 
     def table_1(self) -> Iterator[Row]:
         """Supervised and self-supervised networks."""
-        truth, coarse = {"volume": self.data / "train.ome.tif", "sequence_axes": ["z"]}, {"volume": self.lowres("train")}
+        truth = {"volume": self.data / "train.ome.tif", "sequence_axes": ["z"]}
+        coarse = {"volume": self.lowres("train")}
         for network, title in (("srunet", "SRUNet"), ("aenet", SUPERVISED)):
             yield self._network(title, network, [], truth, self.folder / "supervised", kind="supervised")
         longer = {**truth, "max_epochs": 2 * self.sizes["aenet"]["max_epochs"]}

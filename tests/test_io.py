@@ -794,6 +794,7 @@ def test_good_slices_are_not_warned_of(tmp_path, caplog):
     array = np.random.default_rng(0).integers(0, 120, (12, 160, 160)).astype(np.uint16)
     array[:, :10] = 0  # a border, in the file all alike
     array[:, 80:] += np.random.default_rng(1).integers(0, 9000, (12, 80, 160)).astype(np.uint16)
+    array[:, -10:] = 0
     array[:, :, -20:] = 65535
     assert warnings_of(array, tmp_path, caplog) == []
     mirrored = array.copy()
