@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -45,6 +46,7 @@ REQUIRED = {
 TENSOR_FIELDS = ("type", "format", "num_channels", "spatial_shape", "dtype", "value_range", "is_patch_data")
 MAY_BE_EMPTY = {"eval_metrics"}  # filled in by measurements
 MAX_BYTES = 25 * 1024**2  # the zoo's limit on one file
+SUPPORTED = ["3.11", "3.12", "3.13", "3.14"]
 VOLUME_SUFFIXES = (".tif", ".tiff", ".nii", ".nii.gz")
 
 
@@ -110,14 +112,30 @@ def test_data_format(network):
     assert len(prediction["channel_def"]) == prediction["num_channels"]
 
 
-@pytest.mark.parametrize("python_version", ["3.10", "3.11", "3.12"])
+@pytest.mark.parametrize("python_version", SUPPORTED)
 def test_constraints_pin_every_dependency(python_version):
-    assert install_requires("test", "dev") - pins(python_version).keys() == set()
+    assert install_requires("test", "dev", "resolve") - pins(python_version).keys() == set()
+
+
+def test_one_set_of_pins_serves_every_python():
+    assert all(pins(version) == pins(SUPPORTED[0]) for version in SUPPORTED)
+
+
+def test_supported_pythons_are_the_same_everywhere():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    assert setup["options"]["python_requires"] == f">={SUPPORTED[0]}"  # a newer one is warned about, not refused
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert re.search(r"^PYTHONS = (.*)$", makefile, re.MULTILINE)[1].split() == SUPPORTED  # type: ignore[index]
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8"))
+    assert workflow["jobs"]["test"]["strategy"]["matrix"]["python-version"] == SUPPORTED
+    assert workflow["jobs"]["test"]["steps"][-1]["run"] == "bash .ci/run"
+    for page in ("README.md", "CONTRIBUTING.md"):
+        assert f"Python {SUPPORTED[0]} to {SUPPORTED[-1]}" in (ROOT / page).read_text(encoding="utf-8")
 
 
 def test_required_packages_are_the_pinned_ones():
-    # The zoo installs these versions on Python 3.10, so metadata names what is pinned there.
-    pinned = pins("3.10")
+    pinned = pins(SUPPORTED[0])
     named = {canonicalize_name(name): version for name, version in METADATA["required_packages_version"].items()}
     core = {
         "monai": METADATA["monai_version"],

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from html import unescape
 from pathlib import Path
-from re import sub
 
 import pytest
 from bundle_run import PATIENCE
@@ -36,7 +36,12 @@ def site(tmp_path_factory) -> Path:
 
 def text(page: Path) -> str:
     """What a reader sees of a page, with single spaces."""
-    return " ".join(unescape(sub(r"<[^>]+>", "", page.read_text(encoding="utf-8"))).split())
+    return text_of(page.read_text(encoding="utf-8"))
+
+
+def text_of(markup: str) -> str:
+    """What a reader sees of HTML."""
+    return " ".join(unescape(re.sub(r"<[^>]+>", "", markup)).split())
 
 
 def test_every_page_of_the_navigation_is_there(site):
@@ -98,6 +103,52 @@ def test_every_module_is_in_the_reference(site):
         module = ".".join(path.relative_to(REPOSITORY / "bundle").with_suffix("").parts).removesuffix(".__init__")
         if path.stem not in inner and (path.stem != "__init__" or "\ndef " in path.read_text(encoding="utf-8")):
             assert f'id="{module}"' in pages, module
+
+
+def test_names_that_share_an_entry_of_a_docstring_are_told_apart(site):
+    page = (site / "reference" / "lattice.html").read_text(encoding="utf-8")
+    span = page.split('id="scripts.lattice.Span"')[1].split('id="scripts.lattice.Span.core"')[0]
+    for name in ("begin", "end", "core_begin", "core_end"):
+        row = text_of(span.split(f'title="scripts.lattice.Span.{name}"')[1].split("</tr>")[0])
+        assert row.split(">", 1)[1].split()[:2] == [name, "int"], row
+    for file in (site / "reference").glob("*.html"):
+        assert not re.search(
+            r"<code>\w+,</code>", file.read_text(encoding="utf-8")
+        ), file  # a name and a type that is none
+
+
+@pytest.mark.parametrize(
+    "docstring, shown",
+    [
+        (
+            "Args:\n    x, y: sides\n        in voxels.\n    z: depth.",
+            ["x: sides", "in voxels.", "y: sides", "in voxels.", "z: depth."],
+        ),
+        (
+            "Attributes:\n    a, b, c: same.\n\nRaises:\n    E: if a, b: no.",
+            ["a: same.", "b: same.", "c: same.", "E: if a, b: no."],
+        ),
+        ("Takes two, three: not entries.\n\n    x, y: neither", ["Takes two, three: not entries.", "x, y: neither"]),
+    ],
+)
+def test_names_apart(docstring, shown):
+    words = (
+        "import sys; sys.path.insert(0, 'docs'); from names_apart import names_apart; print(names_apart(sys.argv[1]))"
+    )
+    done = subprocess.run([sys.executable, "-c", words, docstring], cwd=REPOSITORY, capture_output=True, text=True)
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    assert [line for line in lines if line not in ("", "Args:", "Attributes:", "Raises:")] == shown, done.stderr
+
+
+def test_long_lines_are_broken_and_no_button_searches_in_vain(site):
+    style = (site / "style.css").read_text(encoding="utf-8")
+    rules = {rule[0].strip(): rule[1] for rule in re.findall(r"([^{}]+)\{([^{}]*)\}", re.sub(r"/\*.*?\*/", "", style))}
+    assert "white-space: pre-wrap" in rules[".md-typeset pre > code"]
+    # the theme hides the search of a page that was opened from the disk; its button stands beside it
+    assert "display: none" in rules['.md-header__button[for="__search"]:has(~ .md-search[hidden])']
+    page = (site / "index.html").read_text(encoding="utf-8")
+    assert re.search(r'<label class="md-header__button[^>]*for="__search"', page)
+    assert page.index('for="__search"') < page.index('<div class="md-search" data-md-component="search"')
 
 
 def test_lattice_is_drawn(site):
