@@ -1231,6 +1231,11 @@ def test_slice_of_the_input_is_never_an_output(tmp_path):
             refuses(output, str(given), "this run reads", inputs=(given,))
         for output in (slices / "new.nii.gz", slices / "below" / "new.tif", tmp_path / "new.tif"):
             check_output(output, inputs=(given,))
+    for given in (slices / "*.tif", tmp_path / "link" / "[0-9]*"):  # a pattern in place of the folder
+        refuses(slices / "7.tif", "among the slices", str(given), inputs=(given,))
+        refuses(tmp_path / "hard.tif", str(given), "this run reads", inputs=(given,))
+        check_output(tmp_path / "new.tif", inputs=(given,))
+    check_output(slices / "result.tif", inputs=(slices / "[0-9]*.tif",))
     with pytest.raises(InputError, match="among the slices"):
         check_folder(slices, ["comparison.png"], inputs=[slices])
 
