@@ -548,6 +548,7 @@ GOOD_NAMES = {
     "decimals below 1": ["z_0.25um.png", "z_0.5um.png", "z_0.75um.png"],
     "decimals with a comma": ["z_0,5.png", "z_0,75.png", "z_1,0.png"],
     "rounded decimals": ["z_0.33.png", "z_0.67.png", "z_1.00.png", "z_1.33.png"],
+    "two that are no decimals": ["s_1.9.png", "s_1.10.png"],
     "no decimals": ["s_1.8.png", "s_1.9.png", "s_1.10.png", "s_1.11.png"],
     "number and place": ["slice_1_z=0.0050um.png", "slice_2_z=0.0101um.png", "slice_3_z=0.0149um.png"],
     "negative": ["z_-2.png", "z_-1.png", "z_0.png", "z_1.png"],
@@ -794,11 +795,11 @@ def test_long_lists_are_cut(tmp_path, caplog):
 
 
 def test_good_slices_are_not_warned_of(tmp_path, caplog):
-    array = np.random.default_rng(0).integers(0, 120, (12, 40, 40)).astype(np.uint16)
+    array = np.random.default_rng(0).integers(0, 120, (12, 160, 160)).astype(np.uint16)
     array[:, :10] = 0  # a border, in the file all alike
-    array[:, :, -5:] = 65535
-    array[:, 20:] += np.random.default_rng(1).integers(0, 9000, (12, 20, 40)).astype(np.uint16) % 55000
-    array[:, :, -5:] = 65535
+    array[:, 80:] += np.random.default_rng(1).integers(0, 9000, (12, 80, 160)).astype(np.uint16)
+    array[:, -10:] = 0
+    array[:, :, -20:] = 65535
     assert warnings_of(array, tmp_path, caplog) == []
     mirrored = array.copy()
     mirrored[4] = mirrored[3][::-1]  # the same voxels elsewhere
@@ -1230,6 +1231,11 @@ def test_slice_of_the_input_is_never_an_output(tmp_path):
             refuses(output, str(given), "this run reads", inputs=(given,))
         for output in (slices / "new.nii.gz", slices / "below" / "new.tif", tmp_path / "new.tif"):
             check_output(output, inputs=(given,))
+    for given in (slices / "*.tif", tmp_path / "link" / "[0-9]*"):  # a pattern in place of the folder
+        refuses(slices / "7.tif", "among the slices", str(given), inputs=(given,))
+        refuses(tmp_path / "hard.tif", str(given), "this run reads", inputs=(given,))
+        check_output(tmp_path / "new.tif", inputs=(given,))
+    check_output(slices / "result.tif", inputs=(slices / "[0-9]*.tif",))
     with pytest.raises(InputError, match="among the slices"):
         check_folder(slices, ["comparison.png"], inputs=[slices])
 

@@ -9,6 +9,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -380,13 +381,17 @@ def check_no_input(path: str | os.PathLike, inputs: Sequence[str | os.PathLike |
             raise InputError(
                 f"{path}: is the same file as {given}, which this run reads and never replaces; give another output"
             )
+        names = "*"
+        if slice_folder.is_pattern(source):
+            source, names = source.parent, source.name
         if not source.is_dir():
             continue
-        if _same_file(target.parent, source) and _is_slice(target):
+        if _same_file(target.parent, source) and _is_slice(target) and fnmatchcase(target.name, names):
             raise InputError(
                 f"{path}: would lie among the slices of {given}, which this run reads; give another folder"
             )
-        if target.exists() and any(_same_file(target, file) for file in source.iterdir() if _is_slice(file)):
+        slices = (file for file in source.iterdir() if _is_slice(file) and fnmatchcase(file.name, names))
+        if target.exists() and any(_same_file(target, file) for file in slices):
             raise InputError(f"{path}: is a slice of {given}, which this run reads; give another output")
 
 
