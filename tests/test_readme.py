@@ -121,7 +121,7 @@ def python_that_says(version: tuple[int, int], folder: Path) -> Path:
     path.write_text(
         "#!/bin/sh\n"
         'if [ "$1" = -m ]; then mkdir -p "$3/bin" && touch "$3/bin/pip"; exit; fi\n'
-        f'exec {sys.executable} -c "{code.format((*version, 0))}" "$@"\n'
+        f'exec "{sys.executable}" -c "{code.format((*version, 0))}" "$@"\n'
     )
     path.chmod(0o755)
     return path
