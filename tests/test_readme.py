@@ -27,6 +27,7 @@ TOY = {
     "prior": {**PRIOR_TRAINING, "val_evaluations": 2},
     "prior_network": PRIOR_NETWORK,
     "generate": {"evaluations": 2},
+    "teacher": AENET_TRAINING,
     "aenet": AENET_TRAINING,
     "aenet_network": AENET,
 }
