@@ -23,6 +23,7 @@ PAGE_IDS = [page.relative_to(REPOSITORY).as_posix() for page in PAGES]
 # of MONAI, TensorBoard, d2r.py, MONAI Label and benchmarks/tables.py; and one that a page shows as a mistake
 OTHER_OPTIONS = {
     "config_file",
+    "args_file",
     "bundle_root",
     "logdir",
     "completion",

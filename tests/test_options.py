@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
@@ -218,12 +219,27 @@ def test_initialize_does_nothing_else_in_python(monkeypatch):
 
 
 def stages(**options: object) -> list[dict]:
-    return [{"title": "stage III", "config": "train.yaml", "skip": False, "result": "", "options": options}]
+    return [
+        {
+            "title": "stage III",
+            "config": "train.yaml",
+            "skip": False,
+            "finer": 1,
+            "result": "work/aenet/model.pt",
+            "options": {"output_dir": "work/aenet", **options},
+        }
+    ]
 
 
-def test_options_of_stages_are_checked_before_the_first():
-    good = {"volume": "none.tif", "widths": [8, 16, 32, 64], "patch_size": [32, 32], "spacing": None}
-    check_stages(config_folder(), stages(**good))
+def test_options_of_stages_are_checked_before_the_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tifffile.imwrite("in.tif", np.random.default_rng(0).integers(0, 255, (13, 40, 48), np.uint8))
+    good = {"volume": "in.tif", "widths": [2, 2, 4, 4], "patch_size": [32, 32], "spacing": None}
+
+    def check(of_stages: list[dict]) -> None:
+        check_stages(config_folder(), of_stages, "work", "in.tif")
+
+    check(stages(**good))
     for changed, says in (
         ({"batch_size": -1}, "stage III: --batch_size -1: give a whole number from 1 to 65536"),
         ({"widths": [8, 16]}, "stage III: --widths [8, 16]: give 4 whole numbers"),
@@ -231,11 +247,11 @@ def test_options_of_stages_are_checked_before_the_first():
         ({"batchsize": 2}, "stage III: train.yaml has no option batchsize; it has volume, "),
     ):
         with pytest.raises(InputError) as error:
-            check_stages(config_folder(), stages(**{**good, **changed}))
+            check(stages(**{**good, **changed}))
         assert str(error.value).startswith(says)
     skipped = stages(batch_size=-1)
     skipped[0]["skip"] = True
-    check_stages(config_folder(), skipped)
+    check(skipped)
 
 
 def test_paths_of_stages_are_kept():

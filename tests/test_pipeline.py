@@ -14,8 +14,10 @@ from scripts.errors import InputError
 from scripts.pipeline import check_workdir, claim_workdir, is_done, run_stages
 
 CONFIG = """
-value: 0
-output_dir: null
+# ---- what you choose ----
+value: 0 # [whole number] anything
+output_dir: null # [path] of the result
+# ---- the rest follows ----
 run:
   - _target_: scripts.settings.write_settings
     folder: "@output_dir"

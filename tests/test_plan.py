@@ -261,7 +261,7 @@ def test_what_would_fail_fails_alike(folder, monkeypatch):
     good = {"output": "out.tif", "weights": "aenet.pt", **AENET}
     assert "nan.tif: has" in refusal("inference", **{**good, "volume": "nan.tif", "factor": 2})
     assert "weights of another network" in refusal("inference", **{**good, "weights": "prior.pt"})
-    assert "the output would need" in refusal("inference", **good, factor=1e9)
+    assert "give a number above 1 and up to 1000" in refusal("inference", **good, factor=1e9)
     assert "this format cannot be written" in refusal("inference", **{**good, "output": "x.png"})
     assert "--output is missing" in refusal("inference", weights="aenet.pt")
     assert "too few for four planes" in refusal("train", **AENET, **AENET_TRAINING, output_dir="a", gap_range=[15, 16])

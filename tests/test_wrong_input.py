@@ -77,7 +77,7 @@ CASES = {
     "factor 1": inference("--factor 1: give a number above 1", factor=1),
     "factor 0.5": inference("--factor 0.5: give a number above 1", factor=0.5),
     "factor in words": inference("--factor eight: give a number above 1", factor="eight"),
-    "factor beyond memory": inference("--factor 1e9: give a number above 1 and up to 1000000", factor="1e9"),
+    "factor beyond memory": inference("--factor 1e9: give a number above 1 and up to 1000", factor="1e9"),
     "no factor, isotropic": inference(("--factor", "--spacing", "nothing is coarse"), factor=LEAVE_OUT),
     # the weights
     "no weights": inference(("--weights none.pt: no such file", "point --weights"), weights="none.pt"),

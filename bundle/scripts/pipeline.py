@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle.reference_resolver import ReferenceResolver
 from torch import nn
 
 from scripts import lattice
@@ -28,6 +29,7 @@ from scripts.settings import difference, read_record, resolve
 logger = logging.getLogger(__name__)
 
 _RECORD = "run.json"
+_PARTS = ("prior", "prior_network", "generate", "teacher", "aenet", "aenet_network")  # of a preset
 _PLACES = {
     "volume",
     "spacing",
@@ -134,11 +136,13 @@ def check_stages(
 
 def _check_types(stage: Mapping[str, Any], config_dir: str | Path) -> None:
     """Check the types and ranges of the options of a stage."""
-    known = {option.name: option for option in read_help(Path(config_dir) / stage["config"]).options}
+    file = Path(config_dir) / stage["config"]
+    known = {option.name: option for option in read_help(file).options}
+    sections = ConfigParser.load_config_file(file)
     for name, value in _given(stage).items():
-        if name not in known:
+        if ReferenceResolver.split_id(name)[0] not in sections:
             raise InputError(f"{stage['config']} has no option {name}; it has {', '.join(known)}")
-        kind = known[name].type
+        kind = known[name].type if name in known else None
         if kind is not None:
             kind.check(name, value, default=yaml.safe_load(known[name].default))
 
@@ -255,10 +259,15 @@ def choose_preset(presets: Mapping[str, Any], preset: str) -> Mapping[str, Any]:
     """The sizes and lengths of a preset.
 
     Raises:
-        InputError: if there is none of that name.
+        InputError: if there is none of that name, or it lacks something.
     """
     if preset not in presets:
         raise InputError(f"--preset {preset}: there is none of that name; choose one of {', '.join(presets)}")
+    for part in _PARTS:
+        if not isinstance(presets[preset], Mapping) or not isinstance(presets[preset].get(part), Mapping):
+            raise InputError(
+                f"--presets#{preset}: has no {part}; a preset has {', '.join(_PARTS)}, each with names and values"
+            )
     return presets[preset]
 
 
