@@ -137,7 +137,9 @@ def _take(path: str | os.PathLike, lock: Path, folder: bool) -> _Hold:
             os.lseek(descriptor, 0, os.SEEK_SET)
             os.write(descriptor, json.dumps(owner).encode())
             _remove_leftovers(lock, folder)
-        except BaseException:
+        except BaseException as error:
+            if locked and not isinstance(error, InputError):  # a signal may come right here; the lock of another run is left
+                lock.unlink(missing_ok=True)
             os.close(descriptor)
             raise
     except OSError as error:
