@@ -105,7 +105,7 @@ def tell_restoration(
     check_output(output, overwrite=True, inputs=[volume, weights])
     header = page.tell_input(volume, spacing, axes)
     page.tell_factor(header, factor)
-    check_restoration(volume, output, upsampling, spacing)
+    check_restoration(volume, output, upsampling, spacing, axes)
     if upsampling == 1:
         page.line("output", f"{output}: the volume as it is, for k is 1")
         page.warn_if_there(output, overwrite)
