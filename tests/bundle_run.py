@@ -10,12 +10,12 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tifffile
+import warm_python
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundle"
 PATIENCE = 1200  # seconds; a command that takes longer hangs, even on a busy machine
@@ -82,14 +82,11 @@ def environment(threads: int = 1) -> dict[str, str]:
 
 def run_bundle(config: str, options: dict[str, Any], cwd: Path = BUNDLE, threads: int = 1) -> Finished:
     """Run a config to its end."""
-    result = subprocess.run(
-        command(config, options, cwd),
-        cwd=cwd,
-        env=environment(threads),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
+    words = command(config, options, cwd)
+    if threads == 1:
+        status, stdout, stderr = warm_python.Process(words[3:], cwd, environment()).finish(PATIENCE)
+        return Finished(status, stdout, stderr)
+    result = subprocess.run(words, cwd=cwd, env=environment(threads), capture_output=True, text=True, timeout=PATIENCE)
     return Finished(result.returncode, result.stdout, result.stderr)
 
 
@@ -106,24 +103,15 @@ def interrupt(
 ) -> Finished:
     """Run a config and send it a signal as soon as ``when()`` holds; it must not have ended before."""
     words = command(config, options, cwd)
-    process = subprocess.Popen(
-        words,
-        cwd=cwd,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell that starts the tests in the background has them ignore Ctrl-C, and so would the command.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
+    process = warm_python.Process(words[3:], cwd, environment())
     deadline = time.monotonic() + PATIENCE
     # Short, for what is waited for may last a few milliseconds.
-    while process.poll() is None and not when() and time.monotonic() < deadline:
+    while process.running() and not when() and time.monotonic() < deadline:
         time.sleep(0.002)
     process.send_signal(how)
-    stdout, stderr = process.communicate(timeout=PATIENCE)
-    assert process.returncode != 0, f"{config} {options} came to its end before it was interrupted\n{stdout}{stderr}"
-    return Finished(process.returncode, stdout, stderr)
+    status, stdout, stderr = process.finish(PATIENCE)
+    assert status != 0, f"{config} {options} came to its end before it was interrupted\n{stdout}{stderr}"
+    return Finished(status, stdout, stderr)
 
 
 def side_by_side(jobs: Iterable[Callable[[], Any]]) -> list[Any]:

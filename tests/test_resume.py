@@ -237,7 +237,7 @@ def test_d2r_goes_on_from_what_is_finished(sample, tmp_path):
     again, refused = side_by_side(
         [
             partial(succeed, "d2r.yaml", options),
-            partial(run_bundle, "d2r.yaml", {**options, "workdir": other, "seed": 1}),
+            partial(run_bundle, "d2r.yaml", {**options, "output": tmp_path / "o.tif", "workdir": other, "seed": 1}),
         ]
     )
     assert "1 of 4: stage I, learn the prior: done before" in again.output

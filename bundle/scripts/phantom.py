@@ -331,7 +331,7 @@ def _paint(
     depth = (second - first) / 2  # how far the membrane is: half the difference of the two smallest distances
 
     grey = np.full(len(at), GAP_GREY, dtype=np.float32)
-    for row, index in enumerate(near):
+    for row, index in enumerate(near.tolist()):
         own = np.flatnonzero(nearest == row)
         if len(own):
             grey[own] = _paint_process(contents[index], processes.axes[index], at[own], depth[own], texture[own])

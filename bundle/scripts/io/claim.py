@@ -138,7 +138,8 @@ def _take(path: str | os.PathLike, lock: Path, folder: bool) -> _Hold:
             os.write(descriptor, json.dumps(owner).encode())
             _remove_leftovers(lock, folder)
         except BaseException as error:
-            if locked and not isinstance(error, InputError):  # a signal may come right here; the lock of another run is left
+            # A signal may come right here; the lock of another run is left.
+            if locked and not isinstance(error, InputError):
                 lock.unlink(missing_ok=True)
             os.close(descriptor)
             raise
