@@ -96,7 +96,7 @@ def measure(sizes: Sizes) -> dict[str, Any]:
     import torch
 
     sys.path.insert(0, str(BUNDLE))
-    from scripts.settings import machine
+    from scripts.provenance import machine
 
     return {"machine": machine(), "torch": torch.__version__, "sizes": asdict(sizes), "rows": rows}
 

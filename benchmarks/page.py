@@ -19,9 +19,9 @@ from cases import NAMES  # noqa: E402
 from recipes import AGAIN, NO_DIFFUSION, SELF_TRAINED, SHIPPED, SUPERVISED, TWICE, WHOLE, WHOLE_SRUNET  # noqa: E402
 from training_time import FIGURE, Timed, timed_rows  # noqa: E402
 
-from scripts.fourier_shell import THRESHOLDS  # noqa: E402
-from scripts.metrics import MEASURES, PLANES  # noqa: E402
-from scripts.report import SYMBOLS, rounded_down  # noqa: E402
+from scripts.evaluation.fourier_shell import THRESHOLDS  # noqa: E402
+from scripts.evaluation.plane_scores import MEASURES, PLANES  # noqa: E402
+from scripts.evaluation.report import SYMBOLS, rounded_down  # noqa: E402
 
 Seeds = Sequence[Mapping[str, Any]]
 """The entries of a row, one a seed."""

@@ -38,10 +38,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
 from scripts import lattice  # noqa: E402
 from scripts.errors import InputError  # noqa: E402
-from scripts.io import read_volume  # noqa: E402
-from scripts.io.whole_file import write_json, write_whole  # noqa: E402
-from scripts.segmentation_scores import cell_scores, cells_from_membranes, membrane_iou  # noqa: E402
-from scripts.settings import machine  # noqa: E402
+from scripts.evaluation.segmentation import cell_scores, cells_from_membranes, membrane_iou  # noqa: E402
+from scripts.provenance import machine  # noqa: E402
+from scripts.volumes.reading import read_volume  # noqa: E402
+from scripts.volumes.whole_file import write_json, write_whole  # noqa: E402
 
 PERCENTILES = (0.5, 99.5)  # of the truth's first half: the grey levels that become 0 and 1
 HELD_BACK = 5  # one slice in so many of the first half, the last ones, chooses the checkpoint
@@ -76,7 +76,7 @@ class Grid:
 
     Attributes:
         thresholds: of the probability of membrane.
-        seed_distances: in nanometres, see :func:`scripts.segmentation_scores.cells_from_membranes`.
+        seed_distances: in nanometres, see :func:`scripts.evaluation.segmentation.cells_from_membranes`.
     """
 
     thresholds: Sequence[float]
@@ -260,7 +260,7 @@ def segment(probability: np.ndarray, choice: Mapping[str, Any], spacing: Sequenc
 
 
 def score(found: Segmentation, reference: Segmentation) -> dict[str, float]:
-    """Compare where the reference is known: "membrane_iou" and what :func:`scripts.segmentation_scores.cell_scores` returns."""
+    """Compare where the reference is known: "membrane_iou" and what :func:`scripts.evaluation.segmentation.cell_scores` returns."""
     known = reference.cells != 0
     return {
         "membrane_iou": membrane_iou(found.membranes[known], reference.membranes[known]),

@@ -38,17 +38,17 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "bundle"))
 
 from scripts import lattice  # noqa: E402
-from scripts.inferers import RestorationInferer  # noqa: E402
-from scripts.io import read_header  # noqa: E402
+from scripts.diffusion.restoration import RestorationInferer  # noqa: E402
+from scripts.diffusion.sde import MeanRevertingSDE  # noqa: E402
 from scripts.networks.aenet import AENet  # noqa: E402
 from scripts.networks.plane_conv import PLANES, PlaneConv, PlaneConvTranspose  # noqa: E402
 from scripts.networks.srunet import SRUNet  # noqa: E402
 from scripts.phantom import tissue  # noqa: E402
-from scripts.prediction import Predictor  # noqa: E402
-from scripts.reconstruction import AxialInferer, reconstruct_file  # noqa: E402
-from scripts.sde import MeanRevertingSDE  # noqa: E402
-from scripts.settings import machine  # noqa: E402
+from scripts.provenance import machine  # noqa: E402
+from scripts.reconstruction.axial_inferer import AxialInferer, reconstruct_file  # noqa: E402
+from scripts.reconstruction.predictor import Predictor  # noqa: E402
 from scripts.transforms.axial_interpolate import axial_interpolate  # noqa: E402
+from scripts.volumes.reading import read_header  # noqa: E402
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TYPE = torch.bfloat16 if DEVICE.type == "cuda" else torch.float32

@@ -11,7 +11,7 @@ from typing import Any
 BUNDLE = Path(__file__).resolve().parents[1] / "bundle"
 sys.path.insert(0, str(BUNDLE))
 
-from scripts.pipeline import run_stages  # noqa: E402
+from scripts.cli.pipeline import run_stages  # noqa: E402
 
 Stage = dict[str, Any]
 

@@ -37,15 +37,16 @@ from training_time import FIGURE, draw_training_time, timed_rows  # noqa: E402
 
 from scripts import lattice  # noqa: E402
 from scripts.errors import InputError  # noqa: E402
-from scripts.evaluation import resolutions  # noqa: E402
-from scripts.fourier_shell import shell_correlation  # noqa: E402
-from scripts.io import read_header, read_volume, write_volume  # noqa: E402
-from scripts.io.whole_file import write_json, write_whole  # noqa: E402
-from scripts.metrics import best_baseline, gains, plane_scores  # noqa: E402
+from scripts.evaluation.evaluate import resolutions  # noqa: E402
+from scripts.evaluation.fourier_shell import shell_correlation  # noqa: E402
+from scripts.evaluation.plane_scores import best_baseline, gains, plane_scores  # noqa: E402
+from scripts.evaluation.segmentation import cells_from_membranes  # noqa: E402
 from scripts.phantom import tissue, write_sample  # noqa: E402
-from scripts.segmentation_scores import cells_from_membranes  # noqa: E402
-from scripts.settings import machine  # noqa: E402
+from scripts.provenance import machine  # noqa: E402
 from scripts.transforms.axial_interpolate import axial_interpolate  # noqa: E402
+from scripts.volumes.reading import read_header, read_volume  # noqa: E402
+from scripts.volumes.whole_file import write_json, write_whole  # noqa: E402
+from scripts.volumes.writing import write_volume  # noqa: E402
 
 LEARNING = ("train_diffusion.yaml", "generate.yaml", "train.yaml")
 

@@ -13,7 +13,8 @@ from monai.data import MetaTensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
-from scripts.io import read_volume, write_volume  # noqa: E402
+from scripts.volumes.reading import read_volume  # noqa: E402
+from scripts.volumes.writing import write_volume  # noqa: E402
 
 
 @dataclass(frozen=True)

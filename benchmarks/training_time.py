@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
-from scripts.io.whole_file import write_whole  # noqa: E402
+from scripts.volumes.whole_file import write_whole  # noqa: E402
 
 TABLES = ("table 1", "restorations", "lengths")
 FIGURE = "benchmarks_time.png"

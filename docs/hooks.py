@@ -31,7 +31,7 @@ sys.path[:0] = [str(REPOSITORY / "bundle"), str(REPOSITORY / "docs")]
 
 from draw_lattice import draw_lattice  # noqa: E402
 
-from scripts.option_help import read_help  # noqa: E402
+from scripts.cli.option_help import read_help  # noqa: E402
 
 PAGES = {
     "README.md": "index.md",

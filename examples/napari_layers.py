@@ -20,7 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
 from scripts.errors import InputError  # noqa: E402
-from scripts.io import read_volume  # noqa: E402
+from scripts.volumes.reading import read_volume  # noqa: E402
 
 LayerData = tuple[np.ndarray, dict[str, Any], str]
 

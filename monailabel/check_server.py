@@ -24,10 +24,10 @@ from start_server import MODEL, ROOT
 sys.path.insert(0, str(ROOT / "bundle"))
 
 from scripts import lattice  # noqa: E402
-from scripts.io import write_volume  # noqa: E402
-from scripts.metrics import best_baseline, plane_scores  # noqa: E402
+from scripts.evaluation.plane_scores import best_baseline, plane_scores  # noqa: E402
 from scripts.phantom import tissue  # noqa: E402
 from scripts.transforms.axial_interpolate import axial_interpolate  # noqa: E402
+from scripts.volumes.writing import write_volume  # noqa: E402
 
 PATIENCE = 300  # seconds for the server to start
 FACTOR = 8

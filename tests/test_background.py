@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from scripts.background import WAITING, Background
+from scripts.volumes.background import WAITING, Background
 
 
 def test_all_work_is_done_in_order():

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from scripts import lattice
-from scripts.metrics import plane_scores
+from scripts.evaluation.plane_scores import plane_scores
 from scripts.transforms.axial_decimate import axial_decimate
 from scripts.transforms.axial_interpolate import axial_interpolate
 

@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from scripts.errors import InputError
-from scripts.io import claim
-from scripts.io.claim import SILENCE, Claim, there_at_start
-from scripts.io.whole_file import partial_name, whole_file
+from scripts.volumes import claim
+from scripts.volumes.claim import SILENCE, Claim, there_at_start
+from scripts.volumes.whole_file import partial_name, whole_file
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundle"
 # Takes a claim, begins an unfinished file, and waits.
@@ -28,8 +28,8 @@ _HOLDER = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from scripts.io.claim import Claim
-from scripts.io.whole_file import partial_name
+from scripts.volumes.claim import Claim
+from scripts.volumes.whole_file import partial_name
 path = Path(sys.argv[2])
 folder = sys.argv[3] == "folder"
 held = Claim(path, folder).take()

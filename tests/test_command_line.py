@@ -17,25 +17,20 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
-from scripts import command_line, failures, lattice
-from scripts.command_line import (
-    check_command,
-    prepare,
-    require,
-    true_or_false,
-    wants_debug,
-)
-from scripts.d2r import main
+from scripts import lattice
+from scripts.cli import command_line, failures
+from scripts.cli.command_line import check_command, prepare, require, true_or_false, wants_debug
+from scripts.cli.d2r import main
+from scripts.cli.failures import explain, input_error, show_errors_in_one_line
+from scripts.cli.signals import SIGNALS, Stopped, stop_on_signals
 from scripts.errors import InputError, one_line
-from scripts.failures import explain, input_error, show_errors_in_one_line
-from scripts.signals import SIGNALS, Stopped, stop_on_signals
 
 BUNDLE = Path(command_line.__file__).parent.parent
 
 CONFIG = """
 imports:
 - $import torch
-- $import scripts.command_line as command_line
+- $import scripts.cli.command_line as command_line
 volume: null
 epochs: 10
 overwrite: false

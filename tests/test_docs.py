@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from bundle_run import BUNDLE
 
-from scripts.command_line import check_command
-from scripts.option_help import read_help
-from scripts.report import score_table
+from scripts.cli.command_line import check_command
+from scripts.cli.option_help import read_help
+from scripts.evaluation.report import score_table
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SITE = REPOSITORY / "docs"

@@ -17,22 +17,15 @@ from monai.transforms import Compose
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from scripts.engines import (
-    NoisePrepareBatch,
-    RestorationPrepareBatch,
-    Resume,
-    RunProgress,
-    SeedEachEpoch,
-    SequencePrepareBatch,
-    StopDiverged,
-    TrainingStep,
-    WeightAverage,
-)
+from scripts.diffusion.sde import MeanRevertingSDE
 from scripts.errors import InputError
-from scripts.inferers import SequenceInferer
-from scripts.losses import ReconstructionLoss
 from scripts.networks.aenet import AENet
-from scripts.sde import MeanRevertingSDE
+from scripts.training.checkpoint import Resume
+from scripts.training.handlers import RunProgress, SeedEachEpoch, StopDiverged, WeightAverage
+from scripts.training.losses import ReconstructionLoss
+from scripts.training.prepare_batch import NoisePrepareBatch, RestorationPrepareBatch, SequencePrepareBatch
+from scripts.training.sequence_inferer import SequenceInferer
+from scripts.training.step import TrainingStep
 from scripts.transforms.rand_sequences import RandSequencesd
 
 SETTINGS = {"gap_range": [2, 3], "widths": [2, 2, 2, 2], "seed": 0, "factor": 6.5, "volume": "a.tif", "truth": None}

@@ -17,7 +17,7 @@ from monai.data import MetaTensor
 from nbclient import NotebookClient
 
 from scripts.errors import InputError
-from scripts.io import write_volume
+from scripts.volumes.writing import write_volume
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 NOTEBOOK = EXAMPLES / "reconstruct_in_memory.ipynb"

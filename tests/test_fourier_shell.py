@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from scripts.errors import InputError
-from scripts.fourier_shell import Curve, shell_correlation
+from scripts.evaluation.fourier_shell import Curve, shell_correlation
 
 CUBE = (64, 60, 48)
 ISOTROPIC = (10.0, 10.0, 10.0)

@@ -15,11 +15,11 @@ import pytest
 import tifffile
 import torch
 
+from scripts.cli.finished import Finished, FinishedRun
 from scripts.errors import InputError
-from scripts.finished import Finished, FinishedRun
-from scripts.io.identity import digest_of_file, identify, identify_weights
-from scripts.io.whole_file import write_whole
-from scripts.settings import difference, read_record, resolve
+from scripts.provenance import difference, read_record, resolve
+from scripts.volumes.identity import digest_of_file, identify, identify_weights
+from scripts.volumes.whole_file import write_whole
 
 VOXELS = np.random.default_rng(0).integers(0, 60000, (5, 7, 6), dtype=np.uint16)  # z, y, x
 

@@ -16,16 +16,12 @@ import torch.nn.functional as F
 from sample_volumes import volume, with_spacing
 
 from scripts import lattice
+from scripts.diffusion.noise import NoiseInferer
+from scripts.diffusion.pseudo_volume import PseudoVolumeInferer
+from scripts.diffusion.restoration import MARGIN, RestorationInferer, margins
+from scripts.diffusion.sde import MeanRevertingSDE
 from scripts.errors import InputError
-from scripts.inferers import (
-    MARGIN,
-    NoiseInferer,
-    PseudoVolumeInferer,
-    RestorationInferer,
-    SequenceInferer,
-    margins,
-)
-from scripts.sde import MeanRevertingSDE
+from scripts.training.sequence_inferer import SequenceInferer
 from scripts.transforms.axial_interpolate import axial_interpolate
 
 SDE = MeanRevertingSDE()
@@ -331,7 +327,7 @@ def test_a_file_system_that_cannot_take_room_beforehand(tmp_path, monkeypatch, e
 
 
 def test_memory_that_does_not_suffice_is_told_before_the_work(tmp_path, monkeypatch):
-    monkeypatch.setattr("scripts.memory.free_memory", lambda: 1000)
+    monkeypatch.setattr("scripts.volumes.memory.free_memory", lambda: 1000)
     restore = Restore()
     with pytest.raises(InputError, match="--factor 4: the output would need .* give a lower --factor"):
         pseudo(restore, tmp_path)(DATA, NO_NETWORK)

@@ -23,23 +23,15 @@ from monai.transforms import Compose
 from PIL import Image
 
 from scripts.errors import InputError
-from scripts.io import (
-    check_folder,
-    check_output,
-    check_volume,
-    nifti,
-    open_volume,
-    read_header,
-    read_volume,
-    tiff,
-    volume_writer,
-    write_volume,
-)
-from scripts.io.factor import axial_factor, warn_unless_cubic
-from scripts.io.slice_order import natural_key
-from scripts.io.tensors import write_tensors
+from scripts.networks.tensor_file import write_tensors
 from scripts.transforms.load_volume import LoadVolume, LoadVolumed
 from scripts.transforms.save_volume import SaveVolume, SaveVolumed
+from scripts.volumes.factor import axial_factor, warn_unless_cubic
+from scripts.volumes.formats import nifti, tiff
+from scripts.volumes.formats.slice_order import natural_key
+from scripts.volumes.outputs import check_folder, check_output
+from scripts.volumes.reading import check_volume, open_volume, read_header, read_volume
+from scripts.volumes.writing import volume_writer, write_volume
 
 SHAPE = (5, 6, 7)  # (z, y, x)
 UNITS = ("nanometer", "micrometer", "millimeter", "pixel")
@@ -1051,7 +1043,7 @@ def test_failing_write_leaves_nothing(tmp_path, monkeypatch, failure, name, wher
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32"])
 @pytest.mark.parametrize("short_row", [0, 4096])
 def test_blocks_in_any_order_make_the_volume(tmp_path, monkeypatch, name, dtype, short_row):
-    monkeypatch.setattr("scripts.io.block_writer._SHORT_ROW", short_row)
+    monkeypatch.setattr("scripts.volumes.block_writer._SHORT_ROW", short_row)
     voxels = stack(dtype).transpose(2, 1, 0)  # 7 x 6 x 5
     corners = [(x, y, z) for x in (4, 0) for z in (2, 4, 0) for y in (3, 0)]
     with volume_writer(tmp_path / name, voxels.shape, dtype, np.diag([2, 3, 8, 1.0]), "nanometer") as writer:
@@ -1364,7 +1356,7 @@ def test_weights_on_a_full_disk(tmp_path, monkeypatch):
     path = tmp_path / "model.pt"
     write_tensors(path, {"a": torch.zeros(3)})
     with monkeypatch.context() as patch:
-        patch.setattr(sys.modules["scripts.io.whole_file"], "partial_name", lambda *_: "full")
+        patch.setattr(sys.modules["scripts.volumes.whole_file"], "partial_name", lambda *_: "full")
         (tmp_path / "full").symlink_to("/dev/full")
         with pytest.raises(InputError, match="model.pt: cannot be written .No space left on device.; free some space"):
             write_tensors(path, {"a": torch.ones(3)})
@@ -1375,7 +1367,7 @@ def test_weights_on_a_full_disk(tmp_path, monkeypatch):
 
 def test_volume_that_memory_does_not_hold_is_refused(tmp_path, monkeypatch):
     write_volume(volume(), tmp_path / "v.tif")
-    monkeypatch.setattr("scripts.memory.free_memory", lambda: 4 * 7 * 6 * 5 - 1)
+    monkeypatch.setattr("scripts.volumes.memory.free_memory", lambda: 4 * 7 * 6 * 5 - 1)
     with pytest.raises(InputError, match="v.tif: needs .* GiB of memory"):
         read_volume(tmp_path / "v.tif")
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from monai.losses import SSIMLoss
 
-from scripts.engines import NoisePrepareBatch
-from scripts.losses import FocalFrequencyLoss, ReconstructionLoss, ReverseStepLoss
-from scripts.sde import MeanRevertingSDE
+from scripts.diffusion.sde import MeanRevertingSDE
+from scripts.training.losses import FocalFrequencyLoss, ReconstructionLoss, ReverseStepLoss
+from scripts.training.prepare_batch import NoisePrepareBatch
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scripts.errors import InputError
-from scripts.metrics import best_baseline, gains, plane_scores
+from scripts.evaluation.plane_scores import best_baseline, gains, plane_scores
 
 SHAPE = (14, 16, 17)
 

@@ -13,13 +13,13 @@ from torch import nn
 from scripts.errors import InputError
 from scripts.networks.aenet import AENet
 from scripts.networks.architecture import architecture_of
-from scripts.networks.by_name import check_network, make_network
-from scripts.networks.local_average import cell_average, spread
+from scripts.networks.cell_average import cell_average, spread
+from scripts.networks.factory import check_network, make_network
 from scripts.networks.nafnet import ConditionalNAFNet
 from scripts.networks.plane_conv import PlaneConv, PlaneConvTranspose, fold_planes
 from scripts.networks.settings import Settings, agree, settings_of
 from scripts.networks.srunet import GRID, LARGEST_FACTOR, SRUNet
-from scripts.reconstruction import AxialInferer
+from scripts.reconstruction.axial_inferer import AxialInferer
 
 SMALL: dict[str, Any] = {"widths": (4, 6, 8, 10)}
 

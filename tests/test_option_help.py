@@ -7,8 +7,8 @@ import pytest
 import yaml
 from monai.bundle import ConfigWorkflow
 
-from scripts.option_help import config_folder, format_help, read_help
-from scripts.options import parse_type
+from scripts.cli.option_help import config_folder, format_help, read_help
+from scripts.cli.option_types import parse_type
 
 CONFIGS = sorted(file.name for file in config_folder().glob("*.yaml"))
 
@@ -82,9 +82,9 @@ def test_every_run_checks_the_options_of_its_own_config(name):
     config = yaml.safe_load((config_folder() / name).read_text(encoding="utf-8"))
     for run_id in ("run", "check", "help"):
         if run_id in config:
-            first = {"_target_": "scripts.command_line.prepare", "config": name, "debug": "@debug"}
+            first = {"_target_": "scripts.cli.command_line.prepare", "config": name, "debug": "@debug"}
             assert config[run_id][0] == first
-    assert config["initialize"][1] == {"_target_": "scripts.command_line.prepare", "debug": "@debug"}
+    assert config["initialize"][1] == {"_target_": "scripts.cli.command_line.prepare", "debug": "@debug"}
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -13,12 +13,12 @@ import torch
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from scripts import command_line
-from scripts.command_line import read_command, set_options
+from scripts.cli import command_line
+from scripts.cli.command_line import read_command, set_options
+from scripts.cli.option_help import config_folder, read_help
+from scripts.cli.option_types import kept_as_typed, parse_type
+from scripts.cli.pipeline import check_stages, stage_workflow
 from scripts.errors import InputError
-from scripts.option_help import config_folder, read_help
-from scripts.options import kept_as_typed, parse_type
-from scripts.pipeline import check_stages, stage_workflow
 
 CONFIGS = sorted(file.name for file in config_folder().glob("*.yaml"))
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from scripts.errors import InputError
-from scripts.io import read_volume
 from scripts.phantom import tissue, write_sample
+from scripts.volumes.reading import read_volume
 
 SHAPE = (96, 96, 96)
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from scripts.cli.pipeline import check_workdir, claim_workdir, is_done, run_stages
 from scripts.errors import InputError
-from scripts.pipeline import check_workdir, claim_workdir, is_done, run_stages
 
 CONFIG = """
 # ---- what you choose ----
@@ -19,7 +19,7 @@ value: 0 # [whole number] anything
 output_dir: null # [path] of the result
 # ---- the rest follows ----
 run:
-  - _target_: scripts.settings.write_settings
+  - _target_: scripts.provenance.write_settings
     folder: "@output_dir"
     settings: {value: "@value"}
 """
@@ -98,7 +98,7 @@ def test_the_last_result_is_known(work):
 
 
 def test_a_stage_that_found_itself_done_is_recorded_at_its_end(work, monkeypatch):
-    monkeypatch.setattr("scripts.finished.told_before_move", lambda tell: nullcontext())
+    monkeypatch.setattr("scripts.cli.finished.told_before_move", lambda tell: nullcontext())
     assert run(work) == ["the first", "the second"]
     monkeypatch.undo()
     assert run(work) == []

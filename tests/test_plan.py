@@ -19,17 +19,18 @@ import torch
 from bundle_run import AENET, AENET_TRAINING, BUNDLE, PATIENCE, PRIOR_NETWORK, PRIOR_TRAINING, succeed
 from monai.bundle import ConfigWorkflow
 
-from scripts import cost, plan
-from scripts.failures import input_error
-from scripts.finished import Finished
-from scripts.inferers import PseudoVolumeInferer, RestorationInferer
-from scripts.io import Header
+from scripts.cli import cost, plan
+from scripts.cli.failures import input_error
+from scripts.cli.finished import Finished
+from scripts.diffusion.pseudo_volume import PseudoVolumeInferer
+from scripts.diffusion.restoration import RestorationInferer
+from scripts.diffusion.sde import MeanRevertingSDE
 from scripts.networks.aenet import AENet
 from scripts.networks.nafnet import ConditionalNAFNet
 from scripts.networks.srunet import SRUNet
 from scripts.networks.weights import save_weights
-from scripts.reconstruction import AxialInferer
-from scripts.sde import MeanRevertingSDE
+from scripts.reconstruction.axial_inferer import AxialInferer
+from scripts.volumes.reading import Header
 
 SHAPE = (13, 40, 48)  # (z, y, x)
 NUMBERS = {"percentiles": [0.1, 99.9], "gap_range": [2, 12]}
@@ -240,7 +241,7 @@ def test_a_short_trial_is_repeated_and_a_long_one_is_the_only_one(monkeypatch):
 
 
 def test_since_start():
-    words = "import sys, time; sys.path.insert(0, 'bundle'); time.sleep(1); from scripts.cost import since_start; print(since_start())"
+    words = "import sys, time; sys.path.insert(0, 'bundle'); time.sleep(1); from scripts.cli.cost import since_start; print(since_start())"
     done = subprocess.run(
         [sys.executable, "-c", words], cwd=BUNDLE.parent, capture_output=True, text=True, timeout=PATIENCE
     )
@@ -302,7 +303,7 @@ def test_d2r_tells_what_is_done_before(page, folder):
     assert "W/prior/model_diffusion.pt: was not written by this run" in refusal("d2r", **options)
     Finished(folder / "W" / "run.json").keep(folder / "W" / "prior" / "model_diffusion.pt")
     with pytest.MonkeyPatch.context() as patch:  # as if the record were that of this run
-        patch.setattr("scripts.pipeline.difference", lambda stored, settings: None)
+        patch.setattr("scripts.cli.pipeline.difference", lambda stored, settings: None)
         assert "1 of 4 stage I, learn the prior: done before (W/prior/model_diffusion.pt)" in page("d2r", **options)
     shutil.rmtree(folder / "W")
     assert "1 of 2 stage III" in page("d2r", **options, upsampling=1)
@@ -332,7 +333,7 @@ def test_what_looks_wrong_is_told_on_the_page(page, folder, caplog):
         told = page(config, **options, **others)
         for words in wanted:
             assert words in told
-    assert "scripts.warn_once" not in {record.name for record in caplog.records}
+    assert "scripts.errors" not in {record.name for record in caplog.records}
     assert "--axes ZYX" in refusal(
         "inference", **{**options, "axes": None}, output="out.tif", weights="aenet.pt", **AENET
     )

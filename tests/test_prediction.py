@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from scripts.networks.aenet import AENet, ChannelGate
-from scripts.prediction import Ensemble, Predictor
+from scripts.reconstruction.predictor import Ensemble, Predictor
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 

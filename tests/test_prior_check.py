@@ -13,17 +13,18 @@ import torch
 from ignite.engine import Engine
 from sample_volumes import tissue
 
-from scripts import prior_check
-from scripts.inferers import PseudoVolumeInferer, RestorationInferer
-from scripts.networks.nafnet import ConditionalNAFNet
-from scripts.prior_check import (
+from scripts.diffusion import prior_check
+from scripts.diffusion.prior_check import (
     Comparison,
     InterpolationScores,
     PriorCheck,
     compare_with_interpolation,
     repeat_warning,
 )
-from scripts.sde import MeanRevertingSDE
+from scripts.diffusion.pseudo_volume import PseudoVolumeInferer
+from scripts.diffusion.restoration import RestorationInferer
+from scripts.diffusion.sde import MeanRevertingSDE
+from scripts.networks.nafnet import ConditionalNAFNet
 from scripts.transforms.rand_slice_patches import RandSlicePatches
 
 SAYS = "the prior restores this volume's XY slices no better than"

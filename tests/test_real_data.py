@@ -9,11 +9,12 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from scripts.evaluation import evaluate
-from scripts.io import read_volume, write_volume
-from scripts.reconstruction import AxialInferer
+from scripts.evaluation.evaluate import evaluate
+from scripts.reconstruction.axial_inferer import AxialInferer
 from scripts.transforms.axial_decimate import AxialDecimate
 from scripts.transforms.scale_intensity import ScalePercentiles
+from scripts.volumes.reading import read_volume
+from scripts.volumes.writing import write_volume
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 VOLUME = REPOSITORY.parent / "shared" / "data" / "fib25" / "val.ome.tif"

@@ -18,13 +18,14 @@ from sample_volumes import tissue, volume, with_spacing
 
 from scripts import lattice
 from scripts.errors import InputError
-from scripts.io import VolumeSource, read_volume, write_volume
-from scripts.io.claim import Claim
 from scripts.networks.aenet import AENet
 from scripts.networks.weights import load_weights
-from scripts.reconstruction import AxialInferer, reconstruct_file
+from scripts.reconstruction.axial_inferer import AxialInferer, reconstruct_file
 from scripts.transforms.axial_interpolate import axial_interpolate
 from scripts.transforms.scale_intensity import RestoreIntensity, ScalePercentiles
+from scripts.volumes.claim import Claim
+from scripts.volumes.reading import VolumeSource, read_volume
+from scripts.volumes.writing import write_volume
 
 PERCENTILES = (0.1, 99.9)
 
@@ -324,7 +325,9 @@ def test_other_floats_are_taken(untrained, dtype):
 
 def test_memory_is_asked_for_all_volumes(untrained, monkeypatch):
     asked = []
-    monkeypatch.setattr("scripts.reconstruction.check_memory", lambda voxels, factor: asked.append(voxels))
+    monkeypatch.setattr(
+        "scripts.reconstruction.axial_inferer.check_memory", lambda voxels, factor: asked.append(voxels)
+    )
     result = reconstruct(untrained, torch.rand(3, 2, 8, 7, 4), 2)
     assert asked == [result.numel()]
 
@@ -589,7 +592,7 @@ def test_bad_voxels_are_found_before_anything_is_written(untrained, tmp_path, mo
     broken = read_volume(path)
     broken[0, 3, 4, 4] = float("nan")  # in the last slice
     write_volume(broken, path)
-    monkeypatch.setattr("scripts.reconstruction.volume_writer", None)
+    monkeypatch.setattr("scripts.reconstruction.axial_inferer.volume_writer", None)
     with pytest.raises(InputError, match="a.tif: has 1 voxels that are NaN"):
         stream(path, tmp_path / "b.tif", untrained, AxialInferer(8, progress=False))
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scripts import report
 from scripts.errors import InputError
-from scripts.fourier_shell import Curve
-from scripts.metrics import gains
+from scripts.evaluation import report
+from scripts.evaluation.fourier_shell import Curve
+from scripts.evaluation.plane_scores import gains
 
 NM = (10.0, 10.0, 10.0)
 

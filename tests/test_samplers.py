@@ -8,9 +8,9 @@ from itertools import pairwise
 import pytest
 import torch
 
+from scripts.diffusion.samplers import all_states, posterior, reverse_sde, skipped_states
+from scripts.diffusion.sde import MeanRevertingSDE
 from scripts.errors import InputError
-from scripts.samplers import all_states, posterior, reverse_sde, skipped_states
-from scripts.sde import MeanRevertingSDE
 
 SDE = MeanRevertingSDE()
 GREY_LEVEL = 1 / 255

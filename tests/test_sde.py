@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from scripts.sde import MeanRevertingSDE
+from scripts.diffusion.sde import MeanRevertingSDE
 
 DELTA = 50 / 255
 

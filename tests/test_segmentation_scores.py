@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from scripts.errors import InputError
-from scripts.segmentation_scores import cell_scores, cells_from_membranes, membrane_iou
+from scripts.evaluation.segmentation import cell_scores, cells_from_membranes, membrane_iou
 
 PERFECT = {"adapted_rand_error": 0, "splits": 0, "merges": 0, "variation_of_information": 0}
 

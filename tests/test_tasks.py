@@ -12,7 +12,8 @@ import torch
 from monai.data import MetaTensor
 
 from scripts import lattice
-from scripts.io import read_volume, write_volume
+from scripts.volumes.reading import read_volume
+from scripts.volumes.writing import write_volume
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 

@@ -13,6 +13,7 @@ from monai.data import MetaTensor, decollate_batch, list_data_collate
 
 from scripts import lattice
 from scripts.errors import InputError
+from scripts.evaluation.show_disagreement import ShowDisagreementd
 from scripts.transforms.axial_decimate import AxialDecimate, AxialDecimated, axial_decimate
 from scripts.transforms.axial_interpolate import AxialInterpolate, AxialInterpolated, axial_interpolate
 from scripts.transforms.hold_out import HoldOut, HoldOutd
@@ -26,7 +27,6 @@ from scripts.transforms.scale_intensity import (
     ScalePercentilesd,
     measure_intensity,
 )
-from scripts.transforms.show_disagreement import ShowDisagreementd
 
 FACTORS = [2, 8, 6.5, 10 / 3, 1.3]
 

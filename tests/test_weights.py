@@ -14,19 +14,12 @@ import torch
 from bundle_run import BUNDLE
 
 from scripts.errors import InputError
-from scripts.io.tensors import check_zip
 from scripts.networks.aenet import AENet
 from scripts.networks.nafnet import ConditionalNAFNet
 from scripts.networks.settings import settings_of
 from scripts.networks.srunet import SRUNet
-from scripts.networks.weights import (
-    load_weights,
-    network_of,
-    prior_of,
-    read_weights,
-    save_weights,
-    upsampling_of,
-)
+from scripts.networks.tensor_file import check_zip
+from scripts.networks.weights import load_weights, network_of, prior_of, read_weights, save_weights, upsampling_of
 
 SETTINGS = {"percentiles": [0.1, 99.9], "gap_range": [2, 12]}
 

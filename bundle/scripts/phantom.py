@@ -21,7 +21,7 @@ from scipy import ndimage
 
 from scripts import lattice
 from scripts.errors import InputError
-from scripts.memory import check_memory
+from scripts.volumes.memory import check_memory
 
 # Lengths are in voxels of 10 nm, grey levels in 0..255; both were set by eye and by histogram against FIB-25.
 REFERENCE_VOXEL_NM = 10.0
@@ -162,8 +162,10 @@ def write_sample(
     import torch
     from monai.data import MetaTensor
 
-    from scripts.io import as_path, check_folder, write_volume
-    from scripts.io.claim import Claim
+    from scripts.volumes.whole_file import as_path
+    from scripts.volumes.claim import Claim
+    from scripts.volumes.outputs import check_folder
+    from scripts.volumes.writing import write_volume
 
     place = as_path(folder)
     paths = place / "sample_truth.tif", place / "sample_lowres.tif"

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from scripts.networks.local_average import WINDOW, cell_average, spread
+from scripts.networks.cell_average import WINDOW, cell_average, spread
 from scripts.networks.plane_conv import PLANES, PlaneConv, PlaneConvTranspose
 from scripts.networks.settings import Settings
 

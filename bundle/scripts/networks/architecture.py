@@ -16,7 +16,7 @@ from torch import nn
 
 from scripts.errors import InputError, one_line
 from scripts.networks.aenet import AENet
-from scripts.networks.local_average import WINDOW
+from scripts.networks.cell_average import WINDOW
 from scripts.networks.nafnet import ConditionalNAFNet
 from scripts.networks.settings import plain
 from scripts.networks.srunet import LARGEST_FACTOR, SRUNet

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from scripts.background import to_host
 from scripts.errors import InputError
+from scripts.volumes.background import to_host
 
 
 def first_not_finite(values: Any, name: str = "") -> str | None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from scripts.errors import InputError
-from scripts.networks.local_average import WINDOW, cell_average, spread
+from scripts.networks.cell_average import WINDOW, cell_average, spread
 from scripts.networks.settings import Settings
 
 

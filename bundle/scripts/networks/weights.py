@@ -15,12 +15,12 @@ import torch
 from torch import nn
 
 from scripts.errors import InputError
-from scripts.io.tensors import check_zip, write_tensors
 from scripts.networks.architecture import architecture_of
-from scripts.networks.by_name import NETWORKS, check_network
+from scripts.networks.factory import NETWORKS, check_network
 from scripts.networks.finite import first_not_finite
 from scripts.networks.settings import agree, settings_of
 from scripts.networks.srunet import check_whole_factor
+from scripts.networks.tensor_file import check_zip, write_tensors
 
 Network = TypeVar("Network", bound=nn.Module)
 

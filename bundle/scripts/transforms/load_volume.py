@@ -10,17 +10,17 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 
-from scripts.io import read_volume
-from scripts.io.axes import check_axes
+from scripts.volumes.axes import check_axes
+from scripts.volumes.reading import read_volume
 
 
 class LoadVolume(Transform):
     """
-    Load a TIFF, a NIfTI file or a folder of slices; see :func:`scripts.io.read_volume` for what comes out.
+    Load a TIFF, a NIfTI file or a folder of slices; see :func:`scripts.volumes.reading.read_volume` for what comes out.
 
     Args:
         spacing: voxel size [z, y, x] that replaces the one in the file.
-        axes: what the axes of the file are, such as "ZYX", in place of what it says; see :func:`scripts.io.open_volume`.
+        axes: what the axes of the file are, such as "ZYX", in place of what it says; see :func:`scripts.volumes.reading.open_volume`.
 
     Raises:
         InputError: the axes are not Z, Y and X once each.
@@ -51,7 +51,7 @@ class LoadVolumed(MapTransform):
     Args:
         keys: keys of the paths.
         spacing: voxel size [z, y, x] that replaces the one in each file.
-        axes: what the axes of each file are, such as "ZYX", in place of what it says; see :func:`scripts.io.open_volume`.
+        axes: what the axes of each file are, such as "ZYX", in place of what it says; see :func:`scripts.volumes.reading.open_volume`.
         allow_missing_keys: whether to pass over keys that are not there.
 
     Raises:

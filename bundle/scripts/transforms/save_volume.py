@@ -11,14 +11,15 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 
-from scripts.io import check_output, tell_written, write_volume
-from scripts.io.claim import Claim
+from scripts.volumes.claim import Claim
+from scripts.volumes.outputs import check_output
+from scripts.volumes.writing import tell_written, write_volume
 
 
 class SaveVolume(Transform):
     """
     Save a volume as TIFF or NIfTI with its voxel size and print one line about it; see
-    :func:`scripts.io.write_volume`.
+    :func:`scripts.volumes.writing.write_volume`.
 
     Args:
         path: file to write.

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which results of a run are finished, and whether they are still what the run wrote."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from scripts.provenance import difference, read_record, resolve
+from scripts.volumes.identity import digest_of_file
+from scripts.volumes.whole_file import told_before_move, write_json
+
+logger = logging.getLogger(__name__)
+
+
+class Finished:
+    """Record of finished results: size, time and digest of each, written before it appears under its name.
+
+    Args:
+        record: JSON document; results stand under "finished", and what else is in it stays.
+        advice: what to do when it is damaged.
+    """
+
+    def __init__(self, record: str | Path, advice: str = "delete it") -> None:
+        self.record = Path(record)
+        self.advice = advice
+
+    def knows(self, result: str | Path) -> bool:
+        """Whether a file of that name was written, whatever is there now."""
+        return self._entry(result) is not None
+
+    def holds(self, result: str | Path) -> bool:
+        """Whether a file is there and is the one that was written. It is read only if its size is the same and its time is not.
+
+        Raises:
+            InputError: the record is damaged, or the file cannot be read.
+        """
+        entry, path = self._entry(result), Path(result)
+        if entry is None or not path.is_file():
+            return False
+        state = path.stat()
+        if state.st_size != entry.get("size"):
+            return False
+        return state.st_mtime_ns == entry.get("modified") or digest_of_file(path) == entry.get("digest")
+
+    def keep(self, result: str | Path, content: str | Path | None = None) -> None:
+        """Record a result.
+
+        Args:
+            result: its name.
+            content: where it is, if it does not have that name yet.
+
+        Raises:
+            InputError: the file cannot be read, or the record cannot be written.
+        """
+        file = Path(result if content is None else content)
+        state = file.stat()
+        entry = {"size": state.st_size, "modified": state.st_mtime_ns, "digest": digest_of_file(file)}
+        document = self._read()
+        self.write({**document, "finished": {**_mapping(document.get("finished")), self._name(result): entry}})
+
+    def write(self, document: Mapping[str, Any]) -> None:
+        """Write the whole record."""
+        write_json(self.record, document)
+
+    @contextmanager
+    def recording(self, *results: str | Path) -> Iterator[None]:
+        """Record those of the results that are written while the block runs."""
+        names = {self._name(result) for result in results}
+
+        def keep(partial: Path, path: Path) -> None:
+            if self._name(path) in names:
+                self.keep(path, partial)
+
+        with told_before_move(keep):
+            yield
+
+    def _entry(self, result: str | Path) -> Mapping[str, Any] | None:
+        entry = _mapping(self._read().get("finished")).get(self._name(result))
+        return entry if isinstance(entry, Mapping) else None
+
+    def _read(self) -> dict[str, Any]:
+        return read_record(self.record, self.advice)
+
+    def _name(self, path: str | Path) -> str:
+        """A file below the record goes with it when the folder is moved."""
+        file, folder = Path(os.path.realpath(path)), Path(os.path.realpath(self.record.parent))
+        return str(file.relative_to(folder) if file.is_relative_to(folder) else file)
+
+
+class FinishedRun(Finished):
+    """Record of a run that has a single step, beside its results.
+
+    Args:
+        record: JSON document.
+        settings: what the results depend on, see :func:`scripts.provenance.resolve`.
+        results: files that the run writes.
+    """
+
+    def __init__(self, record: str | Path, settings: Mapping[str, Any], results: Sequence[str | Path]) -> None:
+        super().__init__(record)
+        self.settings = settings
+        self.results = list(results)
+
+    def is_done(self) -> bool:
+        """Whether all results are there, as they were written by a run with the same settings.
+
+        Raises:
+            InputError: the record is damaged, or an input cannot be read.
+        """
+        if not all(self.holds(result) for result in self.results):
+            return False
+        stored = _mapping(self._read().get("settings"))
+        return difference(stored, self.settings) is None
+
+    def make(self, work: Callable[[], object], done: bool = False) -> None:
+        """Do the work that writes the results, or say that it is done."""
+        if done:
+            logger.info(f"done before ({self.results[0]})")
+            return
+        self.write({"settings": resolve(self.settings), "finished": {}})
+        with self.recording(*self.results):
+            work()
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

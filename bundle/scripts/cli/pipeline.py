@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs several configs one after the other and goes on after the last finished one."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import yaml
+from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle.reference_resolver import ReferenceResolver
+from torch import nn
+
+from scripts import lattice
+from scripts.cli.command_line import true_or_false
+from scripts.cli.failures import input_error
+from scripts.cli.finished import Finished
+from scripts.cli.option_help import read_help
+from scripts.cli.option_types import kept_as_typed
+from scripts.errors import InputError
+from scripts.provenance import difference, read_record, resolve
+from scripts.volumes.outputs import check_space
+from scripts.volumes.reading import Header, read_header
+
+logger = logging.getLogger(__name__)
+
+_RECORD = "run.json"
+_PARTS = ("prior", "prior_network", "generate", "teacher", "aenet", "aenet_network")  # of a preset
+_PLACES = {
+    "volume",
+    "spacing",
+    "weights",
+    "output",
+    "output_dir",
+    "overwrite",
+    "device",
+    "axes",
+}  # options that say where, not what
+
+
+def claim_workdir(workdir: str | Path, settings: Mapping[str, Any], stages: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Write what a working folder belongs to, or check that it belongs to this run.
+
+    Args:
+        workdir: made if missing.
+        settings: see :func:`scripts.provenance.resolve`; written to ``run.json`` as primitives.
+        stages: as in :func:`run_stages`; what their options say beside places is written and compared as well.
+
+    Raises:
+        InputError: if the folder holds another run, or cannot be written.
+    """
+    check_workdir(workdir, settings, stages)
+    finished = _results_of(workdir)
+    if not finished.record.exists():
+        finished.write(resolve({**settings, "stages": _options_of(stages), "finished": {}}))
+
+
+def check_workdir(workdir: str | Path, settings: Mapping[str, Any], stages: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Check that a working folder, if it is there, belongs to this run.
+
+    Raises:
+        InputError: if the folder holds another run, or what it holds is damaged.
+    """
+    finished = _results_of(workdir)
+    if not finished.record.exists():
+        return
+    stored = read_record(finished.record, finished.advice)
+    inputs = {name: value for name, value in settings.items() if callable(value)}
+    rest = {name: value for name, value in settings.items() if name not in inputs}
+    other = difference(stored, {**rest, **inputs, "stages": _options_of(stages)})  # inputs late: they have to be read
+    if other is not None:
+        go_on = f", or {other.same} to go on" if other.same else ""
+        raise InputError(f"--workdir {workdir} holds a run {other.run}: give another --workdir{go_on}")
+
+
+def is_done(workdir: str | Path, output: str | Path, overwrite: bool | str = False) -> bool:
+    """Whether the last result of a run stands where it is to be, as the run wrote it.
+
+    Args:
+        workdir: of the run.
+        output: file.
+        overwrite: whether it is to be made anew even so.
+
+    Raises:
+        InputError: what the working folder holds is damaged.
+    """
+    return not true_or_false(overwrite, "overwrite") and _results_of(workdir).holds(output)
+
+
+def check_stages(
+    config_dir: str | Path,
+    stages: Sequence[Mapping[str, Any]],
+    workdir: str | Path,
+    volume: str | Path,
+    spacing: Sequence[float] | None = None,
+    axes: str | None = None,
+) -> None:
+    """Find options with which a stage that is left would fail, before the first one begins and the working folder is claimed.
+
+    Args:
+        config_dir, stages, workdir: as in :func:`run_stages`; each config has a section ``early``, the parts of it that refuse
+            options that cannot be, and a section ``cost``; and each stage "finer", how many times finer Z is in the volume that it reads than in the input.
+        volume, spacing, axes: the input.
+
+    Raises:
+        InputError: there is such an option, and the line names the stage; or a result is there that the run did not write.
+    """
+    header = read_header(volume, spacing, axes)
+    trained: dict[str, nn.Module] = {}
+    for stage in stages:
+        if stage["skip"] or stage_is_done(stage, workdir):
+            continue
+        if "output" in stage["options"]:
+            factor = stage["options"]["factor"]
+            grid = refined(header, factor)
+            check_space(stage["options"]["output"], grid.shape, grid.dtype, factor)
+        try:
+            _check_types(stage, config_dir)
+            parser = stage_workflow(stage, config_dir, trained).parser
+            parser.get_parsed_content("early")
+            cost = parser.get_parsed_content("cost")
+            cost.check(refined(header, stage["finer"]))
+            trained[stage["result"]] = cost.network
+        except Exception as error:
+            mistake = input_error(error)
+            if mistake is None:
+                raise
+            # from None, or the innermost, which names no stage, would be shown
+            raise InputError(f"{stage['title']}: {mistake}") from None
+        gc.collect()
+
+
+def _check_types(stage: Mapping[str, Any], config_dir: str | Path) -> None:
+    """Check the types and ranges of the options of a stage."""
+    file = Path(config_dir) / stage["config"]
+    known = {option.name: option for option in read_help(file).options}
+    sections = ConfigParser.load_config_file(file)
+    for name, value in _given(stage).items():
+        if ReferenceResolver.split_id(name)[0] not in sections:
+            raise InputError(f"{stage['config']} has no option {name}; it has {', '.join(known)}")
+        kind = known[name].type if name in known else None
+        if kind is not None:
+            kind.check(name, value, default=yaml.safe_load(known[name].default))
+
+
+def stage_workflow(
+    stage: Mapping[str, Any], config_dir: str | Path, trained: Mapping[str, nn.Module] | None = None
+) -> ConfigWorkflow:
+    """The workflow of a stage, see :func:`run_stages`, with its options.
+
+    Args:
+        stage, config_dir: as there.
+        trained: networks by the weights that an earlier stage is still to write, for what looks ahead.
+    """
+    file = Path(config_dir) / stage["config"]
+    paths = {option.name for option in read_help(file).options if option.type and option.type.kind == "path"}
+    options: dict[str, Any] = {
+        name: kept_as_typed(value) if name in paths else value for name, value in _given(stage).items()
+    }
+    network = (trained or {}).get(stage["options"].get("weights", ""))
+    if network is not None:
+        options["network_def"] = network
+    return ConfigWorkflow(config_file=str(file), workflow_type=None, logging_file=False, **options)
+
+
+def _given(stage: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in stage["options"].items() if value is not None}
+
+
+def stage_is_done(stage: Mapping[str, Any], workdir: str | Path | None) -> bool:
+    """Whether the result of a stage is there and is the one that the run wrote.
+
+    Raises:
+        InputError: if another file is there in its place.
+    """
+    result = Path(stage["result"])
+    if workdir is None:
+        return result.is_file()
+    if stage.get("overwrite") or not result.exists():
+        return False
+    finished = _results_of(workdir)
+    if finished.holds(result):
+        return True
+    if finished.knows(result):
+        raise InputError(f"{result}: is no longer the file that this run wrote; delete it to have it made anew")
+    guard = stage.get("guard")
+    if guard is None or not Path(guard).exists():  # without one the stage could not tell whether the file is its own
+        raise InputError(f"{result}: was not written by this run; move it away, or delete it to have it made")
+    return False
+
+
+def run_stages(
+    config_dir: str | Path, stages: Sequence[Mapping[str, Any]], workdir: str | Path | None = None
+) -> dict[str, float]:
+    """Run each stage whose result is not there yet.
+
+    Args:
+        config_dir: folder of the configs.
+        stages: mappings with "title", "config" (file name), "result" (the file that shows that the stage is done), "skip"
+            (true leaves the stage out) and "options" (overrides by name; those that are None are left at their default); perhaps
+            "overwrite" (true makes the result anew) and "guard" (a file beside the result by which the stage itself goes on).
+        workdir: folder whose ``run.json`` records what the results are; without one any file of the name is a result.
+
+    Returns:
+        Title of each stage that was run -> seconds that it took.
+
+    Raises:
+        InputError: as the stages; or a result is there that the run did not write.
+    """
+    seconds: dict[str, float] = {}
+    wanted = [stage for stage in stages if not stage["skip"]]
+    for number, stage in enumerate(wanted, 1):
+        title = f"{number} of {len(wanted)}: {stage['title']}"
+        if stage_is_done(stage, workdir):
+            logger.info(f"{title}: done before ({stage['result']})")
+            continue
+        logger.info(title)
+        begin = time.monotonic()
+        finished = None if workdir is None else _results_of(workdir)
+        workflow = stage_workflow(stage, config_dir)
+        with nullcontext() if finished is None else finished.recording(stage["result"]):
+            workflow.initialize()
+            workflow.run()
+            workflow.finalize()
+        if finished is not None and Path(stage["result"]).is_file() and not finished.holds(stage["result"]):
+            finished.keep(stage["result"])  # the stage found that it had been done before
+        del workflow
+        gc.collect()  # what the stage held on the GPU is the next one's
+        seconds[stage["title"]] = time.monotonic() - begin
+        logger.info(f"took {seconds[stage['title']]:.1f} s: {stage['title']}")
+    return seconds
+
+
+def refined(header: Header, factor: float) -> Header:
+    """Header of a volume whose Z is ``factor`` times finer."""
+    x, y, slices = header.shape
+    shape = (x, y, lattice.output_size(slices, factor))
+    return header._replace(shape=shape, affine=lattice.refined_affine(header.affine, factor))
+
+
+def _results_of(workdir: str | Path) -> Finished:
+    return Finished(Path(workdir) / _RECORD, f"delete it, or give another --workdir than {workdir}")
+
+
+def _options_of(stages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the options of each stage say, without the places."""
+    wanted = [stage for stage in stages if not stage["skip"]]
+    return {
+        stage["title"]: {name: value for name, value in stage["options"].items() if name not in _PLACES}
+        for stage in wanted
+    }
+
+
+def choose_preset(presets: Mapping[str, Any], preset: str) -> Mapping[str, Any]:
+    """The sizes and lengths of a preset.
+
+    Raises:
+        InputError: if there is none of that name, or it lacks something.
+    """
+    if preset not in presets:
+        raise InputError(f"--preset {preset}: there is none of that name; choose one of {', '.join(presets)}")
+    for part in _PARTS:
+        if not isinstance(presets[preset], Mapping) or not isinstance(presets[preset].get(part), Mapping):
+            raise InputError(
+                f"--presets#{preset}: has no {part}; a preset has {', '.join(_PARTS)}, each with names and values"
+            )
+    return presets[preset]
+
+
+def merge(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One mapping of several; later ones win."""
+    return {name: value for part in parts for name, value in part.items()}

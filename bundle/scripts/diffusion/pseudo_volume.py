@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stage II: the XZ and YZ slices of a volume restored and averaged into a pseudo-HR volume."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.inferers import Inferer
+from tqdm import tqdm
+
+from scripts import lattice
+from scripts.diffusion.restoration import RestorationInferer
+from scripts.errors import InputError
+from scripts.networks.finite import finite_output
+from scripts.transforms.axial_interpolate import axial_interpolate
+from scripts.volumes.batches import check_memory, check_volumes, with_grid_of
+from scripts.volumes.slice_store import SliceStore, read_checksums
+
+
+class PseudoVolumeInferer(Inferer):
+    """Stage II for a volume (paper Eq. 4 and 5): restores all XZ and all YZ slices and averages the two.
+
+    Finished slices are kept in ``progress_dir``, so that an interrupted run goes on where it stopped. They stay there until
+    :meth:`forget` is called, which is when the result is safe.
+
+    Args:
+        restore: restores a batch of interpolated images.
+        upsampling: k, how many times finer Z becomes; 1 returns the volume as it is and needs no prior.
+        batch_size: slices per batch.
+        progress_dir: folder for finished slices.
+        settings: what the slices depend on, see :func:`scripts.provenance.resolve`; a run with others is refused.
+    """
+
+    def __init__(
+        self,
+        restore: RestorationInferer,
+        upsampling: float,
+        batch_size: int,
+        progress_dir: str | Path,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.restore = restore
+        self.upsampling = float(upsampling)
+        self.batch_size = batch_size
+        self.progress_dir = Path(progress_dir)
+        self.settings = settings or {}
+
+    def __call__(self, inputs: torch.Tensor, network: Callable) -> torch.Tensor:  # type: ignore[override]
+        """(1, 1, X, Y, K) in [0, 1] -> (1, 2, X, Y, Z): the pseudo-HR volume and |XZ - YZ|, on the CPU.
+
+        Raises:
+            InputError: the memory does not suffice, there is no room for finished slices, or those of another run are there.
+        """
+        check_volumes(inputs, one=True)
+        volume = inputs[0, 0]
+        if self.upsampling == 1:
+            result = torch.stack([volume, torch.zeros_like(volume)])[None].cpu()
+            return with_grid_of(result, inputs, 1.0)
+        x, y, slices = volume.shape
+        size = (x, y, lattice.output_size(slices, self.upsampling))
+        check_memory(2 * math.prod(size), self.upsampling)
+        # Plain tensors from here on: one batch of slices at a time is on the device.
+        volume = torch.Tensor.as_subclass(volume, torch.Tensor)
+        with self._store("xz", (y, x, size[2])) as of_xz, self._store("yz", size) as of_yz:
+            total = len(of_xz.checksums) + len(of_yz.checksums)
+            initial = total - len(of_xz.missing()) - len(of_yz.missing())
+            with tqdm(total=total, initial=initial, desc="restoring XZ and YZ slices", unit="batch") as progress:
+                self._restore_planes(volume.movedim(1, 0), of_xz, 0, network, inputs.device, progress)
+                self._restore_planes(volume, of_yz, 1, network, inputs.device, progress)
+            xz, yz = np.moveaxis(of_xz.read(), 0, 1), of_yz.read()
+        result = torch.empty((1, 2, *size))
+        for i in range(x):  # row by row: two float copies of the volume are enough
+            a, b = torch.from_numpy(xz[i].astype(np.float32)), torch.from_numpy(yz[i].astype(np.float32))
+            result[0, 0, i] = (a + b) / 2
+            result[0, 1, i] = (a - b).abs()
+        return with_grid_of(result, inputs, self.upsampling)
+
+    def check_progress(self) -> None:
+        """Check, before anything is written, that finished slices that are there belong to this run.
+
+        Raises:
+            InputError: they do not, or their record is damaged.
+        """
+        for name in ("xz", "yz"):
+            read_checksums(self.progress_dir / f"{name}.json", self.settings)
+
+    def restored_before(self, shape: tuple[int, int]) -> dict[str, int]:
+        """How many slices of each orientation are there already, of a volume of shape (x, y).
+
+        Raises:
+            InputError: as :meth:`check_progress`.
+        """
+        done = {}
+        for name, planes in (("xz", shape[1]), ("yz", shape[0])):
+            checksums = read_checksums(self.progress_dir / f"{name}.json", self.settings)
+            done[name] = min(planes, self.batch_size * sum(checksum is not None for checksum in checksums))
+        return done
+
+    def forget(self) -> None:
+        """Remove the finished slices, once what was made of them is safe."""
+        shutil.rmtree(self.progress_dir, ignore_errors=True)
+
+    def _store(self, name: str, shape: tuple[int, int, int]) -> SliceStore:
+        return SliceStore(self.progress_dir, name, shape, self.batch_size, self.settings)
+
+    def _restore_planes(
+        self,
+        planes: torch.Tensor,
+        store: SliceStore,
+        orientation: int,
+        network: Callable,
+        device: torch.device,
+        progress: tqdm,
+    ) -> None:
+        """Restore those of the planes (N, W, K) that the store lacks; ``orientation`` is 0 or 1."""
+        waiting: tuple[int, torch.Tensor] | None = None  # a batch that the GPU works on while the one before is written
+
+        def keep() -> None:
+            nonlocal waiting
+            if waiting is not None:
+                (start, restored), waiting = waiting, None
+                finite_output(restored, f"{'XZ' if orientation == 0 else 'YZ'} slices from {start} on")()
+                store.keep(start, restored.cpu().numpy())
+                progress.update()
+
+        try:
+            for start in store.missing():
+                low = planes[start : start + self.batch_size].to(device)
+                mu = axial_interpolate(low, self.upsampling)[:, None]
+                draw = 2 * start + orientation  # the two orientations never share their noise
+                restored = self._restore(mu, network, draw)[:, 0].half()
+                keep()
+                waiting = start, restored
+                if device.type != "cuda":  # there it is finished, and a kill shall not take it away
+                    keep()
+        finally:  # when the run is interrupted as well
+            keep()
+
+    def _restore(self, mu: torch.Tensor, network: Callable, draw: int) -> torch.Tensor:
+        try:
+            return self.restore(mu, network, draw)
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):  # of a GPU; of a CPU
+                smaller = "give a smaller one" if self.batch_size > 1 else "cut the volume in X, Y or Z"
+                raise InputError(
+                    f"--batch_size {self.batch_size}: the memory does not suffice for {len(mu)} slices at once: {smaller}"
+                ) from error
+            raise

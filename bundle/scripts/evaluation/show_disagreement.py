@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Draws the disagreement map of stage II beside the pseudo-HR volume."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+
+from scripts import lattice
+from scripts.evaluation.report import show_disagreement
+from scripts.transforms.channels import only_channel
+
+
+class ShowDisagreementd(MapTransform):
+    """Write a PNG of an XZ and a YZ slice with |XZ - YZ|.
+
+    Args:
+        keys: the pseudo-HR volume and the disagreement, (1, X, Y, Z) each.
+        path: PNG to write; replaced if it exists.
+    """
+
+    def __init__(self, keys: KeysCollection, path: str | Path, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.path = path
+
+    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
+        pseudo, disagreement = (data[key] for key in self.keys)
+        spacing = lattice.voxel_size(pseudo.affine.numpy())
+        unit = str(pseudo.meta.get("unit", "pixel"))
+        volume, map_of_it = (only_channel(each, type(self).__name__).numpy() for each in (pseudo, disagreement))
+        show_disagreement(self.path, volume, map_of_it, spacing, unit)
+        return dict(data)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batches as the networks of stages I and III take them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from monai.engines import PrepareBatch
+
+from scripts.diffusion.sde import MeanRevertingSDE
+
+
+class NoisePrepareBatch(PrepareBatch):
+    """Stage I training batch: draws a state t and noise for each image.
+
+    Takes items "image" (x0) and "mu", (B, 1, H, W) in [0, 1]. Returns the network's input [x_t - mu, mu] (B, 2, H, W), the target
+    of ``losses.ReverseStepLoss`` and t (B,), uniform in 1..T.
+    """
+
+    def __init__(self, sde: MeanRevertingSDE) -> None:
+        self.sde = sde
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, torch.Tensor],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], tuple[torch.Tensor], dict]:
+        x0, mu = (_tensor(batchdata[key], device, non_blocking) for key in ("image", "mu"))
+        t = torch.randint(1, self.sde.steps + 1, (x0.shape[0],), device=x0.device)
+        x = self.sde.state(x0, mu, t, torch.randn_like(x0))
+        of_state, gain = self.sde.reverse_drift(t)
+        bridge = self.sde.bridge(t, t - 1)
+        target = {
+            "mean": x + of_state * (x - mu),
+            "gain": gain,
+            "optimum": mu + bridge.from_state * (x - mu) + bridge.from_clean * (x0 - mu),
+        }
+        return torch.cat([x - mu, mu], 1), target, (t,), {}
+
+
+class RestorationPrepareBatch(PrepareBatch):
+    """Stage I validation batch: the interpolated images are the input, the sharp ones the target."""
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, torch.Tensor],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return _tensor(batchdata["mu"], device, non_blocking), _tensor(batchdata["image"], device, non_blocking)
+
+
+class SequencePrepareBatch(PrepareBatch):
+    """Stage III batch: slabs (B, 1, H, W, 4), targets (B, D, H, W), depths (B, D), gaps (B,)."""
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, torch.Tensor],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, torch.Tensor], dict]:
+        slab, label, depth, gap = (
+            _tensor(batchdata[key], device, non_blocking) for key in ("image", "label", "depth", "gap")
+        )
+        return slab, label, (depth, gap), {}
+
+
+def _tensor(value: torch.Tensor, device: str | torch.device | None, non_blocking: bool) -> torch.Tensor:
+    # Plain tensors: MetaTensor's bookkeeping costs more than a small training step.
+    return torch.Tensor.as_subclass(value, torch.Tensor).to(device, non_blocking=non_blocking)

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What inferers ask of batches of volumes."""
+
+from __future__ import annotations
+
+import torch
+from monai.data import MetaTensor
+
+from scripts import lattice
+from scripts.errors import InputError
+from scripts.volumes import memory
+
+
+def check_volumes(inputs: torch.Tensor, one: bool = False) -> None:
+    """Raise InputError unless ``inputs`` are volumes (B, C, X, Y, Z) of floats, of two slices or more; with ``one``, a single one (1, 1, X, Y, Z)."""
+    if not isinstance(inputs, torch.Tensor):
+        raise InputError(f"a tensor of volumes (B, C, X, Y, Z) is needed, not a {type(inputs).__name__}")
+    shape = tuple(inputs.shape)
+    if len(shape) != 5:
+        missing = ", ".join(["None"] * (5 - len(shape)))
+        advice = f": give a single volume as volume[{missing}]" if len(shape) in (3, 4) else ""
+        raise InputError(f"volumes have the shape (B, C, X, Y, Z), not {shape}{advice}")
+    if not inputs.is_floating_point():
+        raise InputError(
+            f"volumes are floats scaled to [0, 1], not {inputs.dtype}: scale them first, with ScalePercentiles for instance"
+        )
+    if 0 in shape or shape[-1] < 2:
+        raise InputError(
+            f"volumes (B, C, X, Y, Z) need voxels and at least 2 slices along Z, the last axis, but these are {shape}"
+        )
+    if one and shape[:2] != (1, 1):
+        raise InputError(
+            f"one volume of one channel (1, 1, X, Y, Z) is restored at a time, not {shape}: give each on its own"
+        )
+
+
+def check_memory(voxels: int, factor: float) -> None:
+    """Raise InputError where a volume of single-precision ``voxels`` and its copy for the file exceed the free memory."""
+    memory.check_memory(
+        2 * 4 * voxels, f"--factor {factor:g}: the output would need", "give a lower --factor, or cut the volume"
+    )
+
+
+def with_grid_of(result: torch.Tensor, inputs: torch.Tensor, factor: float) -> torch.Tensor:
+    """Give ``result`` the meta data of ``inputs`` with the axial voxel divided by ``factor``."""
+    if not isinstance(inputs, MetaTensor):
+        return result
+    refined = MetaTensor(result).copy_meta_from(inputs)
+    affine = torch.as_tensor(lattice.refined_affine(inputs.affine.cpu().numpy(), factor))
+    refined.affine = affine
+    return refined

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Claims on outputs: one run at a time writes a file or works in a folder, and what a killed one left is removed by the next."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import secrets
+import socket
+import tempfile
+import threading
+import time
+import weakref
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scripts.errors import InputError
+from scripts.volumes.whole_file import cannot_be_written, check_place, digest_of, partial_files, target_of
+
+SIGN_OF_LIFE = 10.0
+"""Seconds between the signs of life that a run gives to other hosts."""
+SILENCE = 120.0
+"""Seconds without a sign of life after which a run on another host counts as dead."""
+
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
+_LOCK_OF_FOLDER = ".run.lock"
+
+
+@dataclass
+class _Hold:
+    """A lock file that this process holds."""
+
+    lock: Path
+    descriptor: int
+    owner: dict[str, Any]
+    there: bool
+    made: list[Path]
+    thread: int = field(default_factory=threading.get_ident)
+    process: int = field(default_factory=os.getpid)
+    count: int = 0
+
+
+_holds: dict[Path, _Hold] = {}
+_guard = threading.RLock()
+_alive: threading.Thread | None = None  # gives the signs of life
+
+
+class Claim:
+    """
+    A claim on an output, held from :meth:`take`, or from the begin of a ``with`` block, until :meth:`release`, the end of the block or
+    that of the process.
+
+    While it is held, another run that claims the same output is told who writes it. What a killed run left of it is removed when it is
+    taken: unfinished files and the lock. The lock is a small file beside the output, or in the folder that is claimed, which names host
+    and process; the system's lock on it ends with the process, and its time of change is a sign of life for other hosts, where such locks may
+    not reach. One thread may claim an output several times over, as a config does that runs inside another.
+
+    Args:
+        path: file or folder. A symbolic link stands for what it points to; missing folders are made, and removed again if they stay empty.
+        folder: whether it is a folder.
+    """
+
+    def __init__(self, path: str | os.PathLike, folder: bool = False) -> None:
+        self.path = path
+        self.folder = folder
+        self._end: weakref.finalize | None = None
+
+    def take(self) -> Claim:
+        """
+        Claim the output.
+
+        Raises:
+            InputError: another run has claimed it, or its folder cannot be written to.
+        """
+        with _guard:
+            lock = _lock_of(self.path, self.folder)
+            hold = _holds.get(lock)
+            if hold is not None and hold.process != os.getpid():  # of the process that this one was forked from
+                hold = None
+            if hold is None:
+                hold = _take(self.path, lock, self.folder)
+                _holds[lock] = hold
+                _give_signs_of_life()
+            elif hold.thread != threading.get_ident():
+                raise _refusal(self.path, hold.owner)
+            hold.count += 1
+            self._end = weakref.finalize(self, _let_go, hold)
+        return self
+
+    def release(self) -> None:
+        """Give the output free; without effect where it is not held."""
+        if self._end is not None:
+            self._end()
+
+    def __enter__(self) -> Claim:
+        return self.take()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def there_at_start(path: str | os.PathLike) -> bool:
+    """Return whether a file was there when this process claimed it, or, if it has not, whether it is there now."""
+    hold = _holds.get(_lock_of(path, folder=False))
+    return hold.there if hold is not None and hold.process == os.getpid() else os.path.exists(path)
+
+
+def _lock_of(path: str | os.PathLike, folder: bool) -> Path:
+    target = target_of(path)
+    return target / _LOCK_OF_FOLDER if folder else target.with_name(f".{digest_of(target.name)}.lock")
+
+
+def _take(path: str | os.PathLike, lock: Path, folder: bool) -> _Hold:
+    """Take a lock that this process does not hold, and remove what a killed run left."""
+    check_place(lock, shown=path)
+    made = [parent for parent in lock.parents if not parent.exists()]
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, locked = _open_locked(path, lock)
+        try:
+            found = _owner_in(descriptor)
+            elsewhere = not locked or found.get("boot") != _boot()
+            if found and elsewhere and _silence_of(descriptor, lock.parent) < SILENCE:
+                raise _refusal(path, found, lock)
+            owner = {
+                "host": socket.gethostname(),
+                "process": os.getpid(),
+                "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+                "boot": _boot(),
+                "token": secrets.token_hex(8),
+            }
+            os.ftruncate(descriptor, 0)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            os.write(descriptor, json.dumps(owner).encode())
+            _remove_leftovers(lock, folder)
+        except BaseException as error:
+            # A signal may come right here; the lock of another run is left.
+            if locked and not isinstance(error, InputError):
+                lock.unlink(missing_ok=True)
+            os.close(descriptor)
+            raise
+    except OSError as error:
+        _remove_empty(made)
+        raise cannot_be_written(path, error) from error
+    except BaseException:
+        _remove_empty(made)
+        raise
+    return _Hold(lock, descriptor, owner, not folder and os.path.lexists(target_of(path)), made)
+
+
+def _open_locked(path: str | os.PathLike, lock: Path) -> tuple[int, bool]:
+    """Open a lock file, and lock it where the file system can; returns its descriptor and whether it is locked."""
+    while True:
+        descriptor = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666)
+        locked = True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = _owner_in(descriptor)
+            os.close(descriptor)
+            raise _refusal(path, owner) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                os.close(descriptor)
+                raise
+            locked = False
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(lock, follow_symlinks=False)):
+                return descriptor, locked
+        os.close(descriptor)  # another run removed it between the two calls
+
+
+def _owner_in(descriptor: int) -> dict[str, Any]:
+    """What a lock file says of the run that holds it, or held it; nothing if it is damaged."""
+    try:
+        owner = json.loads(os.pread(descriptor, 2**16, 0))
+    except (ValueError, OSError):
+        return {}
+    return owner if isinstance(owner, dict) else {}
+
+
+def _silence_of(descriptor: int, folder: Path) -> float:
+    """Seconds since the last sign of life, by the clock of the file system, for those of hosts differ."""
+    with tempfile.TemporaryFile(dir=folder) as now:
+        return os.fstat(now.fileno()).st_mtime - os.fstat(descriptor).st_mtime
+
+
+def _refusal(path: str | os.PathLike, owner: dict[str, Any], lock: Path | None = None) -> InputError:
+    run = f"process {owner['process']} on {owner['host']}" if {"process", "host"} <= owner.keys() else "another run"
+    since = f" since {owner['since']}" if "since" in owner else ""
+    dead = f"; if that run is known to be dead, delete {lock}" if lock is not None else ""
+    return InputError(f"{path}: {run} has been writing it{since}: wait for its end, or give another name{dead}")
+
+
+def _remove_leftovers(lock: Path, folder: bool) -> None:
+    """Remove the unfinished files of a killed run, but not those in a folder that another run has claimed by themselves."""
+    for partial, digest in list(partial_files(lock.parent)):
+        if not (lock.parent / f".{digest}.lock").exists() if folder else lock.name == f".{digest}.lock":
+            partial.unlink(missing_ok=True)
+
+
+def _let_go(hold: _Hold) -> None:
+    """Give up one of the claims of a lock, and the lock with the last of them."""
+    if hold.process != os.getpid():
+        return
+    with _guard:
+        hold.count -= 1
+        if hold.count:
+            return
+        _holds.pop(hold.lock, None)
+        with suppress(OSError):
+            # one that stood still for long may have lost it to another run
+            if _owner_in(hold.descriptor).get("token") == hold.owner["token"] and os.path.samestat(
+                os.fstat(hold.descriptor), os.stat(hold.lock, follow_symlinks=False)
+            ):
+                hold.lock.unlink()
+        os.close(hold.descriptor)
+        _remove_empty(hold.made)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove folders from the innermost outwards up to one that is not empty."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
+def _give_signs_of_life() -> None:
+    global _alive
+    if _alive is None or not _alive.is_alive():  # none is after a fork
+        _alive = threading.Thread(target=_keep_giving, name="signs of life", daemon=True)
+        _alive.start()
+
+
+def _keep_giving() -> None:
+    while True:
+        time.sleep(SIGN_OF_LIFE)
+        with _guard:
+            for hold in list(_holds.values()):
+                with suppress(OSError):
+                    if hold.process == os.getpid():
+                        os.utime(hold.descriptor)
+
+
+def _boot() -> str:
+    """What tells one running system from another, also where two hosts have one name: locks reach as far as it."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return socket.gethostname()

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""NIfTI volumes."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.arrayproxy import ArrayProxy
+
+from scripts.errors import InputError
+from scripts.volumes.axes import Order, order_given
+from scripts.volumes.formats.stack import Stack
+
+SUFFIXES = (".nii", ".nii.gz")
+
+# Code in the header -> (our unit, how many of our unit one of it is)
+_READ_UNITS: dict[int, tuple[str | None, float]] = {
+    0: (None, 1.0),
+    1: ("millimeter", 1000.0),
+    2: ("millimeter", 1.0),
+    3: ("micrometer", 1.0),
+}
+_UNIT_BITS = 7  # of the code; the others are of the unit of time
+# NIfTI has no nanometer
+_WRITE_UNITS = {
+    "millimeter": ("mm", 1.0),
+    "micrometer": ("micron", 1.0),
+    "nanometer": ("micron", 1e-3),
+    "pixel": ("unknown", 1.0),
+}
+_NIFTI1_MAX_SIZE = 32767  # sizes are 16-bit there
+
+
+@contextmanager
+def open_stack(path: Path, axes: str | None = None) -> Iterator[Stack]:
+    """
+    Open a volume.
+
+    Args:
+        path: file to read.
+        axes: what the user says that the axes are, see :func:`scripts.volumes.axes.check_axes`; XYZ where nothing is said.
+
+    Yields:
+        The stack; float32 if the header scales the voxels, otherwise the dtype of the file. A compressed file is read from
+        its beginning again whenever a slice before the last one is asked for; one that does not have Z last is read into memory.
+
+    Raises:
+        InputError: the file does not hold one single-channel volume.
+        OSError: an uncompressed one ends too early; a compressed one shows that where its last slice is read.
+    """
+    image = _open(path, several=axes is not None)
+    x, y, z = image.shape[:3]
+    order = Order("XYZ", (x, y, z)) if axes is None else order_given(axes, image.shape, path)
+    proxy: Any = image.dataobj  # of a file: where its voxels begin and how they are scaled
+    shape, dtype = order.sizes, image.get_data_dtype()
+    compressed = path.name.lower().endswith(".gz")
+    needed, size = proxy.offset + math.prod(shape) * dtype.itemsize, path.stat().st_size
+    if not compressed and size < needed:
+        raise OSError(f"ends at byte {size}, but its voxels go on to {needed}")
+    scaled = (proxy.slope, proxy.inter) != (1.0, 0.0)
+    affine, unit, doubt = _grid(image, order, path)
+    opener: Any = gzip.open if compressed else open
+    with opener(path, "rb") as file:
+        # one that keeps its place in the file: nibabel's own begins to unpack anew for each slice
+        voxels: Any = ArrayProxy(file, (shape, dtype, proxy.offset, proxy.slope, proxy.inter))
+        if order.letters[2] != "Z":  # a slice is all over the file
+            voxels = np.asanyarray(voxels).transpose(order.to_xyz)
+
+        def read(index: int) -> np.ndarray:
+            array = np.asanyarray(voxels[:, :, index])
+            if compressed and index == order.shape[2] - 1:  # to the end, where the checksum is
+                while file.read(2**24):
+                    pass
+            if order.letters == "YXZ":
+                array = array.transpose()
+            return array.astype(np.float32) if scaled else array
+
+        yield Stack(order.shape, np.dtype(np.float32) if scaled else dtype, affine, unit, read, doubt)
+
+
+def _open(path: Path, several: bool) -> nib.Nifti1Image:
+    """Return the image of the file, or raise InputError when it is no single-channel volume."""
+    image = nib.load(path)
+    if not isinstance(image, nib.Nifti1Image):  # Nifti2Image is one too
+        raise InputError(f"{path}: is not a NIfTI file in spite of its name; save it as .nii.gz or .ome.tif")
+    if image.get_data_dtype().fields is not None:
+        raise InputError(
+            f"{path}: is a colour image of {len(image.get_data_dtype().fields)} channels; save one channel"
+        )
+    if len(image.shape) < 3:
+        raise InputError(f"{path}: is a single 2-D image, but a volume is needed; give a stack of slices")
+    if any(size > 1 for size in image.shape[3:]) and not several:
+        count, single = math.prod(image.shape[3:]), image.shape[2] == 1
+        offer = " If they are its slices, add --axes XYZ" if single and len(image.shape) == 4 else ""
+        raise InputError(f"{path}: holds {count} volumes or channels; save one of them.{offer}".rstrip("."))
+    return image
+
+
+def _grid(image: nib.Nifti1Image, order: Order, path: Path) -> tuple[np.ndarray, str | None, str | None]:
+    """Return the affine in our unit, that unit, and what is in doubt about them."""
+    header: Any = image.header
+    code = int(header["xyzt_units"]) & _UNIT_BITS
+    doubt = None
+    if code not in _READ_UNITS:
+        doubt = f"its unit of length, code {code}, is not known, so that its voxel size is taken without a unit"
+    unit, scale = _READ_UNITS.get(code, (None, 1.0))
+    (sform, sform_code), (qform, qform_code) = header.get_sform(coded=True), header.get_qform(coded=True)
+    if sform_code and qform_code:
+        sizes, others = (np.linalg.norm(each[:3, :3], axis=0) for each in (sform, qform))
+        if not np.allclose(sizes, others, rtol=0.01, atol=0):
+            first, second = (" x ".join(f"{size:g}" for size in each) for each in (sizes, others))
+            doubt = f"its sform has the voxel size {first} and its qform {second}, of which the first is taken"
+    # an axis of slices beyond the third has the place of the spatial one that is missing
+    left = [column for column in range(3) if column not in order.places]
+    column_of = {letter: place if place < 3 else left.pop() for letter, place in zip(order.letters, order.places)}
+    affine = np.array(image.affine, dtype=float)[:, [*(column_of[axis] for axis in "XYZ"), 3]]
+    affine[:3] *= scale
+    return affine, unit, doubt
+
+
+def create(path: Path, shape: tuple[int, int, int], dtype: np.dtype, affine: np.ndarray, unit: str) -> int:
+    """
+    Write an uncompressed volume of zeros with its affine.
+
+    Args:
+        path: file to write.
+        shape: number of voxels (x, y, z).
+        dtype: of the voxels.
+        affine: 4x4 affine.
+        unit: unit of the affine: millimeter or micrometer; nanometer is converted to micrometer; pixel becomes
+            "unknown".
+
+    Returns:
+        The byte of the file where its voxels begin; they follow each other without a gap, x fastest, z slowest.
+    """
+    nifti_unit, scale = _WRITE_UNITS[unit]
+    scaled = np.array(affine, dtype=float)
+    scaled[:3] *= scale
+    image_class = nib.Nifti2Image if max(shape) > _NIFTI1_MAX_SIZE else nib.Nifti1Image
+    image = image_class(np.broadcast_to(np.zeros(1, dtype), shape), scaled)
+    header: Any = image.header
+    header.set_xyzt_units(nifti_unit)
+    header.set_slope_inter(1, 0)
+    begin = int(header.single_vox_offset)
+    header.set_data_offset(begin)
+    with open(path, "wb") as file:
+        header.write_to(file)
+        file.truncate(begin + math.prod(shape) * dtype.itemsize)
+    return begin
+
+
+def compress(path: Path, compressed: Path) -> None:
+    """
+    Write what an uncompressed volume becomes as ``.nii.gz``.
+
+    Args:
+        path: file to read.
+        compressed: file to write.
+    """
+    # the level that nibabel takes: volumes are noise to gzip, and higher levels cost time for next to nothing
+    with open(path, "rb") as source, gzip.open(compressed, "wb", compresslevel=1) as target:
+        shutil.copyfileobj(source, target, 2**20)

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TIFF stacks: plain, ImageJ and OME."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tifffile
+
+from scripts.errors import InputError, warn_once
+from scripts.volumes.axes import Order, order_given, order_named
+from scripts.volumes.formats.stack import Stack
+from scripts.volumes.formats.tiff_voxel_size import voxel_size
+
+SUFFIXES = (".tif", ".tiff")
+
+_OME_UNITS = {"nanometer": "nm", "micrometer": "\u00b5m", "millimeter": "mm", "pixel": "pixel"}
+_IMAGEJ_UNITS = {"nanometer": "nm", "micrometer": "micron", "millimeter": "mm", "pixel": "pixel"}
+_IMAGEJ_DTYPES = ("uint8", "uint16", "float32")
+_IMAGEJ_MAX_BYTES = 2**32 - 2**25  # a classic TIFF ends at 4 GB; some of it goes to the page headers
+
+# of MINISWHITE and PALETTE
+_REMARKS = {
+    0: "says that its smallest value is white (MINISWHITE); its values are taken as they are, so that the result looks inverted",
+    3: "is an image of colors by number (a palette); the numbers are taken as grey values",
+}
+
+
+@contextmanager
+def open_stack(path: Path, axes: str | None = None) -> Iterator[Stack]:
+    """
+    Open a stack of 2-D pages.
+
+    A plain TIFF has no tag for the distance of slices, so that its lateral resolution alone is not a voxel size; it is
+    then left out, with a warning.
+
+    Args:
+        path: file to read.
+        axes: what the user says that the axes are, see :func:`scripts.volumes.axes.check_axes`.
+
+    Yields:
+        The stack. The slices of a contiguous file are memory maps, of which only what is looked at is read. A file whose pages are no
+        slices, for Z is not its first axis, is read into memory.
+
+    Raises:
+        InputError: the file holds something else than one single-channel volume.
+        OSError: it is damaged; one that ends too early is found here, not only where its slices are read.
+    """
+    with ExitStack() as opened:
+        with _damage_raised():
+            tif = opened.enter_context(tifffile.TiffFile(path))
+            image = _image(tif, path)
+            order = (
+                order_named(image.names, image.shape, path)
+                if axes is None
+                else order_given(axes, image.full_shape, path)
+            )
+            affine, unit, doubt = _affine(tif, image, order)
+            read_slice_of = _slice_reader(tif, image, order, path)
+            remark = _REMARKS.get(int(tif.pages.first.photometric))
+            if remark is not None and not (tif.is_imagej and int(tif.pages.first.photometric) == 3):
+                warn_once(f"{path}: {remark}")
+
+        def read(index: int) -> np.ndarray:
+            with _damage_raised():
+                return read_slice_of(index)
+
+        yield Stack(order.shape, np.dtype(tif.series[0].dtype), affine, unit, read, doubt)
+
+
+def read_slice(path: Path) -> np.ndarray:
+    """
+    Read a TIFF that holds one 2-D image.
+
+    Args:
+        path: file to read.
+
+    Returns:
+        The pixels in (y, x) order.
+
+    Raises:
+        InputError: the file holds something else than one single-channel image.
+        OSError: it is damaged.
+    """
+    with _damage_raised(), tifffile.TiffFile(path) as tif:
+        image = _image(tif, path)
+        sizes = [size for name, size in zip(image.names, image.shape) if size > 1 or name in "YX"]
+        if len(sizes) != 2:
+            color = "S" in image.names and image.shape[image.names.index("S")] > 1
+            what = "is a colour image" if color else f"holds {math.prod(sizes[:-2])} pages"
+            raise InputError(f"{path}: {what}, but each file in a folder must be one 2-D slice in greyscale")
+        return tif.series[0].asarray().reshape(sizes)
+
+
+def create(path: Path, shape: tuple[int, int, int], dtype: np.dtype, affine: np.ndarray, unit: str) -> int:
+    """
+    Write a stack of zeros with its voxel size, readable by Fiji, napari and :func:`open_stack`.
+
+    OME-TIFF if the name ends in ``.ome.tif(f)``, or if ImageJ's format cannot hold the volume (its dtypes are uint8,
+    uint16 and float32, its size stays under 4 GB), otherwise an ImageJ stack.
+
+    Args:
+        path: file to write.
+        shape: number of voxels (x, y, z).
+        dtype: of the voxels.
+        affine: 4x4, of which the voxel size is kept; TIFF has no place for a rotation or an origin.
+        unit: unit of the affine: nanometer, micrometer, millimeter or pixel.
+
+    Returns:
+        The byte of the file where its voxels begin; they follow each other without a gap, x fastest, z slowest.
+    """
+    x, y, z = (float(size) for size in np.linalg.norm(affine[:3, :3], axis=0))
+    ome = path.name.lower().endswith((".ome.tif", ".ome.tiff"))
+    options: dict[str, Any]
+    if ome or dtype.name not in _IMAGEJ_DTYPES or math.prod(shape) * dtype.itemsize > _IMAGEJ_MAX_BYTES:
+        metadata: dict[str, object] = {"axes": "ZYX"}
+        for axis, size in zip("XYZ", (x, y, z)):
+            metadata[f"PhysicalSize{axis}"] = size
+            metadata[f"PhysicalSize{axis}Unit"] = _OME_UNITS[unit]
+        options = {"ome": True, "bigtiff": True, "metadata": metadata}
+    else:
+        metadata = {"axes": "ZYX", "spacing": z, "unit": _IMAGEJ_UNITS[unit]}
+        options = {"imagej": True, "resolution": (1 / x, 1 / y), "metadata": metadata}
+    place: Any = tifffile.imwrite(
+        path, shape=shape[::-1], dtype=dtype, photometric="minisblack", returnoffset=True, **options
+    )
+    return int(place[0])
+
+
+@contextmanager
+def _damage_raised() -> Iterator[None]:
+    """What tifffile only logs about a damaged file, such as lost pages, becomes an error."""
+    errors: list[str] = []
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno >= logging.ERROR:
+                errors.append(record.getMessage())
+
+    tifffile_logger, collect = logging.getLogger("tifffile"), Collect()
+    propagate, tifffile_logger.propagate = tifffile_logger.propagate, False
+    tifffile_logger.addHandler(collect)
+    try:
+        yield
+        if errors:
+            raise OSError(errors[0])
+    except InputError:
+        # lost pages can make a volume look like a 2-D image: the damage is the cause to name
+        if errors:
+            raise OSError(errors[0]) from None
+        raise
+    finally:
+        tifffile_logger.removeHandler(collect)
+        tifffile_logger.propagate = propagate
+
+
+class _Image(NamedTuple):
+    """The one image of a file.
+
+    Attributes:
+        names: of its axes, without most of length 1.
+        shape: their sizes.
+        full_shape: with all axes of length 1.
+        pages_of_a_stack: whether each page is a series of its own.
+    """
+
+    names: str
+    shape: tuple[int, ...]
+    full_shape: tuple[int, ...]
+    pages_of_a_stack: bool
+
+
+def _image(tif: tifffile.TiffFile, path: Path) -> _Image:
+    """Return how the file is stored, or raise when it ends too early or holds something else than one image."""
+    file_size = tif.filehandle.size
+    for page in tif.pages:
+        for offset, count in zip(page.dataoffsets, page.databytecounts):
+            if offset + count > file_size:
+                raise OSError(f"ends at byte {file_size}, but its pixels go on to {offset + count}")
+    series = tif.series
+    if not series:
+        raise OSError("holds no image")
+    # Pages written one by one by tifffile come as one 2-D series each, and are a stack all the same.
+    pages_of_a_stack = len(series) > 1 and len({(s.shape, s.dtype) for s in series}) == 1 and series[0].axes == "YX"
+    if len(series) > 1 and not pages_of_a_stack:
+        sizes = " and ".join(" x ".join(map(str, s.shape)) for s in series[:2])
+        raise InputError(f"{path}: holds {len(series)} images ({sizes} ...); save the one to use as a file of its own")
+    if None in series[0].pages:
+        raise OSError("pages are missing")
+    if (tif.is_imagej or tif.is_ome) and len(series) == 1 and len(tif.pages) > max(1, len(series[0].pages)):
+        warn_once(
+            f"{path}: holds {len(tif.pages)} pages, but its header names {len(series[0].pages)}; the others are not read; if they belong "
+            "to the volume, save it anew"
+        )
+    if pages_of_a_stack:
+        shape = (len(series), *series[0].shape)
+        return _Image("IYX", shape, shape, True)
+    shape = tuple(series[0].get_shape(squeeze=False))
+    if series[0].get_axes(squeeze=False).endswith("S") and shape[-1] == 1:  # what nobody counts as an axis
+        shape = shape[:-1]
+    return _Image(series[0].axes, series[0].shape, shape, False)
+
+
+def _slice_reader(tif: tifffile.TiffFile, image: _Image, order: Order, path: Path) -> Callable[[int], np.ndarray]:
+    """Return what reads one slice (x, y)."""
+    series = tif.series[0]
+    _, height, width = order.sizes
+    if order.letters[0] == "Z":  # its pages are its slices
+        begin = None if image.pages_of_a_stack else series.dataoffset
+        turn = np.transpose if order.letters == "ZYX" else np.asarray
+        if begin is not None:  # one block of the file, as ImageJ writes, even where only its first page has a header
+            dtype = np.dtype(tif.byteorder + np.dtype(series.dtype).char)
+            size = height * width * dtype.itemsize
+            # mapped anew for each slice: what stays mapped counts as memory of the process
+            return lambda index: turn(np.memmap(path, dtype, "r", begin + index * size, (height, width)))
+        pages: Any = [s.pages[0] for s in tif.series] if image.pages_of_a_stack else series.pages
+        if len(pages) == order.sizes[0]:
+            return lambda index: turn(pages[index].asarray().reshape(height, width))
+    # several slices in one compressed page, or across the pages: there is no part to read
+    stored = np.stack([s.asarray() for s in tif.series]) if image.pages_of_a_stack else series.asarray()
+    voxels = stored.reshape(order.sizes).transpose(order.to_xyz)
+    return lambda index: voxels[:, :, index]
+
+
+def _affine(tif: tifffile.TiffFile, image: _Image, order: Order) -> tuple[np.ndarray | None, str | None, str | None]:
+    """Return the affine of a stack, None if it has no voxel size, its unit, None if that is unknown, and what is in doubt."""
+    sizes, unit, doubt = voxel_size(tif)
+    if sizes is None:
+        return None, None, doubt
+    named = [name for name, size in zip(image.names, image.shape) if size > 1 or name in "ZYX"]
+    if named[-2:] != ["Y", "X"]:
+        return None, None, "has a voxel size, but its pages are no XY slices, so that it is not used"
+    # the first axis has the distance of the pages, the last that of their columns
+    of_axis = dict(zip(order.letters, sizes[::-1]))
+    return np.diag([*(of_axis[axis] for axis in "XYZ"), 1.0]), unit, doubt

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the inputs of a run are, whatever they are called: sizes, voxel size and a digest of the content."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from scripts import lattice
+from scripts.errors import InputError
+from scripts.volumes.reading import open_volume
+
+_LARGE = 2**30  # bytes that take long enough to read for a progress bar
+_PART = 2**20  # bytes that are read at once
+_digests: dict[tuple, str] = {}  # of this process: each stage of a run asks for the same volume
+
+
+def identify(path: str | os.PathLike | None, spacing: Sequence[float] | None = None, **how: Any) -> dict | None:
+    """
+    Read what a volume is. Two volumes with the same voxels and voxel size are the same one in any format and under any name.
+
+    Args:
+        path: file or folder, as in :func:`scripts.volumes.reading.open_volume`; None where a run has no such input.
+        spacing: as in :func:`scripts.volumes.reading.open_volume`.
+        how: further arguments of :func:`scripts.volumes.reading.open_volume`.
+
+    Returns:
+        "name" of the file, for information, "shape" (x, y, z), "dtype", "voxel_size" (x, y, z), "unit", "affine" and "digest" of the
+        voxels as stored, all of them primitives; None without a path.
+
+    Raises:
+        InputError: as :func:`scripts.volumes.reading.read_volume`, but for what is wrong with the values.
+    """
+    if path is None:
+        return None
+    with open_volume(path, spacing, **how) as source:
+        header = source.header
+    return {
+        "name": Path(path).name,
+        "shape": list(header.shape),
+        "dtype": header.dtype,
+        "voxel_size": [float(size) for size in lattice.voxel_size(header.affine)],
+        "unit": header.unit,
+        "affine": np.asarray(header.affine, dtype=float).tolist(),
+        "digest": _digest_of_voxels(path, how),
+    }
+
+
+def identify_weights(path: str | os.PathLike | None) -> dict | None:
+    """
+    Read what a weights file is. Saved once more under another name the same weights are the same.
+
+    Args:
+        path: file; None where a run has no such input.
+
+    Returns:
+        "name", for information, and "digest"; None without a path.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    return None if path is None else {"name": str(path), "digest": _digest_of_weights(path)}
+
+
+def digest_of_file(path: str | os.PathLike) -> str:
+    """
+    Return a digest (BLAKE2b, 16 bytes, hexadecimal) of the bytes of a file.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, _blake2b).hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _digest_of_voxels(path: str | os.PathLike, how: Mapping[str, Any]) -> str:
+    """Digest of the voxels, read slice by slice, so that memory stays flat."""
+    place = (str(path), str(sorted(how.items())), _stamp(Path(path)))
+    if place not in _digests:
+        digest = _blake2b()
+        with open_volume(path, **how) as source:
+            shape, dtype = source.header.shape, np.dtype(source.header.dtype).newbyteorder("<")
+            small = math.prod(shape) * dtype.itemsize < _LARGE
+            for index in tqdm(range(shape[2]), desc=f"comparing {Path(path).name}", unit="slice", disable=small):
+                # rows of X, as the formats store them, so that nothing is copied where the byte order is this one
+                digest.update(np.ascontiguousarray(source.read(index).T, dtype=dtype).data)
+        _digests[place] = digest.hexdigest()
+    return _digests[place]
+
+
+def _stamp(path: Path) -> tuple:
+    """What changes with a file, or with the files of a folder, within the life of a process."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    states = [(file.name, file.stat()) for file in files if file.exists()]
+    return tuple((name, state.st_ino, state.st_size, state.st_mtime_ns) for name, state in states)
+
+
+def _digest_of_weights(path: str | os.PathLike) -> str:
+    """Digest of what PyTorch keeps in a zip file, without the folder in it, which has the name that the file once had."""
+    digest = _blake2b()
+    try:
+        with zipfile.ZipFile(path) as file:
+            names = {name.partition("/")[2]: name for name in file.namelist()}
+            for name in sorted(name for name in names if not name.startswith(".data/")):
+                digest.update(f"{name} {file.getinfo(names[name]).file_size} ".encode())
+                with file.open(names[name]) as entry:
+                    while part := entry.read(_PART):
+                        digest.update(part)
+    except Exception:  # no zip file, or a damaged one: whether it can be used is said where it is loaded
+        return digest_of_file(path)
+    return digest.hexdigest()
+
+
+def _blake2b() -> Any:
+    return hashlib.blake2b(digest_size=16)

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks, before the work, that outputs can be written, have room and are none of the inputs."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from scripts.cli.command_line import true_or_false
+from scripts.errors import InputError
+from scripts.volumes.claim import there_at_start
+from scripts.volumes.formats import slice_folder
+from scripts.volumes.memory import check_memory, gib
+from scripts.volumes.whole_file import as_path, check_place, nearest_folder, suffix_of, target_of
+from scripts.volumes.writing import FORMATS, WRITE_SUFFIXES, stored_dtype, write_suffix
+
+_BYTES_OF_A_SLICE = 512  # of main memory, for what is known of an output slice beside its voxels
+
+
+def check_output(
+    path: str | os.PathLike, overwrite: bool | str = False, inputs: Sequence[str | os.PathLike | None] = ()
+) -> None:
+    """
+    Check, before the work, that a volume can be written.
+
+    Args:
+        path: file to be written. A symbolic link stands for the file that it points to.
+        overwrite: whether an existing file may be replaced. One that appeared after this process claimed the output does not count.
+        inputs: what the run reads, which is never replaced; None is passed over.
+
+    Raises:
+        InputError: the format is not supported, the file exists, is one of the inputs or no ordinary file, or its folder cannot be
+            made or written to.
+    """
+    file = as_path(path)
+    replace = true_or_false(overwrite, "overwrite")
+    target = target_of(file)
+    if target.is_dir():
+        raise InputError(f"{file}: is a folder, but the output is one file; the formats are {FORMATS}")
+    suffix = write_suffix(file)
+    formats = [name.lower().replace("tiff", "tif") for name in (suffix, suffix_of(target.name))]
+    if target.name.lower().endswith(WRITE_SUFFIXES) and formats[0] != formats[1]:
+        raise InputError(
+            f"{file}: points to {target}, which has the name of another format; give a link that ends like it"
+        )
+    check_no_input(file, inputs)
+    if there_at_start(file) and not replace:
+        raise InputError(f"{file}: exists already; give another name, or --overwrite true to replace it")
+    check_place(file)
+
+
+def check_folder(
+    folder: str | os.PathLike,
+    files: Sequence[str],
+    inputs: Sequence[str | os.PathLike | None] = (),
+    results: Sequence[str] = (),
+    unless: str = "",
+    overwrite: bool | str = False,
+) -> None:
+    """
+    Check, before the work, that files can be written to a folder.
+
+    Args:
+        folder: of the outputs.
+        files: their names.
+        inputs: what the run reads, which is never replaced; None is passed over.
+        results: those of the files that are only replaced where the folder holds the file ``unless``, of a run that this one goes on with.
+        unless: name of that file.
+        overwrite: whether the results may be replaced in any case.
+
+    Raises:
+        InputError: a file is one of the inputs or no ordinary file, a result exists, or the folder cannot be made or written to.
+    """
+    place = as_path(folder)
+    for name in files:
+        check_no_input(place / name, inputs)
+        if target_of(place / name).is_dir():
+            raise InputError(
+                f"{place / name}: is a folder, but this run writes a file of that name; give another folder"
+            )
+    replace = true_or_false(overwrite, "overwrite") or os.path.lexists(place / unless)
+    existing = [name for name in results if os.path.lexists(place / name)]
+    if existing and not replace:
+        raise InputError(
+            f"{place / existing[0]}: exists already, without the {unless} of a run that could go on; give another --output_dir"
+        )
+    check_place(place / "x")
+
+
+def check_no_input(path: str | os.PathLike, inputs: Sequence[str | os.PathLike | None]) -> None:
+    """
+    Check that an output is none of the inputs, by whatever name or link, and does not become a slice of a folder that is one.
+
+    Raises:
+        InputError: it is.
+    """
+    target = target_of(path)
+    for given in inputs:
+        if given is None or not isinstance(given, (str, os.PathLike)):
+            continue
+        source = Path(os.path.realpath(given))
+        if target == source or _same_file(target, source):
+            raise InputError(
+                f"{path}: is the same file as {given}, which this run reads and never replaces; give another output"
+            )
+        names = "*"
+        if slice_folder.is_pattern(source):
+            source, names = source.parent, source.name
+        if not source.is_dir():
+            continue
+        if _same_file(target.parent, source) and _is_slice(target) and fnmatchcase(target.name, names):
+            raise InputError(
+                f"{path}: would lie among the slices of {given}, which this run reads; give another folder"
+            )
+        slices = (file for file in source.iterdir() if _is_slice(file) and fnmatchcase(file.name, names))
+        if target.exists() and any(_same_file(target, file) for file in slices):
+            raise InputError(f"{path}: is a slice of {given}, which this run reads; give another output")
+
+
+def _is_slice(file: Path) -> bool:
+    """Whether a file in a folder of slices counts as one, by its name."""
+    return file.name.lower().endswith(slice_folder.SUFFIXES) and not file.name.startswith(".")
+
+
+def _same_file(first: Path, second: Path) -> bool:
+    """Whether two names are of one file, hard links as well."""
+    with suppress(OSError):
+        return os.path.samefile(first, second)
+    return False
+
+
+def check_space(path: str | os.PathLike, shape: Sequence[int], dtype: str, factor: float) -> None:
+    """
+    Check, before the work, that a disk has room for an output.
+
+    Args:
+        path: file to be written.
+        shape: number of voxels (x, y, z).
+        dtype: of the volume.
+        factor: that made it so large, for the error.
+
+    Raises:
+        InputError: it has not.
+    """
+    needed, free = math.prod(shape) * stored_dtype(dtype).itemsize, free_space(path)
+    if needed > free:
+        raise InputError(
+            f"--factor {factor:g}: the output would need {gib(needed)} GiB and {gib(free)} are free where {path} is to "
+            "be: give a lower --factor, cut the volume, or name another place"
+        )
+    check_memory(
+        _BYTES_OF_A_SLICE * shape[2],
+        f"--factor {factor:g}: the places of {shape[2]} slices need",
+        "give a lower --factor",
+    )
+
+
+def free_space(path: str | os.PathLike) -> int:
+    """Return the bytes that are free where a file is to be written."""
+    return shutil.disk_usage(nearest_folder(path)).free

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finished slices of a run that may be interrupted, on disk, with a record of which of them are whole."""
+
+from __future__ import annotations
+
+import errno
+import io
+import logging
+import math
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from scripts.errors import InputError, one_line
+from scripts.provenance import difference, read_record, resolve
+from scripts.volumes.whole_file import write_json
+
+logger = logging.getLogger(__name__)
+
+_DTYPE = np.dtype("<f2")
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+_CANNOT_ALLOCATE = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}  # file systems that give room only to what is written
+
+
+class SliceStore:
+    """Slices (N, W, Z) in half precision, ``NAME.npy``, written batch by batch, and beside them ``NAME.json``; a context manager.
+
+    All the room is taken at the beginning, and nothing is written through a memory map: a full disk is an error of one line, not the
+    end of the process. The record has a checksum of each batch.
+
+    Args:
+        folder: made if missing.
+        name: of the two files.
+        shape: (N, W, Z).
+        batch_size: slices of a batch; the last one may have fewer.
+        settings: what the slices depend on, see :func:`scripts.provenance.resolve`.
+    """
+
+    def __init__(
+        self, folder: Path, name: str, shape: tuple[int, int, int], batch_size: int, settings: Mapping[str, Any]
+    ) -> None:
+        self.data, self.record = folder / f"{name}.npy", folder / f"{name}.json"
+        self.shape = shape
+        self.batch_size = batch_size
+        self.settings = resolve(settings)
+        self.checksums: list[int | None] = [None] * math.ceil(shape[0] / batch_size)
+        self._header = _header(shape)
+        self._file = -1
+
+    def __enter__(self) -> SliceStore:
+        """Take up the batches that are whole.
+
+        Raises:
+            InputError: the record is damaged or is that of another run, or there is no room.
+        """
+        before = read_checksums(self.record, self.settings)[: len(self.checksums)]
+        begun = before != []
+        size = len(self._header) + math.prod(self.shape) * _DTYPE.itemsize
+        with self._tells():
+            self.data.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.data, os.O_RDWR | os.O_CREAT | (0 if begun else os.O_TRUNC), 0o666)
+            try:
+                os.ftruncate(self._file, size)
+                _take_room(self._file, size)
+                _write(self._file, self._header, 0)
+            except OSError:
+                self.close()
+                if not begun:  # what could be taken of the room is of no use
+                    self.data.unlink(missing_ok=True)
+                raise
+            for number, checksum in enumerate(before):
+                if checksum is not None and checksum == zlib.crc32(self._read(number)):
+                    self.checksums[number] = checksum
+        damaged = sum(checksum is not None for checksum in before) - sum(c is not None for c in self.checksums)
+        if damaged:
+            logger.warning(f"{self.data}: {damaged} finished batches of slices are damaged and made anew")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def missing(self) -> list[int]:
+        """First slices of the batches that are not there yet."""
+        return [number * self.batch_size for number, checksum in enumerate(self.checksums) if checksum is None]
+
+    def keep(self, start: int, slices: np.ndarray) -> None:
+        """Write a batch.
+
+        Args:
+            start: number of its first slice.
+            slices: (B, W, Z).
+
+        Raises:
+            InputError: there is no room, or the file cannot be written.
+        """
+        content = np.ascontiguousarray(slices, dtype=_DTYPE).tobytes()
+        number = start // self.batch_size
+        with self._tells():
+            _write(self._file, content, self._place(number))
+            os.fdatasync(self._file)  # nothing may say that slices are there which a power failure takes away
+            self.checksums[number] = zlib.crc32(content)
+            self._write_record()
+
+    def read(self) -> np.ndarray:
+        """All slices (N, W, Z), memory-mapped for reading alone."""
+        return np.load(self.data, mmap_mode="r")
+
+    def _place(self, number: int) -> int:
+        return len(self._header) + number * self.batch_size * math.prod(self.shape[1:]) * _DTYPE.itemsize
+
+    def _read(self, number: int) -> bytes:
+        begin = self._place(number)
+        end = min(self._place(number + 1), len(self._header) + math.prod(self.shape) * _DTYPE.itemsize)
+        parts = []
+        while begin < end:
+            part = os.pread(self._file, end - begin, begin)
+            if not part:
+                break
+            parts.append(part)
+            begin += len(part)
+        return b"".join(parts)
+
+    def _write_record(self) -> None:
+        planes = sum(
+            min(self.batch_size, self.shape[0] - number * self.batch_size)
+            for number, checksum in enumerate(self.checksums)
+            if checksum is not None
+        )
+        write_json(self.record, {"planes": planes, "checksums": self.checksums, "settings": self.settings})
+
+    @contextmanager
+    def _tells(self) -> Iterator[None]:
+        """Name the file, and what to do, in what the system says."""
+        try:
+            yield
+        except (OSError, InputError) as error:
+            reason = error if isinstance(error, OSError) else error.__cause__
+            if not isinstance(reason, OSError):
+                raise
+            if reason.errno in _NO_ROOM:
+                raise InputError(
+                    f"{self.data}: no space left on device; make room and run the same command again to go on"
+                ) from error
+            raise InputError(
+                f"{self.data}: cannot be written ({reason.strerror or one_line(reason)}); choose a folder you may write to"
+            ) from error
+
+
+def read_checksums(record: Path, settings: Mapping[str, Any]) -> list[int | None]:
+    """Checksums of the batches that are finished, from the record of a :class:`SliceStore`; none if there is no record.
+
+    Raises:
+        InputError: the record is damaged, or is that of another run.
+    """
+    advice = "delete it to restore these slices anew"
+    if not record.exists():
+        return []
+    document = read_record(record, advice)
+    checksums, stored = document.get("checksums"), document.get("settings")
+    if not isinstance(stored, Mapping) and "planes" in document and "run" in document:
+        raise InputError(
+            f"{record.parent} holds slices of an earlier version, which did not record what they were made of: delete it"
+        )
+    if not isinstance(checksums, list) or not isinstance(stored, Mapping):
+        raise InputError(
+            f"{record}: damaged (it has no {'settings' if isinstance(checksums, list) else 'checksums'}); {advice}"
+        )
+    other = difference(stored, settings)
+    if other is not None:
+        go_on = f"give {other.same} to go on, or " if other.same else ""
+        raise InputError(f"{record.parent} holds slices of a run {other.run}: {go_on}delete that folder to begin anew")
+    return [checksum if isinstance(checksum, int) else None for checksum in checksums]
+
+
+def _header(shape: tuple[int, int, int]) -> bytes:
+    """What an .npy file of the shape begins with."""
+    buffer = io.BytesIO()
+    description: dict[str, Any] = {"descr": _DTYPE.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, description)
+    return buffer.getvalue()
+
+
+def _take_room(file: int, size: int) -> None:
+    try:
+        os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        if error.errno not in _CANNOT_ALLOCATE:
+            raise
+
+
+def _write(file: int, content: bytes, place: int) -> None:
+    """Write all of it, however many calls it takes."""
+    rest = memoryview(content)
+    while rest:
+        written = os.pwrite(file, rest, place)
+        rest, place = rest[written:], place + written

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writing of volumes, block by block or whole; the name appears only once the file is complete."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+
+from scripts.cli.command_line import true_or_false
+from scripts.errors import InputError
+from scripts.volumes.block_writer import BlockWriter
+from scripts.volumes.claim import Claim, there_at_start
+from scripts.volumes.formats import nifti, tiff
+from scripts.volumes.whole_file import as_path, whole_file
+
+# a longer suffix comes before the one that it ends in
+WRITE_SUFFIXES = (".ome.tiff", ".ome.tif", *tiff.SUFFIXES, ".nii.gz", ".nii")
+FORMATS = "TIFF (.tif, .tiff, .ome.tif, .ome.tiff) and NIfTI (.nii, .nii.gz)"
+# dtypes that the formats lack or that only some programs read, and what holds the same values
+_STORED_AS = {"int64": "int32", "uint64": "uint32", "float16": "float32"}
+
+
+@contextmanager
+def volume_writer(
+    path: str | os.PathLike,
+    shape: tuple[int, int, int],
+    dtype: str,
+    affine: np.ndarray,
+    unit: str,
+    overwrite: bool | str = False,
+) -> Iterator[BlockWriter]:
+    """
+    Write a volume block by block; its name appears only at the end, and not if the work ends in an exception.
+
+    A file that is there at the begin, or was when this process claimed it (:class:`scripts.volumes.claim.Claim`), is replaced:
+    :func:`check_output` is what asks. TIFF keeps the voxel size of the affine alone, NIfTI the whole affine.
+
+    Args:
+        path: file, whose name decides on the format; missing folders are made.
+        shape: number of voxels (x, y, z).
+        dtype: of the volume; the file has that of :func:`stored_dtype`.
+        affine: 4x4.
+        unit: of the affine.
+        overwrite: whether a file that appears in the meantime is replaced as well. If not, it is left alone, and the volume is kept
+            under another name beside it.
+
+    Yields:
+        What takes the blocks. Voxels that are never written are 0.
+
+    Raises:
+        InputError: the format is not supported, the file cannot be written, or another run writes it.
+    """
+    file = as_path(path)
+    suffix = write_suffix(file).lower()
+    target = stored_dtype(dtype)
+    create: Any = nifti.create if suffix in nifti.SUFFIXES else tiff.create
+    replace = true_or_false(overwrite, "overwrite")
+    with Claim(file), whole_file(file, replace or there_at_start(file)) as partial, ExitStack() as removed:
+        raw = partial
+        if suffix.endswith(".gz"):  # only an uncompressed file can be written in any order
+            raw = partial.with_suffix("")
+            removed.callback(raw.unlink, missing_ok=True)
+        begin = create(raw, shape, target, np.asarray(affine, dtype=float), unit)
+        with open(raw, "r+b", buffering=0) as opened:
+            yield BlockWriter(opened.fileno(), begin, shape, target)
+        if raw != partial:
+            nifti.compress(raw, partial)
+
+
+def write_volume(volume: MetaTensor, path: str | os.PathLike, overwrite: bool | str = False) -> None:
+    """
+    Write a volume with its voxel size; the name appears only once the file is complete.
+
+    Args:
+        volume: (1, X, Y, Z) or (X, Y, Z) with ``affine`` and ``meta["unit"]``. If ``meta["dtype"]`` is there, it is
+            the dtype written: for integers the values are rounded and clipped to its range.
+        path, overwrite: as in :func:`volume_writer`.
+
+    Raises:
+        InputError: the format is not supported, the file cannot be written, or another run writes it.
+        ValueError: the shape is another, or there are NaN or infinite values.
+    """
+    array = volume.detach().cpu().numpy() if isinstance(volume, torch.Tensor) else np.asarray(volume)
+    if array.ndim == 4 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim != 3:
+        raise ValueError(f"a volume has the shape (1, X, Y, Z) or (X, Y, Z), not {tuple(array.shape)}")
+    x, y, z = array.shape
+    dtype, unit = str(volume.meta.get("dtype", array.dtype.name)), str(volume.meta.get("unit", "pixel"))
+    with volume_writer(path, (x, y, z), dtype, np.asarray(volume.affine), unit, overwrite) as writer:
+        writer.write(array)
+
+
+def tell_written(path: str | os.PathLike, shape: Sequence[int], affine: np.ndarray, unit: str) -> None:
+    """Print one line about a volume (x, y, z) that was written."""
+    sizes = " x ".join(str(size) for size in shape)
+    voxel = " x ".join(f"{size:.6g}" for size in np.linalg.norm(np.asarray(affine, dtype=float)[:3, :3], axis=0))
+    print(f"wrote {path}: {sizes} voxels (x, y, z) of {voxel} {unit}")
+
+
+def stored_dtype(dtype: str) -> np.dtype:
+    """Return the type of voxel that a file of a volume of ``dtype`` gets: its own, or what holds the same values."""
+    return np.dtype(_STORED_AS.get(dtype, dtype))
+
+
+def write_suffix(file: Path) -> str:
+    for suffix in WRITE_SUFFIXES:
+        if file.name.lower().endswith(suffix):
+            return file.name[-len(suffix) :]
+    raise InputError(f"{file}: this format cannot be written; the formats are {FORMATS}")
