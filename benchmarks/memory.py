@@ -105,7 +105,7 @@ def _save_untrained(widths: list[int], path: Path) -> None:
     """Weights of an untrained AENet of these widths, made by another process, for torch is large."""
     code = (
         "import sys; from scripts.networks.aenet import AENet; from scripts.networks.weights import save_weights; "
-        f"save_weights(AENet({widths}, settings={{'percentiles': [0.1, 99.9], 'gap_range': [2, 12]}}), sys.argv[1])"
+        f"save_weights(AENet({widths}, settings={{'percentiles': [0.1, 99.9], 'train_factors': [2, 12]}}), sys.argv[1])"
     )
     subprocess.run([sys.executable, "-c", code, str(path)], cwd=BUNDLE, check=True)
 

@@ -103,7 +103,7 @@ def page(results: Mapping[str, Any]) -> str:
         *_cell_table(results, "against the experts' labels"),
     ]
     if "table 3" in rows:
-        lines += ["", "## Table 3: the upsampling k of stage II", "", *_score_table(rows["table 3"])]
+        lines += ["", "## Table 3: the prior_factor k of stage II", "", *_score_table(rows["table 3"])]
     if "restorations" in rows:
         lines += ["", *_restorations(first, rows["restorations"], sizes)]
     if "factors" in rows:
@@ -141,7 +141,7 @@ def _restorations(first: Mapping[str, Any], others: Mapping[str, Any], sizes: Ma
     return [
         "## How stage II restores",
         "",
-        f"Evaluations of the prior a slice in the rows of table 1: {sizes['generate']['evaluations']}, without noise on the way.",
+        f"Evaluations of the prior a slice in the rows of table 1: {sizes['generate']['num_steps']}, without noise on the way.",
         "",
         *_score_table(rows),
         "",

@@ -88,18 +88,18 @@ class Recipes:
             yield self._network(title, network, first, pseudo, self.whole)
         taught = self._taught(coarse["volume"], self.whole)
         yield self._network(SELF_TRAINED, "aenet", *taught)
-        yield self._network(f"{SELF_TRAINED}, self-ensemble", "aenet", *taught, ensemble=True)
+        yield self._network(f"{SELF_TRAINED}, self-tta", "aenet", *taught, tta=True)
         if self.seed == self.sizes["seeds"][0]:
             yield self._shipped(SHIPPED, self.task, pictured=True)
         taught = self._taught(self.lowres("test"), self.folder / "own")
         yield self._network(f"{SELF_TRAINED} on the test volume's own slices", "aenet", *taught)
 
     def table_3(self) -> Iterator[Row]:
-        """The upsampling k of stage II."""
-        for upsampling in self.sizes["upsamplings"]:
-            folder = self.folder / f"k{upsampling}"
-            first, pseudo = self._pseudo(self.lowres("train"), upsampling, folder)
-            yield self._network(f"k = {upsampling}", "aenet", first, pseudo, folder)
+        """The prior_factor k of stage II."""
+        for prior_factor in self.sizes["upsamplings"]:
+            folder = self.folder / f"k{prior_factor}"
+            first, pseudo = self._pseudo(self.lowres("train"), prior_factor, folder)
+            yield self._network(f"k = {prior_factor}", "aenet", first, pseudo, folder)
 
     def restorations(self) -> Iterator[Row]:
         """Stage II by other samplers, from the same prior, and what stage III learns from each."""
@@ -134,7 +134,7 @@ class Recipes:
             title = f"x{factor:g}: {self._title(epochs)}"
             yield self._network(title, "aenet", stages, learn, shorter, task=task, predict=False)
             around = [math.floor(factor), math.ceil(factor)]
-            own = {**learn, "gap_range": around, "val_gap": around[0]}
+            own = {**learn, "train_factors": around, "val_factor": around[0]}
             title = f"{title} on {' and '.join(f'x{gap}' for gap in sorted({*around}))} alone"
             yield self._network(title, "aenet", stages, own, folder / f"x{factor:g}", task=task, predict=False)
 
@@ -153,28 +153,28 @@ class Recipes:
         options = {"volume": self.data / f"{name}.ome.tif", "factor": self.factor, "output": self.lowres(name)}
         return make_stage(f"decimate {name}", "decimate.yaml", self.lowres(name), options)
 
-    def _pseudo(self, volume: Path, upsampling: int, folder: Path) -> tuple[list[Stage], dict[str, Any]]:
-        """Stages I and II on a coarse volume, none for an upsampling of 1; and what stage III is to learn from."""
-        if upsampling == 1:
+    def _pseudo(self, volume: Path, prior_factor: int, folder: Path) -> tuple[list[Stage], dict[str, Any]]:
+        """Stages I and II on a coarse volume, none for an prior_factor of 1; and what stage III is to learn from."""
+        if prior_factor == 1:
             return [], {"volume": volume}
-        return self._restored(self._prior(volume, upsampling, folder), folder, self.sizes["generate"])
+        return self._restored(self._prior(volume, prior_factor, folder), folder, self.sizes["generate"])
 
     def _restored(self, prior: Stage, folder: Path, options: Mapping[str, Any]) -> tuple[list[Stage], dict[str, Any]]:
         """Stage I and, with these options, stage II on the same volume; and what stage III is to learn from."""
         known, title = prior["options"], f"pseudo-HR volume of {folder.name}"
         restore = self._restore(title, prior, known["volume"], folder / "pseudo", options)
-        return [prior, restore], {"volume": restore["result"], "reconstruction_factor": known["upsampling"]}
+        return [prior, restore], {"volume": restore["result"], "input_factor": known["prior_factor"]}
 
-    def _prior(self, volume: Path, upsampling: int, folder: Path) -> Stage:
+    def _prior(self, volume: Path, prior_factor: int, folder: Path) -> Stage:
         """Stage I on a coarse volume."""
         weights = folder / "prior" / "model_diffusion.pt"
-        common = {"volume": volume, "factor": self.factor, "upsampling": upsampling, "seed": self.seed}
+        common = {"volume": volume, "factor": self.factor, "prior_factor": prior_factor, "seed": self.seed}
         train = {**self.sizes["prior"], **self.sizes["prior_network"], **common, "output_dir": weights.parent}
         return make_stage(f"train the prior of {folder.name}", "train_diffusion.yaml", weights, train)
 
     def _restore(self, title: str, prior: Stage, volume: str | Path, folder: Path, options: Mapping[str, Any]) -> Stage:
         """Stage II on a coarse volume, with these options."""
-        common = {name: prior["options"][name] for name in ("factor", "upsampling", "seed")}
+        common = {name: prior["options"][name] for name in ("factor", "prior_factor", "seed")}
         use = {**options, **common, "volume": volume, "weights": prior["result"]}
         return make_stage(title, "generate.yaml", folder / "pseudo_hr.tif", {**use, "output_dir": folder})
 
@@ -190,7 +190,7 @@ class Recipes:
         made = folder / "taught" / "reconstruction.tif"
         options = {"volume": coarse, "factor": self.factor, "weights": teacher["result"]}
         teach = make_stage(f"{folder.name}: by the teacher", "inference.yaml", made, {**options, "output": made})
-        return [*first, teacher, teach], {"volume": made, "reconstruction_factor": self.factor}, made.parent
+        return [*first, teacher, teach], {"volume": made, "input_factor": self.factor}, made.parent
 
     def _taught(self, coarse: Path, folder: Path) -> tuple[list[Stage], dict[str, Any], Path]:
         """What comes before self-training in the whole of D2R on a coarse volume; returns what :meth:`_teach` does."""
@@ -199,7 +199,7 @@ class Recipes:
     def _train(self, network: str, learn: Mapping[str, Any], folder: Path) -> Stage:
         """Stage III; ``learn`` has the options of what it learns from."""
         weights = folder / network / "model.pt"
-        train = {**self.sizes[network], **self._size(network), "val_gap": self.factor, **learn}
+        train = {**self.sizes[network], **self._size(network), "val_factor": self.factor, **learn}
         train.update(output_dir=weights.parent, seed=self.seed)
         return make_stage(f"train {network} of {folder.relative_to(self.folder)}", "train.yaml", weights, train)
 
@@ -241,7 +241,7 @@ class Recipes:
         predicted = None
         if predict:
             predicted = output.with_name(output.name.replace("test", "predicted-test"))
-            uses.append({"output": predicted, "kept_slices": "predicted"})
+            uses.append({"output": predicted, "input_slices": "predict"})
         common = {"volume": task.lowres, "factor": task.factor, **options}
         stages = [
             make_stage(

@@ -195,15 +195,15 @@ def inputs(trainer: Any) -> list[Any]:
 def restoration(sizes: Sizes) -> list[Row]:
     """Stage II: one batch of slices of the coarse volume, eight evaluations each."""
     reset_memory()
-    evaluations = 8
+    num_steps = 8
     network = section("generate.yaml", "network_def").to(DEVICE).eval()
-    restore = RestorationInferer(MeanRevertingSDE(), evaluations=evaluations, amp=AMP)
+    restore = RestorationInferer(MeanRevertingSDE(), num_steps=num_steps, amp=AMP)
     mu = torch.rand(sizes.restored, 1, sizes.side, lattice.output_size(sizes.slices, 8), device=DEVICE)
     with torch.no_grad():
         work, moved = cost(network, lambda: restore(mu, network))
     took = seconds(lambda: restore(mu, network), sizes.repeats)
     row = Row("stage II, 8 evaluations", mu.numel() / took, "voxel/s restored", took, work, moved, peak_memory())
-    return [row, Row("stage II, network", evaluations * sizes.restored / took, "evaluations/s of a slice", took)]
+    return [row, Row("stage II, network", num_steps * sizes.restored / took, "num_steps/s of a slice", took)]
 
 
 def section(config: str, name: str, **options: Any) -> Any:
@@ -222,10 +222,10 @@ def reconstruction(sizes: Sizes, folder: Path) -> list[Row]:
     """
     network = section("inference.yaml", "network_def").to(DEVICE).eval()
     volume = torch.rand(1, 1, sizes.side, sizes.side, sizes.slices, device=DEVICE)
-    slab, rows = volume[..., :4], []
+    window, rows = volume[..., :4], []
     for factor in (4, 8, 6.5):
         rows += [
-            on_the_device(network, slab, factor, sizes.repeats),
+            on_the_device(network, window, factor, sizes.repeats),
             memory_to_memory(network, volume, factor, sizes.repeats),
         ]
     rows.append(file_to_file(network, folder, sizes))
@@ -234,10 +234,10 @@ def reconstruction(sizes: Sizes, folder: Path) -> list[Row]:
     def encode_every_depth() -> None:
         with torch.no_grad():
             for i in range(1, 8):
-                network(slab, torch.full((1,), i / 8, device=DEVICE), gap)
+                network(window, torch.full((1,), i / 8, device=DEVICE), gap)
 
     took = seconds(encode_every_depth, sizes.repeats)
-    voxels = 8 * slab[..., 0].numel()
+    voxels = 8 * window[..., 0].numel()
     rows.append(Row("peer: AENet x8, encoding at every depth, eager fp32", voxels / took, "voxel/s", took))
     srunet = SRUNet(factor=8).to(DEVICE).eval()
     stack = volume[..., : 4 * sizes.repeats]
@@ -250,18 +250,18 @@ def reconstruction(sizes: Sizes, folder: Path) -> list[Row]:
     return rows
 
 
-def on_the_device(network: AENet, slab: torch.Tensor, factor: float, repeats: int) -> Row:
+def on_the_device(network: AENet, window: torch.Tensor, factor: float, repeats: int) -> Row:
     """Windows made to slices, both on the device: what a large volume comes close to."""
     reset_memory()
     predict = Predictor(network, factor, DEVICE, 16, AMP)
     depths = torch.tensor([place.depth for place in lattice.positions(2, factor) if 0 < place.depth < 1], device=DEVICE)
-    slabs = slab[0].expand(predict.windows, -1, -1, -1).contiguous()
+    windows = window[0].expand(predict.windows, -1, -1, -1).contiguous()
     at = depths.expand(predict.windows, -1).contiguous()
-    took = seconds(lambda: predict(slabs, at), 4 * repeats)
+    took = seconds(lambda: predict(windows, at), 4 * repeats)
     with torch.no_grad():
         gap = torch.full_like(depths, factor)
-        work, moved = cost(network, lambda: network.decode(network.encode(slab), depths, gap))
-    voxels = predict.windows * factor * slab[..., 0].numel()
+        work, moved = cost(network, lambda: network.decode(network.encode(window), depths, gap))
+    voxels = predict.windows * factor * window[..., 0].numel()
     what = f"reconstruction x{factor:g}, on the device"
     return Row(what, voxels / took, "voxel/s", took, predict.windows * work, predict.windows * moved, peak_memory())
 
@@ -291,15 +291,15 @@ def agreement(sizes: Sizes) -> dict[str, float]:
     """Difference in grey levels of an 8-bit reconstruction x8 with the shipped weights, as the inferer makes it here, from eager fp32."""
     coarse = tissue((sizes.side, sizes.side, 33), seed=0)[..., ::8]
     network = section("inference.yaml", "model").eval()
-    slabs = torch.from_numpy(coarse.astype(np.float32)).to(DEVICE)[None, None] / 255
+    windows = torch.from_numpy(coarse.astype(np.float32)).to(DEVICE)[None, None] / 255
     allowed = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     with torch.no_grad():
-        exact = AxialInferer(8.0, amp=AMP, progress=False)(slabs, network)[0, 0]
+        exact = AxialInferer(8.0, amp=AMP, progress=False)(windows, network)[0, 0]
         worst, total, count = 0.0, 0.0, 0
         gap = torch.full((1,), 8.0, device=DEVICE)
         for i in range(coarse.shape[-1] - 1):
-            window = slabs[..., lattice.window(i, coarse.shape[-1])]
+            window = windows[..., lattice.window(i, coarse.shape[-1])]
             for j in range(1, 8):
                 plain = network(window, torch.full((1,), j / 8, device=DEVICE), gap)[0, 0].cpu()
                 grey = [(255 * values).round().clamp(0, 255) for values in (plain, exact[..., 8 * i + j])]

@@ -22,7 +22,7 @@ PATIENCE = 1200  # seconds; a command that takes longer hangs, even on a busy ma
 AT_ONCE = 2  # commands, of one thread each
 
 # The smallest networks that the configs can build, and runs of a few steps.
-PRIOR_NETWORK = {"width": 4, "encoder_blocks": [1], "middle_blocks": 1, "decoder_blocks": [1], "downsampling": 2}
+PRIOR_NETWORK = {"width": 4, "encoder_blocks": [1], "middle_blocks": 1, "decoder_blocks": [1], "pixel_unshuffle": 2}
 PRIOR_TRAINING = {"max_epochs": 2, "epoch_length": 2, "batch_size": 2, "patch_size": [32, 32], "val_interval": 1}
 AENET = {"widths": [2, 2, 4, 4], "strides": [2, 1, 2, 2, 1]}
 AENET_TRAINING = {
@@ -31,7 +31,7 @@ AENET_TRAINING = {
     "batch_size": 2,
     "depths": 2,
     "patch_size": [32, 32],
-    "val_gap": 4,
+    "val_factor": 4,
     "val_interval": 1,
 }
 

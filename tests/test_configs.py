@@ -86,7 +86,7 @@ def pseudo(places, prior) -> Both:
     def options(name, place):
         files = {"volume": place.path("sample/sample_lowres.tif"), "output_dir": place.path("pseudo")}
         files["weights"] = place.path("prior/model_diffusion.pt")
-        return {**files, **PRIOR_NETWORK, "batch_size": 32, "evaluations": {"inside": 3, "outside": 2}[name]}
+        return {**files, **PRIOR_NETWORK, "batch_size": 32, "num_steps": {"inside": 3, "outside": 2}[name]}
 
     return in_both(places, "generate.yaml", options)
 
@@ -98,7 +98,7 @@ def corner(places, prior) -> Place:
     volume, _, _ = tiff_stack(place.folder / "sample" / "sample_lowres.tif")
     tifffile.imwrite(place.folder / "corner.tif", volume[:24, :20, :5].transpose(2, 1, 0))
     files = {"volume": "corner.tif", "output_dir": "corner", "weights": "prior/model_diffusion.pt", "factor": FACTOR}
-    sampler = {"sampler": "reverse_sde", "evaluations": 100, "batch_size": 24}
+    sampler = {"sampler": "reverse_sde", "num_steps": 100, "batch_size": 24}
     succeed("generate.yaml", {**files, **sampler, **PRIOR_NETWORK}, place.cwd)
     return place
 
@@ -108,7 +108,7 @@ def aenet(places, pseudo) -> Both:
     def options(name, place):
         files = {"volume": place.path("pseudo/pseudo_hr.tif"), "output_dir": place.path("aenet")}
         truth = {"truth": place.path("sample/sample_truth.tif")} if name == "outside" else {}
-        return {**files, **truth, **AENET, **AENET_TRAINING, "gap_range": GAPS}
+        return {**files, **truth, **AENET, **AENET_TRAINING, "train_factors": GAPS}
 
     return in_both(places, "train.yaml", options)
 
@@ -117,7 +117,7 @@ def aenet(places, pseudo) -> Both:
 def reconstructed(places, aenet) -> Both:
     def options(name, place):
         files = {"volume": place.path("sample/sample_lowres.tif"), "output": place.path("x4.tif")}
-        return {**files, "weights": place.path("aenet/model.pt"), **AENET, "gap_range": GAPS, "factor": FACTOR}
+        return {**files, "weights": place.path("aenet/model.pt"), **AENET, "train_factors": GAPS, "factor": FACTOR}
 
     return in_both(places, "inference.yaml", options)
 
@@ -138,7 +138,7 @@ def whole(places, sample) -> Both:
     sizes = {
         "prior": PRIOR_TRAINING,
         "prior_network": PRIOR_NETWORK,
-        "generate": {"evaluations": 2, "batch_size": 32},
+        "generate": {"num_steps": 2, "batch_size": 32},
         "teacher": {**AENET_TRAINING, "max_epochs": 1},
         "aenet": {**AENET_TRAINING, "depths": 1},
         "aenet_network": AENET,
@@ -147,7 +147,7 @@ def whole(places, sample) -> Both:
     def options(name, place):
         files = {"volume": place.path("sample/sample_lowres.tif"), "output": place.path("d2r/out.tif")}
         preset = {"workdir": place.path("work"), "preset": "quick", "presets#quick": sizes}
-        return {**files, **preset, **({"upsampling": 1} if name == "outside" else {"self_training": True})}
+        return {**files, **preset, **({"prior_factor": 1} if name == "outside" else {"self_training": True})}
 
     return in_both(places, "d2r.yaml", options)
 
@@ -158,7 +158,7 @@ def srunet(places, sample) -> Path:
     place = places["outside"]
     truth, lowres = "sample/sample_truth.tif", "sample/sample_lowres.tif"
     few = {**AENET_TRAINING, "max_epochs": 1, "batch_size": 1}
-    presets = {"presets#quick#aenet": few, "preset": "quick", "upsampling": 1}
+    presets = {"presets#quick#aenet": few, "preset": "quick", "prior_factor": 1}
     d2r = {"volume": truth, "spacing": "[40,10,10]", "output": "srunet/x4.tif", "workdir": "srunet"}
     supervised = {"volume": truth, "output_dir": "srunet/sup", "sequence_axes": "['z']", "factor": FACTOR, **few}
     use = {"volume": lowres, "weights": "srunet/sup/model.pt", "output": "srunet/sup.tif"}
@@ -168,9 +168,7 @@ def srunet(places, sample) -> Path:
             partial(succeed, "train.yaml", {**supervised, "network": "srunet"}, place.cwd),
         ]
     )
-    succeed(
-        "inference.yaml", {**use, "network": "srunet", "kept_slices": "predicted", "tile": 32, "halo": 0}, place.cwd
-    )
+    succeed("inference.yaml", {**use, "network": "srunet", "input_slices": "predict", "tile": 32, "halo": 0}, place.cwd)
     return place.folder / "srunet"
 
 
@@ -191,7 +189,7 @@ def formats(places, aenet) -> Path:
     nib.save(image, folder / "in.nii.gz")
     tifffile.imwrite(folder / "plain.tif", stack.transpose(2, 1, 0).astype(np.float32) / 100)
 
-    common = {"weights": place.folder / "aenet" / "model.pt", **AENET, "gap_range": GAPS}
+    common = {"weights": place.folder / "aenet" / "model.pt", **AENET, "train_factors": GAPS}
     network = {name: str(value) for name, value in common.items()}
     jobs: list[dict[str, Any]] = [
         {
@@ -200,7 +198,7 @@ def formats(places, aenet) -> Path:
             "output": "slices.ome.tif",
             "tile": 32,
             "halo": 0,
-            "ensemble": "true",
+            "tta": "true",
         },
         {"volume": "in.nii.gz", "output": "out.nii.gz"},  # 6.5, from the voxel size
         {"volume": "plain.tif", "factor": 2.5, "output": "plain_out.tif", "amp": "true"},
@@ -302,7 +300,7 @@ def test_train_diffusion(places, prior):
     for name, place in places.items():
         states.append(check_training(place.folder / "prior", "model_diffusion.pt", steps=4, epochs=2))
         found = settings(place.folder / "prior")
-        assert found["factor"] == found["upsampling"] == FACTOR  # from the voxel size
+        assert found["factor"] == found["prior_factor"] == FACTOR  # from the voxel size
         assert found["volume"] == "sample_lowres.tif" and found["patch_size"] == [32, 32]
         last = bars(prior[name].stderr)[-1]
         assert "stage I" in last and "4/4" in last and re.search(r"loss=0\.\d+", last)
@@ -335,9 +333,9 @@ def test_generate(places, pseudo):
         assert f"WARNING - {judged['warning']}" in pseudo[name].output  # four steps teach it nothing
         assert "restoring XZ and YZ slices: 100%" in pseudo[name].stderr
         found = settings(folder)
-        assert (found["factor"], found["upsampling"]) == (FACTOR, FACTOR)
+        assert (found["factor"], found["prior_factor"]) == (FACTOR, FACTOR)
         assert found["sampler"] == "posterior" and found["stochastic"] is False
-        assert found["evaluations"] == {"inside": 3, "outside": 2}[name]
+        assert found["num_steps"] == {"inside": 3, "outside": 2}[name]
 
 
 def test_generate_by_the_reverse_sde(corner):
@@ -347,12 +345,12 @@ def test_generate_by_the_reverse_sde(corner):
     assert volume.min() <= result.min() and result.max() <= volume.max()
     assert tifffile.imread(corner.folder / "corner" / "disagreement.tif").max() > 1
     found = settings(corner.folder / "corner")
-    assert (found["sampler"], found["evaluations"], found["stochastic"]) == ("reverse_sde", 100, True)
+    assert (found["sampler"], found["num_steps"], found["stochastic"]) == ("reverse_sde", 100, True)
 
 
 def test_generate_without_diffusion(places, sample):
     place = places["outside"]
-    options = {"volume": place.path("sample/sample_lowres.tif"), "output_dir": place.path("k1"), "upsampling": 1}
+    options = {"volume": place.path("sample/sample_lowres.tif"), "output_dir": place.path("k1"), "prior_factor": 1}
     succeed("generate.yaml", options, place.cwd)  # needs no weights
     lowres, lowres_spacing, _ = tiff_stack(place.folder / "sample" / "sample_lowres.tif")
     volume, spacing, _ = tiff_stack(place.folder / "k1" / "pseudo_hr.tif")
@@ -365,8 +363,8 @@ def test_train(places, aenet):
     for name, place in places.items():
         folder = place.folder / "aenet"
         state = check_training(folder, "model.pt", steps=4, epochs=2)
-        assert state["settings.gap_range"].tolist() == [2, 6]
-        assert settings(folder)["gap_range"] == [2, 6]
+        assert state["settings.train_factors"].tolist() == [2, 6]
+        assert settings(folder)["train_factors"] == [2, 6]
         last = bars(aenet[name].stderr)[-1]
         assert "stage III" in last and "4/4" in last and re.search(r"loss=\d+\.\d+", last)
 
@@ -377,7 +375,7 @@ def test_train_validates_on_the_truth(places, tmp_path):
     texture = np.random.default_rng(0).random((64, 64, 1))
     truth = (texture + np.linspace(0, 1, 41)).astype(np.float32)
     tifffile.imwrite(tmp_path / "ramp.tif", truth.transpose(2, 1, 0))
-    still = {**AENET, **AENET_TRAINING, "max_epochs": 1, "epoch_length": 1, "learning_rate": 0.0, "gap_range": GAPS}
+    still = {**AENET, **AENET_TRAINING, "max_epochs": 1, "epoch_length": 1, "learning_rate": 0.0, "train_factors": GAPS}
     files = {"volume": places["outside"].path("pseudo/pseudo_hr.tif"), "truth": tmp_path / "ramp.tif"}
     succeed("train.yaml", {**files, **still, "output_dir": tmp_path}, places["outside"].cwd)
     assert curves(tmp_path).Scalars("psnr")[0].value > 60  # 20 where the volume itself is held out
@@ -541,12 +539,12 @@ def test_d2r(places, whole):
         stages = re.findall(r"(\d) of (\d): ", whole[name].output)
         if name == "inside":
             check_training(work / "prior", "model_diffusion.pt", steps=4, epochs=2)
-            assert settings(work / "pseudo")["evaluations"] == 2
+            assert settings(work / "pseudo")["num_steps"] == 2
             assert tiff_stack(work / "pseudo" / "pseudo_hr.tif")[0].shape == SIZE
             check_training(work / "teacher", "model.pt", steps=2, epochs=1)
             assert settings(work / "teacher")["volume"] == "pseudo_hr.tif"
             check_copies(volume, tiff_stack(work / "teacher" / "reconstruction.tif")[0], FACTOR)
-            assert (found["volume"], found["reconstruction_factor"]) == ("reconstruction.tif", FACTOR)
+            assert (found["volume"], found["input_factor"]) == ("reconstruction.tif", FACTOR)
             assert stages == [(str(number), "6") for number in range(1, 7)]
             warning = json.loads((work / "pseudo" / "prior_check.json").read_text())["warning"]
             assert whole[name].stdout.count(warning) == 2  # before stage II, and where a person looks
@@ -567,7 +565,7 @@ def test_srunet(places, srunet):
         state = check_training(srunet / name, "model.pt", steps=2, epochs=1)
         assert state["settings.factor"] == FACTOR and "down.0.0.weight" in state
         found = settings(srunet / name)
-        assert (found["network"], found["gap_range"], found["sequence_axes"]) == ("srunet", [FACTOR, FACTOR], axes)
+        assert (found["network"], found["train_factors"], found["sequence_axes"]) == ("srunet", [FACTOR, FACTOR], axes)
     assert json.loads((srunet / "run.json").read_text())["network"] == "srunet"
     assert tiff_stack(srunet / "sup.tif")[0].shape == SIZE
 

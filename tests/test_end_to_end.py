@@ -23,7 +23,7 @@ SIZES: dict[str, Any] = {
         "ema#momentum": 0.03,
     },
     "prior_network": {"width": 12, "encoder_blocks": [1, 1], "middle_blocks": 1, "decoder_blocks": [1, 1]},
-    "generate": {"evaluations": 4, "batch_size": 16},
+    "generate": {"num_steps": 4, "batch_size": 16},
     "teacher": {
         "max_epochs": 2,
         "epoch_length": 50,
@@ -53,7 +53,7 @@ def test_d2r_beats_interpolation(tmp_path):
     truth = truth.rename(hidden / truth.name)
     output = tmp_path / "reconstruction.tif"
     options = {"volume": lowres, "output": output, "workdir": tmp_path / "work"}
-    options = {**options, "gap_range": "[3,5]", "presets#standard": SIZES}
+    options = {**options, "train_factors": "[3,5]", "presets#standard": SIZES}
     succeed("d2r.yaml", options)
 
     scores = tmp_path / "scores"

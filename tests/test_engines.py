@@ -21,14 +21,14 @@ from scripts.diffusion.sde import MeanRevertingSDE
 from scripts.errors import InputError
 from scripts.networks.aenet import AENet
 from scripts.training.checkpoint import Resume
-from scripts.training.handlers import RunProgress, SeedEachEpoch, StopDiverged, WeightAverage
+from scripts.training.handlers import EMA, RunProgress, SeedEachEpoch, StopDiverged
 from scripts.training.losses import ReconstructionLoss
 from scripts.training.prepare_batch import NoisePrepareBatch, RestorationPrepareBatch, SequencePrepareBatch
 from scripts.training.sequence_inferer import SequenceInferer
 from scripts.training.step import TrainingStep
 from scripts.transforms.rand_sequences import RandSequencesd
 
-SETTINGS = {"gap_range": [2, 3], "widths": [2, 2, 2, 2], "seed": 0, "factor": 6.5, "volume": "a.tif", "truth": None}
+SETTINGS = {"train_factors": [2, 3], "widths": [2, 2, 2, 2], "seed": 0, "factor": 6.5, "volume": "a.tif", "truth": None}
 
 
 # ---- batches ---------------------------------------------------------------------------------------------------------
@@ -73,8 +73,8 @@ def test_restoration_batch():
 def test_sequence_batch():
     item = RandSequencesd("image", (8, 8), (2, 3), depths=2)({"image": torch.rand(1, 12, 12, 12)})[0]
     batch = {name: value[None] for name, value in item.items()}
-    slab, label, (depth, gap), _ = SequencePrepareBatch()(batch, "cpu")
-    assert (slab.shape, label.shape, depth.shape, gap.shape) == ((1, 1, 8, 8, 4), (1, 2, 8, 8), (1, 2), (1,))
+    window, label, (depth, gap), _ = SequencePrepareBatch()(batch, "cpu")
+    assert (window.shape, label.shape, depth.shape, gap.shape) == ((1, 1, 8, 8, 4), (1, 2, 8, 8), (1, 2), (1,))
 
 
 # ---- seeds -----------------------------------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ class Steps:
         rate = torch.tensor(1e-2, device=device)
         self.optimizer = torch.optim.Adam(self.network.parameters(), rate, capturable=device == "cuda")
         schedule: Any = CosineAnnealingLR(self.optimizer, 8)
-        self.average = WeightAverage(self.network, 0.25)
+        self.average = EMA(self.network, 0.25)
         dataset = CacheDataset(
             [{"image": torch.rand(1, 14, 14, 14, generator=torch.Generator().manual_seed(0), device="cpu").to(device)}],
             RandSequencesd("image", (14, 14), (2, 3), num_samples=2),
@@ -182,7 +182,7 @@ def test_large_gradients_are_scaled_down():
             network=layer,
             optimizer=optimizer,
             loss_function=lambda prediction, target: (prediction - target).sum(),
-            iteration_update=TrainingStep(largest_gradient=2.0),
+            iteration_update=TrainingStep(max_grad_norm=2.0),
             decollate=False,
         )
         trainer.run()
@@ -192,7 +192,7 @@ def test_large_gradients_are_scaled_down():
 def test_average_follows_slowly():
     layer = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(layer.weight)
-    average = WeightAverage(layer, 0.25)
+    average = EMA(layer, 0.25)
     engine = Engine(lambda engine, batch: nn.init.ones_(layer.weight))
     average.attach(engine)
     engine.run([0, 0])
@@ -214,7 +214,7 @@ class Run:
         self.optimizer = torch.optim.Adam(self.network.parameters(), 1e-2)
         self.scheduler = CosineAnnealingLR(self.optimizer, 8)
         self.losses: list[float] = []
-        ema = WeightAverage(self.network, momentum=0.1)
+        ema = EMA(self.network, momentum=0.1)
         self.ema = ema.network
         objects = {"network": self.network, "ema": self.ema, "optimizer": self.optimizer, "schedule": self.scheduler}
         dataset = CacheDataset(
@@ -384,7 +384,7 @@ def checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"gap_range": [2, 12]}, {"factor": 8.0}, {"volume": "b.tif"}, {"truth": "t.tif"}, {"new": 1}]
+    "change", [{"train_factors": [2, 12]}, {"factor": 8.0}, {"volume": "b.tif"}, {"truth": "t.tif"}, {"new": 1}]
 )
 def test_other_settings_are_refused(checkpoint, change):
     before = checkpoint.read_bytes()

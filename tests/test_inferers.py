@@ -31,14 +31,14 @@ SDE = MeanRevertingSDE()
 
 
 def test_sequence_inferer_is_the_network_one_by_one(trained):
-    slab = torch.rand(2, 1, 32, 32, 4)
+    window = torch.rand(2, 1, 32, 32, 4)
     depth, gap = torch.tensor([[0.2, 0.5, 0.8], [0.1, 0.4, 0.9]]), torch.tensor([4.0, 9.0])
     with torch.no_grad():
-        result = SequenceInferer()(slab, trained, depth, gap)
+        result = SequenceInferer()(window, trained, depth, gap)
         assert result.shape == (2, 3, 32, 32)
         for b in range(2):
             for d in range(3):
-                expected = trained(slab[b : b + 1], depth[b, d], gap[b])
+                expected = trained(window[b : b + 1], depth[b, d], gap[b])
                 assert torch.allclose(result[b, d], expected[0, 0], atol=1e-5)
 
 
@@ -59,28 +59,28 @@ def keep(x, t):
 
 def test_restoration_is_seeded_by_run_and_draw():
     mu = torch.full((1, 1, 8, 8), 0.5)
-    first = RestorationInferer(SDE, evaluations=4, seed=1)(mu, keep, 5)
-    assert torch.equal(first, RestorationInferer(SDE, evaluations=4, seed=1)(mu, keep, 5))
-    assert not torch.allclose(first, RestorationInferer(SDE, evaluations=4, seed=2)(mu, keep, 5), atol=1e-3)
-    assert not torch.allclose(first, RestorationInferer(SDE, evaluations=4, seed=1)(mu, keep, 6), atol=1e-3)
+    first = RestorationInferer(SDE, num_steps=4, seed=1)(mu, keep, 5)
+    assert torch.equal(first, RestorationInferer(SDE, num_steps=4, seed=1)(mu, keep, 5))
+    assert not torch.allclose(first, RestorationInferer(SDE, num_steps=4, seed=2)(mu, keep, 5), atol=1e-3)
+    assert not torch.allclose(first, RestorationInferer(SDE, num_steps=4, seed=1)(mu, keep, 6), atol=1e-3)
 
 
-@pytest.mark.parametrize("sampler, evaluations", [("posterior", 7), ("reverse_sde", 100)])
-def test_restoration_takes_the_asked_evaluations(sampler, evaluations):
+@pytest.mark.parametrize("sampler, num_steps", [("posterior", 7), ("reverse_sde", 100)])
+def test_restoration_takes_the_asked_evaluations(sampler, num_steps):
     seen = []
 
     def network(x, t):
         seen.append(int(t[0]))
         return torch.zeros_like(x[:, :1])
 
-    RestorationInferer(SDE, sampler, evaluations)(torch.zeros(1, 1, 4, 4), network)
-    assert len(seen) == evaluations and seen[0] == 100
+    RestorationInferer(SDE, sampler, num_steps)(torch.zeros(1, 1, 4, 4), network)
+    assert len(seen) == num_steps and seen[0] == 100
 
 
 def test_restoration_refuses_what_it_cannot_do():
     with pytest.raises(InputError, match="--sampler euler: .* reverse_sde or posterior|posterior or reverse_sde"):
         RestorationInferer(SDE, "euler")
-    with pytest.raises(InputError, match="--evaluations 8: .* 100"):
+    with pytest.raises(InputError, match="--num_steps 8: .* 100"):
         RestorationInferer(SDE, "reverse_sde", 8)
 
 
@@ -102,28 +102,28 @@ class Restore:
         return mu + self.offset * (1 if mu.shape[2] == 8 else -0.5)
 
 
-def pseudo(restore, folder, upsampling=4, batch_size=3, seed=0) -> PseudoVolumeInferer:
-    return PseudoVolumeInferer(restore, upsampling, batch_size, folder / "progress", {"seed": seed})
+def pseudo(restore, folder, prior_factor=4, batch_size=3, seed=0) -> PseudoVolumeInferer:
+    return PseudoVolumeInferer(restore, prior_factor, batch_size, folder / "progress", {"seed": seed})
 
 
 def test_upsampling_of_one_is_the_volume_itself(tmp_path):
     data = with_spacing(volume(5, 6, 4), 1, 1, 8)
-    result = pseudo(None, tmp_path, upsampling=1)(data, None)
+    result = pseudo(None, tmp_path, prior_factor=1)(data, None)
     assert torch.equal(result[:, :1].as_tensor(), data.as_tensor())
     assert not result[:, 1].any()
     assert np.allclose(np.asarray(result.affine), np.asarray(data.affine))
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("upsampling", [4, 2.5])
-def test_restoration_that_changes_nothing_gives_cubic_interpolation(tmp_path, upsampling):
+@pytest.mark.parametrize("prior_factor", [4, 2.5])
+def test_restoration_that_changes_nothing_gives_cubic_interpolation(tmp_path, prior_factor):
     data = with_spacing(volume(5, 8, 4), 1, 2, 8)
-    result = pseudo(Restore(), tmp_path, upsampling)(data, None)
-    expected = axial_interpolate(data.as_tensor(), upsampling)
+    result = pseudo(Restore(), tmp_path, prior_factor)(data, None)
+    expected = axial_interpolate(data.as_tensor(), prior_factor)
     assert torch.allclose(result[:, :1].as_tensor(), expected, atol=6e-4)  # kept in half precision
     assert result[:, 1].max() == 0
     affine = np.asarray(result.affine).reshape(-1, 4, 4)[0]
-    assert lattice.voxel_size(affine) == pytest.approx((1, 2, 8 / upsampling))
+    assert lattice.voxel_size(affine) == pytest.approx((1, 2, 8 / prior_factor))
 
 
 def test_volume_is_the_mean_and_the_map_the_difference(tmp_path):
@@ -156,14 +156,14 @@ def test_each_plane_is_restored_in_its_place(tmp_path):
     assert torch.allclose(result, expected.expand_as(result), atol=1e-3)
 
 
-@pytest.mark.parametrize("upsampling", [1, 4])
+@pytest.mark.parametrize("prior_factor", [1, 4])
 @pytest.mark.parametrize(
     "shape, words",
     [((2, 1, 5, 8, 4), "at a time, not"), ((1, 2, 5, 8, 4), "at a time, not"), ((1, 5, 8, 4), r"volume\[None\]")],
 )
-def test_one_volume_is_restored_at_a_time(tmp_path, upsampling, shape, words):
+def test_one_volume_is_restored_at_a_time(tmp_path, prior_factor, shape, words):
     with pytest.raises(InputError, match=words) as error:
-        pseudo(Restore(), tmp_path, upsampling)(torch.rand(shape), None)
+        pseudo(Restore(), tmp_path, prior_factor)(torch.rand(shape), None)
     assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
 
 
@@ -175,7 +175,7 @@ def test_no_two_batches_share_their_noise(tmp_path):
         starts.append(x[0, 0, :5].clone())
         return keep(x, t)
 
-    restore = RestorationInferer(SDE, evaluations=1)
+    restore = RestorationInferer(SDE, num_steps=1)
     pseudo(restore, tmp_path, batch_size=1)(volume(5, 8, 4), network)
     assert len(starts) == 13
     for i, start in enumerate(starts):
@@ -374,7 +374,7 @@ def test_images_are_restored_up_to_their_edges(height, width, multiple):
     truth = torch.rand(2, 1, height, width, generator=torch.Generator().manual_seed(0))
     mu = F.avg_pool2d(F.pad(truth, (1, 1, 1, 1), mode="replicate"), 3, 1)
     network = Oracle(truth, multiple)
-    restored = RestorationInferer(SDE, evaluations=4)(mu, network)
+    restored = RestorationInferer(SDE, num_steps=4)(mu, network)
     assert restored.shape == truth.shape
     assert torch.allclose(restored, truth, atol=1e-3)
     assert all(side % multiple == 0 for shape in network.seen for side in shape)  # so the network appends nothing
@@ -397,7 +397,7 @@ def test_continuation_has_noise_of_its_own():
         seen.append(x[:, :1])
         return keep(x, t)
 
-    RestorationInferer(SDE, evaluations=1)(torch.zeros(1, 1, 8, 8), network)
+    RestorationInferer(SDE, num_steps=1)(torch.zeros(1, 1, 8, 8), network)
     start = seen[0][0, 0]
     assert start.shape == (8 + 2 * MARGIN, 8 + 2 * MARGIN)
     assert len(torch.unique(start)) == start.numel()

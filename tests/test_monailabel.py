@@ -49,7 +49,7 @@ class Task:
         self.config.read_config(str(BUNDLE / "configs" / "inference.yaml"))
         # Weights of toy size are the only thing here that no server sets.
         if not weights.exists():
-            numbers = {"percentiles": [0.1, 99.9], "gap_range": [2, 12]}
+            numbers = {"percentiles": [0.1, 99.9], "train_factors": [2, 12]}
             save_weights(AENet(AENET["widths"], AENET["strides"], numbers), weights)
         cast(dict, self.config.config).update({"bundle_root": str(BUNDLE), "use_click": False, "weights": str(weights)})
         self.network = self.config.get_parsed_content("network_def", instantiate=True)

@@ -49,7 +49,7 @@ def trained(network: Network, seed: int = 0) -> Network:
     return network
 
 
-def slab(*shape: int, seed: int = 0) -> torch.Tensor:
+def random_planes(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -97,22 +97,22 @@ def test_nafnet_takes_any_size(nafnet, height, width):
 
 
 def test_nafnet_knows_the_state(nafnet):
-    x = slab(1, 2, 32, 32).repeat(2, 1, 1, 1)
+    x = random_planes(1, 2, 32, 32).repeat(2, 1, 1, 1)
     early, late = nafnet(x, torch.tensor([3, 90]))
     assert (early - late).abs().mean() > 1e-4
     assert torch.allclose(early, nafnet(x[:1], torch.tensor([3]))[0], atol=1e-5)
 
 
 def test_nafnet_reads_both_channels(nafnet):
-    x, t = slab(1, 2, 32, 32), torch.tensor([50])
+    x, t = random_planes(1, 2, 32, 32), torch.tensor([50])
     for channel in (0, 1):
         other = x.clone()
-        other[:, channel] += 0.1 * slab(1, 32, 32, seed=1)
+        other[:, channel] += 0.1 * random_planes(1, 32, 32, seed=1)
         assert (nafnet(other, t) - nafnet(x, t)).abs().mean() > 1e-4
 
 
 def test_nafnet_learns_in_every_parameter(nafnet):
-    x, t = slab(2, 2, 64, 64), torch.tensor([20, 80])
+    x, t = random_planes(2, 2, 64, 64), torch.tensor([20, 80])
     nafnet(x, t).square().mean().backward()
     for name, parameter in nafnet.named_parameters():
         assert parameter.grad is not None and parameter.grad.any(), name
@@ -122,8 +122,8 @@ def test_nafnet_learns_in_every_parameter(nafnet):
 def test_nafnet_at_half_the_resolution(height, width):
     """Squares of pixels as channels: the same interface, and each pixel still has its own value."""
     torch.manual_seed(0)
-    network = trained(ConditionalNAFNet(8, (1, 1), 1, (1, 1), downsampling=2)).eval()
-    x = slab(1, 2, height, width)
+    network = trained(ConditionalNAFNet(8, (1, 1), 1, (1, 1), pixel_unshuffle=2)).eval()
+    x = random_planes(1, 2, height, width)
     out = network(x, torch.tensor([50]))
     assert out.shape == (1, 1, height, width)
     width -= width % 2
@@ -150,7 +150,7 @@ def test_aenet_takes_any_size(x, y, strides):
 
 def test_untrained_aenet_is_linear_interpolation():
     network = AENet(**SMALL)
-    planes = slab(2, 1, 37, 50, 4)
+    planes = random_planes(2, 1, 37, 50, 4)
     for depth in (0.0, 0.125, 0.7):
         expected = planes[..., 1] * (1 - depth) + planes[..., 2] * depth
         assert torch.allclose(network(planes, torch.tensor(depth), torch.tensor(6.5)), expected, atol=1e-6)
@@ -159,13 +159,13 @@ def test_untrained_aenet_is_linear_interpolation():
 def test_untrained_aenet_begins_to_learn():
     """The zero head must not be a dead end."""
     network = AENet(**SMALL)
-    network(slab(1, 1, 32, 32, 4)).square().mean().backward()
+    network(random_planes(1, 1, 32, 32, 4)).square().mean().backward()
     assert network.output.head.weight.grad.any()
 
 
 def test_aenet_scripts_to_the_same_network(aenet):
     scripted = torch.jit.script(aenet)
-    planes, depth, gap = slab(2, 1, 37, 50, 4), torch.tensor([0.25, 0.6]), torch.tensor([4.0, 8.0])
+    planes, depth, gap = random_planes(2, 1, 37, 50, 4), torch.tensor([0.25, 0.6]), torch.tensor([4.0, 8.0])
     with torch.no_grad():
         assert torch.allclose(scripted(planes, depth, gap), aenet(planes, depth, gap), atol=1e-6)
         assert torch.allclose(scripted(planes), aenet(planes), atol=1e-6)
@@ -175,13 +175,13 @@ def test_aenet_scripts_to_the_same_network(aenet):
 
 
 def test_defaults_are_the_middle_at_the_papers_gap(aenet):
-    planes = slab(1, 1, 32, 32, 4)
+    planes = random_planes(1, 1, 32, 32, 4)
     assert torch.equal(aenet(planes), aenet(planes, torch.tensor([0.5]), torch.tensor([8.0])))
 
 
 def test_one_encoding_serves_many_depths(aenet):
     """Two windows of three depths each, against six networks runs of one."""
-    planes = slab(2, 1, 40, 33, 4)
+    planes = random_planes(2, 1, 40, 33, 4)
     depth = torch.tensor([0.2, 0.4, 0.9, 0.1, 0.5, 0.8])
     gap = torch.tensor([5.0, 5.0, 5.0, 10.0, 10.0, 10.0])
     with torch.no_grad():
@@ -193,7 +193,7 @@ def test_one_encoding_serves_many_depths(aenet):
 
 @pytest.mark.parametrize("what", ["depth", "gap"])
 def test_condition_reaches_the_residual(aenet, what):
-    planes = slab(1, 1, 32, 32, 4)
+    planes = random_planes(1, 1, 32, 32, 4)
     planes[..., 2] = planes[..., 1]  # linear interpolation is the same at each depth: what differs is the network's
     one = {"depth": torch.tensor(0.3), "gap": torch.tensor(4.0)}
     other = one | {what: one[what] * 2}
@@ -201,10 +201,10 @@ def test_condition_reaches_the_residual(aenet, what):
 
 
 def test_every_plane_of_the_window_counts(aenet):
-    planes = slab(1, 1, 32, 32, 4)
+    planes = random_planes(1, 1, 32, 32, 4)
     for i in range(4):
         other = planes.clone()
-        other[..., i] += 0.1 * slab(1, 1, 32, 32, seed=9)
+        other[..., i] += 0.1 * random_planes(1, 1, 32, 32, seed=9)
         weight = {1: 0.75, 2: 0.25}.get(i, 0)
         change = (
             aenet(other, torch.tensor(0.25)) - aenet(planes, torch.tensor(0.25)) - weight * (other - planes)[..., i]
@@ -214,7 +214,7 @@ def test_every_plane_of_the_window_counts(aenet):
 
 def test_aenet_learns_in_every_parameter(aenet):
     # Larger than a cell, so that the gates' averages differ from place to place.
-    out = aenet.decode(aenet.encode(slab(1, 1, 64, 64, 4)), torch.tensor([0.2, 0.7]), torch.tensor([3.0, 3.0]))
+    out = aenet.decode(aenet.encode(random_planes(1, 1, 64, 64, 4)), torch.tensor([0.2, 0.7]), torch.tensor([3.0, 3.0]))
     out.square().mean().backward()
     for name, parameter in aenet.named_parameters():
         assert parameter.grad is not None and parameter.grad.any(), name
@@ -247,7 +247,7 @@ def test_srunet_refuses_other_factors(factor):
 def test_srunet_computes_the_middle_of_what_the_whole_stack_gives(factor):
     torch.manual_seed(0)
     network = SRUNet(factor).eval()
-    planes = slab(1, 1, 16, 12, 4)
+    planes = random_planes(1, 1, 16, 12, 4)
     with torch.no_grad():
         stack = network.stack(planes)
         assert stack.shape == (1, 1, 16, 12, 4 * factor)
@@ -271,7 +271,7 @@ def test_upsampling_centres_each_slice_on_its_plane(srunet):
 def test_every_slice_of_srunet_sees_the_image(factor):
     torch.manual_seed(0)
     network = SRUNet(factor)
-    planes = slab(1, 1, 16, 16, 4).requires_grad_()
+    planes = random_planes(1, 1, 16, 16, 4).requires_grad_()
     slices = network.encode(planes)[0][0, :, 8, 8]
     for j in range(factor):
         (gradient,) = torch.autograd.grad(slices[j], planes, retain_graph=True)
@@ -279,7 +279,7 @@ def test_every_slice_of_srunet_sees_the_image(factor):
 
 
 def test_srunet_decodes_the_nearest_slice_of_each_window(srunet):
-    planes = slab(2, 1, 16, 12, 4)
+    planes = random_planes(2, 1, 16, 12, 4)
     depth, gap = torch.tensor([0.0, 0.2, 0.38, 0.6, 0.8, 0.99]), torch.full((6,), 5.0)
     with torch.no_grad():
         features = srunet.encode(planes)
@@ -292,7 +292,7 @@ def test_srunet_decodes_the_nearest_slice_of_each_window(srunet):
 
 def test_srunet_scripts_to_the_same_network(srunet):
     scripted = torch.jit.script(srunet)
-    planes, depth, gap = slab(2, 1, 13, 18, 4), torch.tensor([0.2, 0.6]), torch.tensor([5.0, 5.0])
+    planes, depth, gap = random_planes(2, 1, 13, 18, 4), torch.tensor([0.2, 0.6]), torch.tensor([5.0, 5.0])
     with torch.no_grad():
         assert torch.allclose(scripted(planes, depth, gap), srunet(planes, depth, gap), atol=1e-6)
         assert torch.allclose(scripted(planes), srunet(planes), atol=1e-6)
@@ -301,7 +301,7 @@ def test_srunet_scripts_to_the_same_network(srunet):
 
 
 def test_srunet_reads_every_slice_and_learns_in_every_parameter(srunet):
-    planes = slab(1, 1, 16, 16, 4).requires_grad_()
+    planes = random_planes(1, 1, 16, 16, 4).requires_grad_()
     srunet.encode(planes)[0].square().mean().backward()
     assert planes.grad is not None and planes.grad.abs().amax((0, 1, 2, 3)).gt(0).all()
     for name, parameter in srunet.named_parameters():
@@ -312,7 +312,7 @@ def test_srunet_reads_every_slice_and_learns_in_every_parameter(srunet):
 def test_srunet_tiles_agree_with_the_whole(srunet):
     """A tile that begins on the pooling grid, where it is farther from its edges than the network reaches."""
     reach = 40
-    planes = slab(1, 1, 120, 8, 4)
+    planes = random_planes(1, 1, 120, 8, 4)
     with torch.no_grad():
         whole = srunet.encode(planes)[0]
         tile = srunet.encode(planes[:, :, 3 * GRID :])[0]
@@ -323,7 +323,7 @@ def test_srunet_tiles_agree_with_the_whole(srunet):
 
 def test_srunet_fills_a_volume(srunet):
     """By the inferer that AENet has: each slice of each interval is the one of its window."""
-    volume = slab(1, 1, 16, 12, 3)
+    volume = random_planes(1, 1, 16, 12, 3)
     result = AxialInferer(5, progress=False)(volume, srunet)
     assert result.shape == (1, 1, 16, 12, 11)
     assert torch.equal(result[..., ::5], volume)
@@ -365,7 +365,7 @@ def test_folded_convolution_is_the_3d_one(folded, reference, options):
 def test_folding_once_changes_nothing(aenet):
     folded = fold_planes(aenet)
     assert not any(isinstance(module, (PlaneConv, PlaneConvTranspose)) for module in folded.modules())
-    planes, depth, gap = slab(2, 1, 37, 50, 4), torch.tensor([0.25, 0.6]), torch.tensor([4.0, 8.0])
+    planes, depth, gap = random_planes(2, 1, 37, 50, 4), torch.tensor([0.25, 0.6]), torch.tensor([4.0, 8.0])
     with torch.no_grad():
         assert torch.allclose(folded(planes, depth, gap), aenet(planes, depth, gap), atol=1e-6)
     assert any(isinstance(module, PlaneConv) for module in aenet.modules())  # a copy was folded
@@ -375,7 +375,7 @@ def test_folding_once_changes_nothing(aenet):
 
 
 def test_cell_averages_do_not_depend_on_the_tile():
-    image = slab(1, 3, 128, 64)
+    image = random_planes(1, 3, 128, 64)
     whole = cell_average(image, 32)
     assert whole.shape == (1, 3, 4, 2)
     assert torch.allclose(cell_average(image[:, :, 32:96], 32), whole[:, :, 1:3])
@@ -390,7 +390,7 @@ def test_cell_averages_do_not_depend_on_the_tile():
 @pytest.mark.parametrize("cells, cell", [((3, 5), 32), ((4, 1), 8), ((2, 7), 16)])
 def test_cells_are_spread_bilinearly(cells, cell):
     size = [cell * count for count in cells]
-    values, like = slab(2, 6, *cells), torch.zeros(1, 1, *size)
+    values, like = random_planes(2, 6, *cells), torch.zeros(1, 1, *size)
     expected = nn.functional.interpolate(values, size=size, mode="bilinear", align_corners=False)
     assert torch.allclose(spread(values, like, cell), expected, atol=1e-6)
     part = spread(values, like[..., 3:, 5:], cell)  # the last cells reach over the end
@@ -400,14 +400,14 @@ def test_cells_are_spread_bilinearly(cells, cell):
 
 
 def test_a_single_cell_is_broadcast():
-    image = slab(1, 3, 32, 32)
+    image = random_planes(1, 3, 32, 32)
     assert torch.allclose(
         (image * spread(cell_average(image, 32), image, 32)), image * image.mean((-2, -1), keepdim=True)
     )
 
 
 def test_last_cells_average_what_there_is():
-    image = slab(1, 2, 40, 50)
+    image = random_planes(1, 2, 40, 50)
     found = cell_average(image, 32)
     assert found.shape == (1, 2, 2, 2)
     assert torch.allclose(found[..., 1, 1], image[..., 32:, 32:].mean((-2, -1)), atol=1e-6)
@@ -424,15 +424,18 @@ def test_settings_travel_in_the_state_dict():
 @pytest.mark.parametrize(
     "own, message",
     [
-        ({"delta": 0.3, "gap_range": [2, 12]}, r"delta = 0\.2, the configuration says 0\.3"),
-        ({"delta": 0.2, "gap_range": [2, 9]}, r"gap_range = \[2\.0, 12\.0\], the configuration says \[2\.0, 9\.0\]"),
-        ({"delta": 0.2, "gap_range": 2}, "gap_range"),
-        ({"delta": 0.2, "gap_range": [2, 12], "steps": 100}, "Missing.*steps"),
-        ({"delta": 0.2}, "Unexpected.*gap_range"),
+        ({"delta": 0.3, "train_factors": [2, 12]}, r"delta = 0\.2, the configuration says 0\.3"),
+        (
+            {"delta": 0.2, "train_factors": [2, 9]},
+            r"train_factors = \[2\.0, 12\.0\], the configuration says \[2\.0, 9\.0\]",
+        ),
+        ({"delta": 0.2, "train_factors": 2}, "train_factors"),
+        ({"delta": 0.2, "train_factors": [2, 12], "steps": 100}, "Missing.*steps"),
+        ({"delta": 0.2}, "Unexpected.*train_factors"),
     ],
 )
 def test_other_settings_are_an_error(own, message):
-    stored = Settings({"delta": 0.2, "gap_range": [2, 12]}).state_dict()
+    stored = Settings({"delta": 0.2, "train_factors": [2, 12]}).state_dict()
     with pytest.raises(RuntimeError, match=message):
         Settings(own).load_state_dict(stored)
 
@@ -458,8 +461,8 @@ def test_settings_that_do_not_agree(own):
 
 # ---- from tensors ----------------------------------------------------------------------------------------------------
 
-AENET_SETTINGS = {"percentiles": [0.1, 99.9], "gap_range": [2, 12]}
-PRIOR_SETTINGS = {"delta": 0.2, "steps": 100, "percentiles": [0.1, 99.9], "upsampling": 8}
+AENET_SETTINGS = {"percentiles": [0.1, 99.9], "train_factors": [2, 12]}
+PRIOR_SETTINGS = {"delta": 0.2, "steps": 100, "percentiles": [0.1, 99.9], "prior_factor": 8}
 
 
 @pytest.mark.parametrize("strides", list(product((1, 2), repeat=5)))
@@ -501,19 +504,19 @@ def test_factor_of_srunet_is_read_from_its_settings():
 # ---- by name ---------------------------------------------------------------------------------------------------------
 
 
-def named(network: str, factor: float | None = None, gap_range: tuple[int, int] = (2, 12)) -> AENet | SRUNet:
-    return make_network(network, [0.1, 99.9], gap_range, [2, 2, 2, 2], [2, 1, 2, 2, 1], factor)
+def named(network: str, factor: float | None = None, train_factors: tuple[int, int] = (2, 12)) -> AENet | SRUNet:
+    return make_network(network, [0.1, 99.9], train_factors, [2, 2, 2, 2], [2, 1, 2, 2, 1], factor)
 
 
 def test_networks_by_name_keep_what_they_were_trained_for():
     aenet, srunet = named("aenet"), named("srunet", 6.0)
     assert isinstance(aenet, AENet) and isinstance(srunet, SRUNet)
-    assert set(dict(aenet.settings.named_buffers())) == {"percentiles", "gap_range"}
+    assert set(dict(aenet.settings.named_buffers())) == {"percentiles", "train_factors"}
     assert set(dict(srunet.settings.named_buffers())) == {"percentiles", "factor"}
-    named("srunet", 6, gap_range=(2, 5)).load_state_dict(srunet.state_dict())  # not a number of SRUNet
+    named("srunet", 6, train_factors=(2, 5)).load_state_dict(srunet.state_dict())  # not a number of SRUNet
     for other, words in (
         (named("srunet", 4), "factor = 6.0, the configuration says 4.0"),
-        (aenet, "no settings.gap_range"),
+        (aenet, "no settings.train_factors"),
     ):
         with pytest.raises(RuntimeError, match=words):
             other.load_state_dict(srunet.state_dict())
@@ -526,7 +529,7 @@ def test_networks_by_name_keep_what_they_were_trained_for():
         ("srunet", None, "--factor is missing: .* whole number from 2 to 22"),
         ("srunet", 6.5, "SRUNet at factor 6.5: .* --network aenet"),
         ("srunet", "eight", "SRUNet at factor eight: .* whole --factor"),
-        ("aenet", 8, "--factor 8: .* --gap_range"),
+        ("aenet", 8, "--factor 8: .* --train_factors"),
     ],
 )
 def test_networks_by_name_refuse_in_one_line(network, factor, words):

@@ -243,7 +243,7 @@ def test_options_of_stages_are_checked_before_the_first(tmp_path, monkeypatch):
     for changed, says in (
         ({"batch_size": -1}, "stage III: --batch_size -1: give a whole number from 1 to 65536"),
         ({"widths": [8, 16]}, "stage III: --widths [8, 16]: give 4 whole numbers"),
-        ({"gap_range": [6, 2]}, "stage III: --gap_range [6, 2]: the smaller number comes first"),
+        ({"train_factors": [6, 2]}, "stage III: --train_factors [6, 2]: the smaller number comes first"),
         ({"batchsize": 2}, "stage III: train.yaml has no option batchsize; it has volume, "),
     ):
         with pytest.raises(InputError) as error:

@@ -19,7 +19,7 @@ value: 0 # [whole number] anything
 output_dir: null # [path] of the result
 # ---- the rest follows ----
 run:
-  - _target_: scripts.provenance.write_settings
+  - _target_: scripts.provenance.write_provenance
     folder: "@output_dir"
     settings: {value: "@value"}
 """

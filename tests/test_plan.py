@@ -33,7 +33,7 @@ from scripts.reconstruction.axial_inferer import AxialInferer
 from scripts.volumes.reading import Header
 
 SHAPE = (13, 40, 48)  # (z, y, x)
-NUMBERS = {"percentiles": [0.1, 99.9], "gap_range": [2, 12]}
+NUMBERS = {"percentiles": [0.1, 99.9], "train_factors": [2, 12]}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def folder(tmp_path_factory) -> Path:
     tifffile.imwrite(path / "nan.tif", np.where(voxels == voxels[0, 0, 0], np.nan, voxels).astype(np.float32))
     save_weights(AENet(AENET["widths"], AENET["strides"], NUMBERS), path / "aenet.pt")
     save_weights(SRUNet(3, {"percentiles": [0.1, 99.9]}), path / "srunet.pt")
-    numbers = {"delta": 50 / 255, "steps": 100, "percentiles": [0.1, 99.9], "upsampling": 2.5}
+    numbers = {"delta": 50 / 255, "steps": 100, "percentiles": [0.1, 99.9], "prior_factor": 2.5}
     save_weights(ConditionalNAFNet(**PRIOR_NETWORK, settings=numbers), path / "prior.pt")
     return path
 
@@ -140,7 +140,7 @@ def clock(monkeypatch) -> Clock:
         return work
 
     encode = AENet.encode
-    monkeypatch.setattr(AENet, "encode", timed(encode, lambda slab: slab[..., 0].numel()))
+    monkeypatch.setattr(AENet, "encode", timed(encode, lambda window: window[..., 0].numel()))
     for network, method in ((AENet, "decode"), (ConditionalNAFNet, "forward")):
         monkeypatch.setattr(network, method, timed(getattr(network, method), torch.numel))
     return clock
@@ -154,10 +154,10 @@ def header_of(shape: tuple[int, int, int]) -> Header:
     "shape, options",
     [
         ((32, 48, 3), {"factor": 3}),
-        ((32, 80, 3), {"factor": 2.5, "tile": 32, "halo": 0, "kept_slices": "predicted"}),
-        ((32, 32, 2), {"factor": 2.5, "ensemble": True}),
+        ((32, 80, 3), {"factor": 2.5, "tile": 32, "halo": 0, "input_slices": "predict"}),
+        ((32, 32, 2), {"factor": 2.5, "tta": True}),
     ],
-    ids=["whole", "tiles", "ensemble"],
+    ids=["whole", "tiles", "tta"],
 )
 def test_time_of_a_reconstruction(clock, shape, options):
     inferer = AxialInferer(**options, progress=False)
@@ -166,13 +166,13 @@ def test_time_of_a_reconstruction(clock, shape, options):
     clock.now = 0
     inferer(torch.rand(1, 1, *shape), network)
     assert told.seconds == pytest.approx(clock.now, rel=1e-3)
-    assert ("16 times over" in told.work) == ("ensemble" in options) and ("tiles" in told.work) == ("tile" in options)
+    assert ("16 times over" in told.work) == ("tta" in options) and ("tiles" in told.work) == ("tile" in options)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_time_of_a_restoration(clock, tmp_path, batch_size):
     network = ConditionalNAFNet(**PRIOR_NETWORK)
-    restore = RestorationInferer(MeanRevertingSDE(50 / 255, 100), evaluations=3)
+    restore = RestorationInferer(MeanRevertingSDE(50 / 255, 100), num_steps=3)
     inferer = PseudoVolumeInferer(restore, 4, batch_size, tmp_path)
     told = cost.RestorationCost(network, inferer, torch.device("cpu")).measure(header_of((18, 9, 3)))
     clock.now = 0
@@ -183,9 +183,9 @@ def test_time_of_a_restoration(clock, tmp_path, batch_size):
 def test_time_of_a_training(page, clock, monkeypatch):
     encode = AENet.encode
 
-    def slow(self: AENet, slab: torch.Tensor) -> Any:
-        result = encode(self, slab)
-        clock.now = round(clock.now) + 1 + 2 * len(slab)  # seconds for a step, and for each patch
+    def slow(self: AENet, window: torch.Tensor) -> Any:
+        result = encode(self, window)
+        clock.now = round(clock.now) + 1 + 2 * len(window)  # seconds for a step, and for each patch
         return result
 
     monkeypatch.setattr(AENet, "encode", slow)
@@ -265,7 +265,9 @@ def test_what_would_fail_fails_alike(folder, monkeypatch):
     assert "give a number above 1 and up to 1000" in refusal("inference", **good, factor=1e9)
     assert "this format cannot be written" in refusal("inference", **{**good, "output": "x.png"})
     assert "--output is missing" in refusal("inference", weights="aenet.pt")
-    assert "too few for four planes" in refusal("train", **AENET, **AENET_TRAINING, output_dir="a", gap_range=[15, 16])
+    assert "too few for four planes" in refusal(
+        "train", **AENET, **AENET_TRAINING, output_dir="a", train_factors=[15, 16]
+    )
     assert "--preset fast" in refusal("d2r", output="out.tif", workdir="w", preset="fast")
 
 
@@ -287,7 +289,7 @@ def test_stages_one_by_one(page):
 
 
 def test_d2r_tells_what_is_done_before(page, folder):
-    quick = {"prior": PRIOR_TRAINING, "prior_network": PRIOR_NETWORK, "generate": {"evaluations": 2}}
+    quick = {"prior": PRIOR_TRAINING, "prior_network": PRIOR_NETWORK, "generate": {"num_steps": 2}}
     presets = {"quick": {**quick, "teacher": AENET_TRAINING, "aenet": AENET_TRAINING, "aenet_network": AENET}}
     options = {"output": "out.tif", "workdir": "W", "preset": "quick", "presets": presets, "factor": 2}
     told = page("d2r", **options)
@@ -295,7 +297,7 @@ def test_d2r_tells_what_is_done_before(page, folder):
     for number, words in enumerate(("4 steps of 2", "2 evaluations", "4 steps of 2", "12 new slices"), 1):
         assert words in told.split(f"{number} of 4 ")[1].split(f"{number + 1} of 4 ")[0]
     (folder / "W" / "prior").mkdir(parents=True)
-    numbers = {"delta": 50 / 255, "steps": 100, "percentiles": [0.1, 99.9], "upsampling": 2, "factor": 2}
+    numbers = {"delta": 50 / 255, "steps": 100, "percentiles": [0.1, 99.9], "prior_factor": 2, "factor": 2}
     save_weights(ConditionalNAFNet(**PRIOR_NETWORK, settings=numbers), folder / "W" / "prior" / "model_diffusion.pt")
     (folder / "W" / "run.json").write_text(json.dumps({"volume": "in.tif"}))
     assert "--workdir W holds a run with factor None, not 2.0" in refusal("d2r", **options)
@@ -306,8 +308,8 @@ def test_d2r_tells_what_is_done_before(page, folder):
         patch.setattr("scripts.cli.pipeline.difference", lambda stored, settings: None)
         assert "1 of 4 stage I, learn the prior: done before (W/prior/model_diffusion.pt)" in page("d2r", **options)
     shutil.rmtree(folder / "W")
-    assert "1 of 2 stage III" in page("d2r", **options, upsampling=1)
-    told = page("d2r", **options, self_training=True, upsampling=1)
+    assert "1 of 2 stage III" in page("d2r", **options, prior_factor=1)
+    told = page("d2r", **options, self_training=True, prior_factor=1)
     assert (
         "1 of 4 stage III, train the teacher" in told and "4 steps of 2" in told.split("3 of 4 ")[1].split("4 of 4 ")[0]
     )

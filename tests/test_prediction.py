@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from scripts.networks.aenet import AENet, ChannelGate
-from scripts.reconstruction.predictor import Ensemble, Predictor
+from scripts.reconstruction.predictor import Predictor, TestTimeAugmentation
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
@@ -30,11 +30,11 @@ def network(device: str) -> AENet:
     return result.to(device)
 
 
-def expected(aenet: AENet, slabs: torch.Tensor, depths: torch.Tensor, factor: float) -> torch.Tensor:
+def expected(aenet: AENet, windows: torch.Tensor, depths: torch.Tensor, factor: float) -> torch.Tensor:
     """Slice by slice."""
-    gap = torch.tensor(factor, device=slabs.device)
+    gap = torch.tensor(factor, device=windows.device)
     with torch.no_grad():
-        rows = [[aenet(slab[None, None], depth, gap)[0, 0] for depth in row] for slab, row in zip(slabs, depths)]
+        rows = [[aenet(window[None, None], depth, gap)[0, 0] for depth in row] for window, row in zip(windows, depths)]
     return torch.stack([torch.stack(row) for row in rows])
 
 
@@ -48,9 +48,9 @@ def test_batches_are_what_the_network_gives(device, amp, sides, caplog):
         predict = Predictor(aenet, 5.0, torch.device(device), 2, amp)
     assert not caplog.records  # on CUDA the fused kernels were built
     for _ in range(2):  # on CUDA the second is a replay
-        slabs, depths = torch.rand(3, *sides, 4, device=device), torch.rand(3, 5, device=device)
-        found = predict(slabs, depths)
-        difference = (found - expected(aenet, slabs, depths, 5.0)).abs()
+        windows, depths = torch.rand(3, *sides, 4, device=device), torch.rand(3, 5, device=device)
+        found = predict(windows, depths)
+        difference = (found - expected(aenet, windows, depths, 5.0)).abs()
         assert found.shape == (3, 5, *sides) and found.dtype == torch.float32
         assert difference.max() < (4 / 255 if amp else 1e-3 if device == "cuda" else 1e-5)
         assert difference.mean() < (0.5 / 255 if amp else 1e-5)
@@ -68,11 +68,11 @@ def test_batches_of_another_size_are_recorded_anew():
     aenet = network("cuda")
     predict = Predictor(aenet, 5.0, torch.device("cuda"), 2, False)
     for sides in ((64, 64), (32, 96), (64, 64)):
-        slabs, depths = torch.rand(1, *sides, 4, device="cuda"), torch.rand(1, 2, device="cuda")
-        assert torch.allclose(predict(slabs, depths), expected(aenet, slabs, depths, 5.0), atol=1e-3)
+        windows, depths = torch.rand(1, *sides, 4, device="cuda"), torch.rand(1, 2, device="cuda")
+        assert torch.allclose(predict(windows, depths), expected(aenet, windows, depths, 5.0), atol=1e-3)
 
 
-# ---- the ensemble ----------------------------------------------------------------------------------------------------
+# ---- the tta ----------------------------------------------------------------------------------------------------
 
 # The turns and flips of an image, each with what undoes it.
 TURNS: list[tuple[Callable, Callable]] = [
@@ -87,14 +87,14 @@ TURNS: list[tuple[Callable, Callable]] = [
 ]
 
 
-def by_hand(aenet: AENet, slab: torch.Tensor, depth: float, factor: float) -> torch.Tensor:
+def by_hand(aenet: AENet, window: torch.Tensor, depth: float, factor: float) -> torch.Tensor:
     """Mean over the sixteen ways, or over eight at depth 0: (H, W, 4) -> (H, W)."""
     found = []
     for turn, back in TURNS:
-        planes = turn(slab.movedim(-1, 0)).movedim(0, -1)[None, None]
+        planes = turn(window.movedim(-1, 0)).movedim(0, -1)[None, None]
         for window, at in [(planes, depth)] + ([(planes.flip(-1), 1 - depth)] if depth > 0 else []):
             with torch.no_grad():
-                slice_ = aenet(window.contiguous(), *(torch.tensor(n, device=slab.device) for n in (at, factor)))
+                slice_ = aenet(window.contiguous(), *(torch.tensor(n, device=window.device) for n in (at, factor)))
             found.append(back(slice_[0, 0]))
     assert len(found) == (16 if depth > 0 else 8)
     return torch.stack(found).mean(0)
@@ -104,21 +104,21 @@ def by_hand(aenet: AENet, slab: torch.Tensor, depth: float, factor: float) -> to
 @pytest.mark.parametrize("sides", [(64, 64), (40, 67)])
 def test_ensemble_is_the_mean_of_all_ways_to_look_at_a_window(device, sides):
     aenet = network(device)
-    predict = Ensemble(aenet, 5.0, torch.device(device), 2, False)
-    slabs, depths = torch.rand(2, *sides, 4, device=device), torch.tensor([[0.0, 0.2, 0.6], [0.8, 0.0, 0.4]])
+    predict = TestTimeAugmentation(aenet, 5.0, torch.device(device), 2, False)
+    windows, depths = torch.rand(2, *sides, 4, device=device), torch.tensor([[0.0, 0.2, 0.6], [0.8, 0.0, 0.4]])
     for _ in range(2):  # on CUDA the second is a replay
-        found = predict(slabs, depths.to(device))
+        found = predict(windows, depths.to(device))
         assert found.shape == (2, 3, *sides)
         for b, row in enumerate(depths.tolist()):
             for d, depth in enumerate(row):
-                mean = by_hand(aenet, slabs[b], depth, 5.0)
+                mean = by_hand(aenet, windows[b], depth, 5.0)
                 assert torch.allclose(found[b, d], mean, atol=1e-3 if device == "cuda" else 1e-5), (b, d)
-    assert not torch.allclose(predict.upright(slabs, depths.to(device)), found, atol=1e-3)
+    assert not torch.allclose(predict.upright(windows, depths.to(device)), found, atol=1e-3)
     predict.forget()
 
 
 def test_ensemble_of_a_network_that_turns_with_its_input_changes_nothing():
     interpolation = AENet(widths=(2, 2, 2, 2)).eval()  # untrained, it is that
-    slabs, depths = torch.rand(2, 33, 48, 4), torch.rand(2, 3)
-    alone, ensemble = (kind(interpolation, 5.0, torch.device("cpu"), 4, False) for kind in (Predictor, Ensemble))
-    assert torch.allclose(alone(slabs, depths), ensemble(slabs, depths), atol=1e-5)
+    windows, depths = torch.rand(2, 33, 48, 4), torch.rand(2, 3)
+    alone, tta = (kind(interpolation, 5.0, torch.device("cpu"), 4, False) for kind in (Predictor, TestTimeAugmentation))
+    assert torch.allclose(alone(windows, depths), tta(windows, depths), atol=1e-5)

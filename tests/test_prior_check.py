@@ -54,13 +54,13 @@ def oracle(monkeypatch):
 
 def untrained() -> ConditionalNAFNet:
     torch.manual_seed(0)
-    return ConditionalNAFNet(8, (1,), 1, (1,), downsampling=2).eval()
+    return ConditionalNAFNet(8, (1,), 1, (1,), pixel_unshuffle=2).eval()
 
 
-def check(tmp_path, restore, network=None, volume=None, factor=4.0, upsampling=None) -> PriorCheck:
+def check(tmp_path, restore, network=None, volume=None, factor=4.0, prior_factor=None) -> PriorCheck:
     """What the evaluator of stage II does with a check before it restores."""
-    upsampling = factor if upsampling is None else upsampling
-    inferer = PseudoVolumeInferer(restore, upsampling, 2, tmp_path / "progress")
+    prior_factor = factor if prior_factor is None else prior_factor
+    inferer = PseudoVolumeInferer(restore, prior_factor, 2, tmp_path / "progress")
     result = PriorCheck(tmp_path / "prior_check.json", inferer, factor)
     volume = tissue(48, 40, 6) if volume is None else volume
     result(SimpleNamespace(state=SimpleNamespace(batch={"image": volume}, device="cpu"), network=network))
@@ -69,7 +69,7 @@ def check(tmp_path, restore, network=None, volume=None, factor=4.0, upsampling=N
 
 def test_a_bad_prior_is_said_to_be_bad(tmp_path, caplog):
     caplog.set_level(logging.INFO)
-    check(tmp_path, RestorationInferer(MeanRevertingSDE(), evaluations=2), untrained())
+    check(tmp_path, RestorationInferer(MeanRevertingSDE(), num_steps=2), untrained())
     found = json.loads((tmp_path / "prior_check.json").read_text())
     assert found["psnr"]["prior"] < min(found["psnr"]["linear"], found["psnr"]["cubic"])
     assert found["better_than_interpolation"] is False
@@ -77,7 +77,7 @@ def test_a_bad_prior_is_said_to_be_bad(tmp_path, caplog):
     assert record.levelno == logging.WARNING and record.getMessage() == found["warning"]
     assert SAYS in found["warning"] and "\n" not in found["warning"]
     assert f"({found['psnr']['prior']:.2f} dB against" in found["warning"]
-    assert "--max_epochs" in found["warning"] and "--upsampling 1" in found["warning"]
+    assert "--max_epochs" in found["warning"] and "--prior_factor 1" in found["warning"]
 
     caplog.clear()
     repeat_warning(tmp_path / "prior_check.json")
@@ -97,11 +97,11 @@ def test_a_good_prior_is_not(tmp_path, caplog, oracle):
     assert not caplog.records
 
 
-@pytest.mark.parametrize("factor, upsampling", [(4, 4), (2.5, None), (8, 2), (6.25, 6.25)])
+@pytest.mark.parametrize("factor, prior_factor", [(4, 4), (2.5, None), (8, 2), (6.25, 6.25)])
 @pytest.mark.parametrize("degradation", ["sampling", "average", "gaussian"])
-def test_every_factor_and_degradation(oracle, factor, upsampling, degradation):
+def test_every_factor_and_degradation(oracle, factor, prior_factor, degradation):
     volume = tissue(64, 64, 5)[0]
-    found = compare_with_interpolation(volume, None, oracle, factor, upsampling, degradation, batch_size=2)
+    found = compare_with_interpolation(volume, None, oracle, factor, prior_factor, degradation, batch_size=2)
     assert found.prior > 100 > max(found.linear, found.cubic) > min(found.linear, found.cubic) > 5
     assert found.linear != found.cubic and found.warning() is None
 
@@ -136,7 +136,7 @@ def test_nothing_to_compare(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     file = tmp_path / "prior_check.json"
     file.write_text('{"warning": "of a run before"}')
-    check(tmp_path, None, upsampling=1.0)
+    check(tmp_path, None, prior_factor=1.0)
     assert not file.exists() and not caplog.records
     file.write_text('{"warning": "of a run before"}')
     check(tmp_path, None, volume=tissue(40, 4, 6), factor=8.0)

@@ -24,9 +24,9 @@ SHOWN = ("README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in (REPO
 
 # Half an hour of training becomes a few steps of toy networks; the command is as it stands, with this behind it.
 TOY = {
-    "prior": {**PRIOR_TRAINING, "val_evaluations": 2},
+    "prior": {**PRIOR_TRAINING, "val_num_steps": 2},
     "prior_network": PRIOR_NETWORK,
-    "generate": {"evaluations": 2},
+    "generate": {"num_steps": 2},
     "teacher": AENET_TRAINING,
     "aenet": AENET_TRAINING,
     "aenet_network": AENET,

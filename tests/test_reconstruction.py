@@ -60,9 +60,9 @@ def test_each_slice_comes_from_its_own_window(trained):
     result = reconstruct(trained, data, factor)
     for j, place in enumerate(lattice.positions(5, factor)):
         if place.depth > 0:
-            slab = data[..., lattice.window(place.interval, 5)]
+            window = data[..., lattice.window(place.interval, 5)]
             with torch.no_grad():
-                expected = trained(slab, torch.tensor(place.depth), torch.tensor(factor))
+                expected = trained(window, torch.tensor(place.depth), torch.tensor(factor))
             assert torch.allclose(result[..., j], expected, atol=1e-5), j
 
 
@@ -94,15 +94,15 @@ def test_impossible_factor(factor):
 
 def test_factor_outside_the_trained_range_warns(untrained, caplog):
     with caplog.at_level(logging.WARNING):
-        reconstruct(untrained, volume(6, 7, 2), 6.5, gap_range=(2, 12))
+        reconstruct(untrained, volume(6, 7, 2), 6.5, train_factors=(2, 12))
         assert not caplog.records
-        reconstruct(untrained, volume(6, 7, 2), 13, gap_range=(2, 12))
+        reconstruct(untrained, volume(6, 7, 2), 13, train_factors=(2, 12))
     assert "factor 13 is outside the range 2 to 12" in caplog.text
 
 
 @pytest.mark.parametrize("factor", [2, 2.5])
 def test_factor_of_a_network_that_knows_one_alone(untrained, factor, tmp_path):
-    inferer = AxialInferer(factor, gap_range=(3, 3), progress=False)
+    inferer = AxialInferer(factor, train_factors=(3, 3), progress=False)
     words = f"--factor {factor}: the weights were trained for the factor 3 alone; give --factor 3"
     with pytest.raises(InputError, match=words):
         inferer(volume(6, 7, 4), untrained)
@@ -138,7 +138,7 @@ def test_tiled_equals_untiled_within_what_reaches_over_the_margin(trained, halo,
 
 
 @pytest.mark.parametrize(
-    "sides, ensemble",
+    "sides, tta",
     [
         ((200, 40), False),
         ((40, 225), False),
@@ -148,12 +148,10 @@ def test_tiled_equals_untiled_within_what_reaches_over_the_margin(trained, halo,
         ((193, 40), True),
     ],
 )
-def test_tiled_equals_untiled_at_any_side(trained, sides, ensemble):
+def test_tiled_equals_untiled_at_any_side(trained, sides, tta):
     """Also where the plane ends within a cell of averages, seen from either end."""
     data = tissue(*sides, 2) * torch.linspace(0.3, 1, sides[0]).view(1, 1, -1, 1, 1)
-    whole, tiled = (
-        reconstruct(trained, data, 2, tile=tile, ensemble=ensemble)[0, 0, :, :, 1] for tile in (max(sides), 160)
-    )
+    whole, tiled = (reconstruct(trained, data, 2, tile=tile, tta=tta)[0, 0, :, :, 1] for tile in (max(sides), 160))
     residual = whole - axial_interpolate(data, 2, "linear")[0, 0, :, :, 1]
     assert residual.std() > 0.005
     assert 0 < (whole - tiled).abs().max() < 1e-3 * residual.abs().max()
@@ -168,7 +166,7 @@ def test_margin_that_is_too_small_for_that_is_told(untrained, halo, sides, warne
 
 @pytest.fixture(scope="module")
 def shipped() -> AENet:
-    settings = {"percentiles": PERCENTILES, "gap_range": (2, 12)}
+    settings = {"percentiles": PERCENTILES, "train_factors": (2, 12)}
     weights = Path(__file__).resolve().parents[1] / "bundle" / "models" / "model.pt"
     return load_weights(AENet(settings=settings), weights)
 
@@ -183,7 +181,7 @@ def grey_levels(network, values: torch.Tensor, factor: float, **options) -> torc
     "content, sides, factor, options",
     [
         ("noise", (223, 32), 2, {}),
-        ("tissue", (32, 200), 2, {"kept_slices": "predicted"}),
+        ("tissue", (32, 200), 2, {"input_slices": "predict"}),
         ("square", (225, 40), 1.5, {}),
     ],
 )
@@ -212,14 +210,14 @@ def test_tiles_of_an_untrained_network_leave_no_seam(untrained, tile):
 @pytest.mark.parametrize("factor", [3, 2.5])
 def test_kept_slices_can_be_predicted(trained, factor):
     data = tissue(32, 64, 7)
-    result = reconstruct(trained, data, factor, kept_slices="predicted")
+    result = reconstruct(trained, data, factor, input_slices="predict")
     copied = reconstruct(trained, data, factor)
     kept = lattice.kept_indices(7, factor)
     for j, place in enumerate(lattice.positions(7, factor)):
         if j in kept:  # the first and the last slice of the volume too
-            slab = data[..., lattice.window(place.interval, 7)]
+            window = data[..., lattice.window(place.interval, 7)]
             with torch.no_grad():
-                expected = trained(slab, torch.tensor(0.0), torch.tensor(factor))
+                expected = trained(window, torch.tensor(0.0), torch.tensor(factor))
             assert torch.allclose(result[..., j], expected, atol=1e-5), j
             assert not torch.allclose(result[..., j], copied[..., j], atol=1e-3), j
         else:
@@ -230,17 +228,17 @@ def test_ensemble_does_not_depend_on_how_the_volume_lies(trained):
     """A network alone does; seen from all sides, a turned and reversed volume gives the turned and reversed result."""
     data = tissue(32, 64, 4)
     turned = data.flip(2, 4).transpose(2, 3)
-    for ensemble in (True, False):
-        result = reconstruct(trained, data, 3, ensemble=ensemble)
-        same = reconstruct(trained, turned, 3, ensemble=ensemble).transpose(2, 3).flip(2, 4)
-        assert torch.allclose(result, same, atol=1e-5) == ensemble
+    for tta in (True, False):
+        result = reconstruct(trained, data, 3, tta=tta)
+        same = reconstruct(trained, turned, 3, tta=tta).transpose(2, 3).flip(2, 4)
+        assert torch.allclose(result, same, atol=1e-5) == tta
         assert torch.equal(result[..., ::3], data)  # input slices are copied
 
 
 @pytest.mark.parametrize(
     "options, words",
     [
-        ({"kept_slices": "new"}, "--kept_slices new: .* original or predicted"),
+        ({"input_slices": "new"}, "--input_slices new: .* original or predicted"),
         ({"tile": 0}, "--tile 0: give a whole number"),
         ({"tile": 1.5}, "--tile 1.5: give a whole number"),
         ({"halo": -1}, "--halo -1: give a whole number"),
@@ -348,13 +346,13 @@ class Small(torch.nn.Module):
     def __deepcopy__(self, memo: dict) -> Small:
         return self  # for what it was asked is read afterwards
 
-    def encode(self, slab: torch.Tensor) -> list[torch.Tensor]:
-        self.sides.append(max(slab.shape[2:4]))
+    def encode(self, window: torch.Tensor) -> list[torch.Tensor]:
+        self.sides.append(max(window.shape[2:4]))
         if self.sides[-1] > self.largest:
             if self.calls_before == 0:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             self.calls_before -= 1
-        return self.network.encode(slab)
+        return self.network.encode(window)
 
     def decode(self, *arguments: Any) -> torch.Tensor:
         return self.network.decode(*arguments)
@@ -429,11 +427,11 @@ def stream(volume: Path, output: Path, network: torch.nn.Module, inferer: AxialI
         ("a.ome.tif", "float64", "b.ome.tif"),
     ],
 )
-@pytest.mark.parametrize("factor, kept", [(3.5, "original"), (2, "predicted")])
+@pytest.mark.parametrize("factor, kept", [(3.5, "copy"), (2, "predict")])
 def test_file_is_what_memory_gives(trained, tmp_path, name, dtype, output, factor, kept, capsys):
     """Tile by tile from file to file, and the transforms around the inferer in memory."""
     path = on_disk(tmp_path, name, dtype, 136, 40, 5)
-    inferer = AxialInferer(factor, tile=96, halo=20, kept_slices=kept, progress=False)
+    inferer = AxialInferer(factor, tile=96, halo=20, input_slices=kept, progress=False)
     stream(path, tmp_path / output, trained, inferer)
     assert capsys.readouterr().out.startswith(
         f"wrote {tmp_path / output}: 136 x 40 x {lattice.output_size(5, factor)} "
@@ -445,7 +443,7 @@ def test_file_is_what_memory_gives(trained, tmp_path, name, dtype, output, facto
     assert result.meta["dtype"] == dtype and result.meta["unit"] == "micrometer"
     assert lattice.voxel_size(result.affine.numpy()) == pytest.approx((2, 2, 7 / factor))
     assert torch.allclose(result.as_tensor(), expected.as_tensor(), atol=1e-4)
-    if kept == "original":  # to the bit, floats as well
+    if kept == "copy":  # to the bit, floats as well
         kept_indices = lattice.kept_indices(5, factor)
         originals = read_volume(path)[..., [round(j / factor) for j in kept_indices]]
         assert torch.equal(result[..., kept_indices].as_tensor(), originals.as_tensor())
@@ -454,7 +452,7 @@ def test_file_is_what_memory_gives(trained, tmp_path, name, dtype, output, facto
 
 def test_ensemble_from_file_to_file(trained, tmp_path):
     path = on_disk(tmp_path, "a.nii", "float32", 136, 40, 3)
-    inferer = AxialInferer(2, tile=96, halo=20, kept_slices="predicted", ensemble=True, progress=False)
+    inferer = AxialInferer(2, tile=96, halo=20, input_slices="predict", tta=True, progress=False)
     stream(path, tmp_path / "b.nii", trained, inferer)
     data = ScalePercentiles(*PERCENTILES)(read_volume(path))
     expected = RestoreIntensity()(inferer(data[None], trained)[0])

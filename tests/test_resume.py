@@ -75,7 +75,7 @@ def prior(sample, tmp_path_factory) -> Runs:
 
 @pytest.fixture(scope="module")
 def aenet(sample, tmp_path_factory) -> Runs:
-    options = {"volume": sample / "sample_lowres.tif", "gap_range": "[2,6]"}
+    options = {"volume": sample / "sample_lowres.tif", "train_factors": "[2,6]"}
     options = {**options, **AENET, **AENET_TRAINING, **LENGTH, "val_interval": 2}
     return whole_and_continued("train.yaml", options, tmp_path_factory.mktemp("aenet"), "checkpoint.pt")
 
@@ -123,7 +123,7 @@ def test_learning_rate_and_its_schedule_are_part_of_the_state(aenet):
 def test_finished_training_is_not_repeated(aenet, sample):
     """A longer run of the same settings goes on from the finished one; here it is just as long."""
     _, folder, _, _ = aenet
-    options = {"volume": sample / "sample_lowres.tif", "gap_range": "[2,6]", "output_dir": folder}
+    options = {"volume": sample / "sample_lowres.tif", "train_factors": "[2,6]", "output_dir": folder}
     expected = torch.load(folder / "model.pt", weights_only=True)
     (folder / "model.pt").unlink()  # as if it had been killed between the last checkpoint and the weights
     result = run_bundle("train.yaml", {**options, **AENET, **AENET_TRAINING, **LENGTH, "val_interval": 2})
@@ -138,15 +138,15 @@ def test_finished_training_is_not_repeated(aenet, sample):
     [
         ("prior", "train_diffusion.yaml", {"learning_rate": 0.001}),
         ("prior", "train_diffusion.yaml", {"width": 6}),
-        ("aenet", "train.yaml", {"gap_range": "[2,7]"}),
+        ("aenet", "train.yaml", {"train_factors": "[2,7]"}),
     ],
 )
 def test_checkpoint_of_other_settings_is_refused(stage, config, changed, request, sample):
     _, folder, _, _ = request.getfixturevalue(stage)
     network = {**PRIOR_NETWORK, **PRIOR_TRAINING} if stage == "prior" else {**AENET, **AENET_TRAINING}
-    options = {"volume": sample / "sample_lowres.tif", "output_dir": folder, "gap_range": "[2,6]"}
+    options = {"volume": sample / "sample_lowres.tif", "output_dir": folder, "train_factors": "[2,6]"}
     if stage == "prior":
-        del options["gap_range"]
+        del options["train_factors"]
     before = (folder / "checkpoint.pt").read_bytes()
     result = run_bundle(config, {**options, **network, **LENGTH, **changed})
     (name,) = changed
@@ -169,11 +169,11 @@ def test_damaged_checkpoint_is_named(prior, sample, tmp_path):
 
 
 def test_killed_restoration_goes_on_after_the_finished_slices(sample, tmp_path):
-    numbers = {"delta": 50 / 255, "steps": 100, "percentiles": [0.1, 99.9], "upsampling": FACTOR}
+    numbers = {"delta": 50 / 255, "steps": 100, "percentiles": [0.1, 99.9], "prior_factor": FACTOR}
     torch.manual_seed(0)
     save_weights(ConditionalNAFNet(**PRIOR_NETWORK, settings=numbers), tmp_path / "prior.pt")
     options = {"volume": sample / "sample_lowres.tif", "weights": tmp_path / "prior.pt", **PRIOR_NETWORK}
-    options = {**options, "batch_size": 2, "evaluations": 20}
+    options = {**options, "batch_size": 2, "num_steps": 20}
     whole, continued, other = tmp_path / "whole", tmp_path / "continued", tmp_path / "other.tif"
     volume = tifffile.imread(sample / "sample_lowres.tif")
     volume[5, 6, 7] ^= 1
@@ -215,7 +215,7 @@ def test_d2r_goes_on_from_what_is_finished(sample, tmp_path):
     sizes = {
         "prior": PRIOR_TRAINING,
         "prior_network": PRIOR_NETWORK,
-        "generate": {"evaluations": 2, "batch_size": 32},
+        "generate": {"num_steps": 2, "batch_size": 32},
         "teacher": AENET_TRAINING,
         "aenet": {**AENET_TRAINING, "max_epochs": EPOCHS},
         "aenet_network": AENET,

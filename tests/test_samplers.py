@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from scripts.diffusion.samplers import all_states, posterior, reverse_sde, skipped_states
+from scripts.diffusion.samplers import all_timesteps, posterior, reverse_sde, skipped_timesteps
 from scripts.diffusion.sde import MeanRevertingSDE
 from scripts.errors import InputError
 
@@ -52,16 +52,16 @@ def worst_gain(states):
 
 
 @pytest.mark.parametrize("stochastic", [False, True])
-@pytest.mark.parametrize("evaluations", [1, 5, 40])
-def test_posterior_recovers_the_image(images, evaluations, stochastic):
+@pytest.mark.parametrize("num_steps", [1, 5, 40])
+def test_posterior_recovers_the_image(images, num_steps, stochastic):
     x0, mu = images
-    found = posterior(SDE, oracle(x0), mu, skipped_states(SDE, evaluations), seeded(), stochastic)
+    found = posterior(SDE, oracle(x0), mu, skipped_timesteps(SDE, num_steps), seeded(), stochastic)
     assert torch.allclose(found, x0, atol=1e-4)
 
 
 def test_reverse_sde_recovers_the_image_but_for_a_grey_level(images):
     x0, mu = images
-    error = reverse_sde(SDE, oracle(x0), mu, all_states(SDE), seeded()) - x0
+    error = reverse_sde(SDE, oracle(x0), mu, all_timesteps(SDE), seeded()) - x0
     assert abs(error.mean().item()) < 0.2 * GREY_LEVEL
     # The last step adds noise that nothing takes away again.
     assert 0.5 * GREY_LEVEL < error.std().item() < 1.5 * GREY_LEVEL
@@ -69,11 +69,11 @@ def test_reverse_sde_recovers_the_image_but_for_a_grey_level(images):
 
 def test_reverse_sde_without_noise_ends_on_the_image(images):
     x0, mu = images
-    error = reverse_sde(SDE, oracle(x0), mu, all_states(SDE), seeded(), stochastic=False) - x0
+    error = reverse_sde(SDE, oracle(x0), mu, all_timesteps(SDE), seeded(), stochastic=False) - x0
     assert error.abs().max().item() < 0.5 * GREY_LEVEL
 
 
-@pytest.mark.parametrize("sampler, states", [(posterior, skipped_states(SDE, 6)), (reverse_sde, all_states(SDE))])
+@pytest.mark.parametrize("sampler, states", [(posterior, skipped_timesteps(SDE, 6)), (reverse_sde, all_timesteps(SDE))])
 @pytest.mark.parametrize("stochastic", [False, True])
 def test_the_seed_decides(images, sampler, states, stochastic):
     _, mu = images
@@ -86,7 +86,7 @@ def test_the_seed_decides(images, sampler, states, stochastic):
     assert (first - other).abs().mean() > 1e-3
 
 
-@pytest.mark.parametrize("sampler, states", [(posterior, skipped_states(SDE, 6)), (reverse_sde, all_states(SDE))])
+@pytest.mark.parametrize("sampler, states", [(posterior, skipped_timesteps(SDE, 6)), (reverse_sde, all_timesteps(SDE))])
 def test_without_noise_only_the_start_is_drawn(images, sampler, states):
     """Two generators that agree on the first draw and differ afterwards."""
     _, mu = images
@@ -105,7 +105,7 @@ def test_without_noise_only_the_start_is_drawn(images, sampler, states):
 
 def test_an_outrageous_prediction_is_clipped(images):
     _, mu = images
-    found = posterior(SDE, lambda x, t: -100 * torch.ones_like(mu), mu, skipped_states(SDE, 4), seeded())
+    found = posterior(SDE, lambda x, t: -100 * torch.ones_like(mu), mu, skipped_timesteps(SDE, 4), seeded())
     assert found.min() >= -0.1 and found.max() <= 1.1
 
 
@@ -118,7 +118,7 @@ def test_network_sees_difference_mean_and_state(images):
         seen.append(t.tolist())
         return blind(x, t)
 
-    states = skipped_states(SDE, 4)
+    states = skipped_timesteps(SDE, 4)
     posterior(SDE, network, mu, states, seeded())
     assert seen == [[state, state] for state in states[:-1]]
 
@@ -137,16 +137,16 @@ def test_start_is_the_last_state(images):
 
 
 def test_all_states():
-    assert all_states(SDE) == list(range(100, -1, -1))
+    assert all_timesteps(SDE) == list(range(100, -1, -1))
 
 
-@pytest.mark.parametrize("evaluations", [1, 2, 5, 8, 20, 50])
-def test_skipped_states_are_even_in_cumulative_theta(evaluations):
-    states = skipped_states(SDE, evaluations)
+@pytest.mark.parametrize("num_steps", [1, 2, 5, 8, 20, 50])
+def test_skipped_states_are_even_in_cumulative_theta(num_steps):
+    states = skipped_timesteps(SDE, num_steps)
     assert states[0] == 100 and states[-1] == 0
-    assert len(states) == evaluations + 1
+    assert len(states) == num_steps + 1
     assert all(t > s for t, s in pairwise(states))
-    targets = torch.linspace(float(SDE.cumulative[-1]), 0, evaluations + 1)
+    targets = torch.linspace(float(SDE.cumulative[-1]), 0, num_steps + 1)
     found = SDE.cumulative[states].float()
     coarsest = float(SDE.cumulative.diff().max())
     assert (found - targets).abs().max() <= coarsest / 2 + 1e-6
@@ -155,12 +155,12 @@ def test_skipped_states_are_even_in_cumulative_theta(evaluations):
 def test_skipped_states_amplify_errors_less_than_even_steps():
     even = [100, 80, 60, 40, 20, 0]
     assert worst_gain(even) == pytest.approx(1.44, abs=0.01)
-    assert worst_gain(skipped_states(SDE, 5)) == pytest.approx(0.54, abs=0.01)
+    assert worst_gain(skipped_timesteps(SDE, 5)) == pytest.approx(0.54, abs=0.01)
     for n in (8, 10, 20):
-        assert worst_gain(skipped_states(SDE, n)) < worst_gain([round(100 * i / n) for i in range(n, -1, -1)])
+        assert worst_gain(skipped_timesteps(SDE, n)) < worst_gain([round(100 * i / n) for i in range(n, -1, -1)])
 
 
-@pytest.mark.parametrize("evaluations", [0, -1, 101])
-def test_impossible_number_of_evaluations(evaluations):
+@pytest.mark.parametrize("num_steps", [0, -1, 101])
+def test_impossible_number_of_evaluations(num_steps):
     with pytest.raises(InputError, match="give 1 to 100"):
-        skipped_states(SDE, evaluations)
+        skipped_timesteps(SDE, num_steps)

@@ -26,7 +26,7 @@ Case = tuple[str, dict[str, Any], Callable[[], bool], signal.Signals]
 def folder(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("signals")
     write_sample(path, (96, 96, 41), FACTOR, seed=1)
-    numbers = {"delta": 50 / 255, "steps": 100, "percentiles": [0.1, 99.9], "upsampling": FACTOR}
+    numbers = {"delta": 50 / 255, "steps": 100, "percentiles": [0.1, 99.9], "prior_factor": FACTOR}
     torch.manual_seed(0)
     save_weights(ConditionalNAFNet(**PRIOR_NETWORK, settings=numbers), path / "prior.pt")
     return path
@@ -40,15 +40,15 @@ def stopped(folder) -> dict[str, Finished]:
     def begun(name: str) -> bool:
         return (folder / name).is_dir() and any((folder / name).iterdir())
 
-    training = {**AENET, **AENET_TRAINING, **LONG, "gap_range": "[2,6]", "output_dir": folder / "aenet"}
-    restoring = {"weights": folder / "prior.pt", **PRIOR_NETWORK, "output_dir": folder / "pseudo", "evaluations": 50}
+    training = {**AENET, **AENET_TRAINING, **LONG, "train_factors": "[2,6]", "output_dir": folder / "aenet"}
+    restoring = {"weights": folder / "prior.pt", **PRIOR_NETWORK, "output_dir": folder / "pseudo", "num_steps": 50}
     sizes = {"prior": {**PRIOR_TRAINING, **LONG}, "prior_network": PRIOR_NETWORK}
     d2r = {"output": folder / "d2r" / "out.tif", "workdir": folder / "work", "preset": "quick"}
     presets = {f"presets#quick#{name}": numbers for name, numbers in sizes.items()}
     cases: dict[str, Case] = {
         "inference": (
             "inference.yaml",
-            {**volume, "output": folder / "out" / "fine.tif", "tile": 32, "ensemble": "true"},
+            {**volume, "output": folder / "out" / "fine.tif", "tile": 32, "tta": "true"},
             partial(begun, "out"),
             signal.SIGTERM,
         ),

@@ -478,10 +478,10 @@ def test_smaller_upsampling_coarsens_the_patch_as_well():
         assert met(item, 2)
 
 
-@pytest.mark.parametrize("upsampling", [3, 16, 2.5])
-def test_upsampling_must_divide_the_factor(upsampling):
-    with pytest.raises(InputError, match="--upsampling"):
-        RandSlicePatches((16, 16), 8, upsampling)
+@pytest.mark.parametrize("prior_factor", [3, 16, 2.5])
+def test_upsampling_must_divide_the_factor(prior_factor):
+    with pytest.raises(InputError, match="--prior_factor"):
+        RandSlicePatches((16, 16), 8, prior_factor)
 
 
 def test_patches_shrink_to_a_small_volume():
@@ -663,7 +663,7 @@ def test_noise_is_for_the_input_planes_and_not_for_the_targets():
     volume[..., ::4] = torch.randn(1, 24, 24, 3, generator=torch.Generator().manual_seed(0))
     data = MatchNoised("image", 4)({"image": volume})
     assert torch.equal(data["target"], volume)
-    draw = RandSequencesd("image", (9, 9), (2, 3), 3, num_samples=40, axes=["x"], kept_probability=0.3)
+    draw = RandSequencesd("image", (9, 9), (2, 3), 3, num_samples=40, axes=["x"], input_slice_probability=0.3)
     for item in draw.set_random_state(0)(data):
         # a row of a plane is one of the slices: those that are all zero in the target are the new ones
         new = [(item["label"] == 0).all(dim=2), (item["label"] == 0).all(dim=1)]

@@ -19,9 +19,9 @@ from scripts.networks.nafnet import ConditionalNAFNet
 from scripts.networks.settings import settings_of
 from scripts.networks.srunet import SRUNet
 from scripts.networks.tensor_file import check_zip
-from scripts.networks.weights import load_weights, network_of, prior_of, read_weights, save_weights, upsampling_of
+from scripts.networks.weights import load_weights, network_of, prior_factor_of, prior_of, read_weights, save_weights
 
-SETTINGS = {"percentiles": [0.1, 99.9], "gap_range": [2, 12]}
+SETTINGS = {"percentiles": [0.1, 99.9], "train_factors": [2, 12]}
 
 
 def aenet(seed: int = 0, **changes) -> AENet:
@@ -124,12 +124,12 @@ def test_another_size(saved):
 
 
 def test_other_settings(saved):
-    refused(aenet(gap_range=[2, 9]), saved, r"trained with gap_range = \[2\.0, 12\.0\].*says \[2\.0, 9\.0\]")
+    refused(aenet(train_factors=[2, 9]), saved, r"trained with train_factors = \[2\.0, 12\.0\].*says \[2\.0, 9\.0\]")
 
 
 # ---- a file alone is enough ------------------------------------------------------------------------------------------
 
-PRIOR = {"delta": 50 / 255, "steps": 100, "percentiles": [0.1, 99.9], "upsampling": 10 / 3, "factor": 10 / 3}
+PRIOR = {"delta": 50 / 255, "steps": 100, "percentiles": [0.1, 99.9], "prior_factor": 10 / 3, "factor": 10 / 3}
 
 
 def prior(**changes) -> ConditionalNAFNet:
@@ -145,9 +145,9 @@ def test_network_comes_from_its_file(tmp_path, network):
     save_weights(network, tmp_path / "model.pt")
     found = load_weights(network_of(tmp_path / "model.pt"), tmp_path / "model.pt")
     assert type(found) is type(network) and settings_of(found) == settings_of(network)
-    slab = torch.rand(1, 1, 40, 36, 4)
+    window = torch.rand(1, 1, 40, 36, 4)
     with torch.no_grad():
-        assert torch.allclose(found(slab), network(slab), atol=1e-2)
+        assert torch.allclose(found(window), network(window), atol=1e-2)
 
 
 def test_prior_comes_from_its_file(tmp_path):
@@ -163,14 +163,14 @@ def test_prior_comes_from_its_file(tmp_path):
 
 def test_shipped_weights_are_enough():
     model = network_of(BUNDLE / "models" / "model.pt")
-    assert settings_of(model) == {"percentiles": [0.1, 99.9], "gap_range": [2, 12]}
+    assert settings_of(model) == {"percentiles": [0.1, 99.9], "train_factors": [2, 12]}
     load_weights(model, BUNDLE / "models" / "model.pt")
     restoring = prior_of(BUNDLE / "models" / "model_diffusion.pt")
     assert settings_of(restoring) == {
         "delta": 0.19607843,
         "steps": 100,
         "percentiles": [0.1, 99.9],
-        "upsampling": 8,
+        "prior_factor": 8,
     }
     load_weights(restoring, BUNDLE / "models" / "model_diffusion.pt")
 
@@ -180,7 +180,7 @@ def test_shipped_weights_are_enough():
     [
         {},
         {"network": "aenet", "widths": (2, 4, 4, 4), "strides": [2, 1, 2, 2, 1], "factor": 6.5},
-        {"percentiles": [0.1, 99.9], "gap_range": torch.tensor([2, 12])},
+        {"percentiles": [0.1, 99.9], "train_factors": torch.tensor([2, 12])},
     ],
 )
 def test_options_that_agree_with_the_file(saved, options):
@@ -200,7 +200,7 @@ def test_options_that_agree_with_the_file(saved, options):
         ({"strides": [2, 2, 2, 2, 1]}, r"strides = \[2, 1, 2, 2, 1\]"),
         ({"percentiles": [1, 99]}, r"trained with percentiles = \[0\.1, 99\.9\], the configuration says \[1, 99\]"),
         ({"percentiles": [0.1]}, "trained with percentiles"),
-        ({"gap_range": [2, 9]}, r"trained with gap_range = \[2\.0, 12\.0\]"),
+        ({"train_factors": [2, 9]}, r"trained with train_factors = \[2\.0, 12\.0\]"),
     ],
 )
 def test_options_that_contradict_the_file(saved, options, message):
@@ -222,26 +222,26 @@ def test_stages_do_not_take_the_weights_of_each_other(saved, tmp_path):
 
 
 def test_k_is_the_priors():
-    assert upsampling_of(None, "p.pt", 8) == 1
-    assert upsampling_of(prior(), "p.pt", 10 / 3) == 10 / 3  # to the last digit, which the file does not have
-    assert upsampling_of(prior(upsampling=2, factor=4), "p.pt", 4) == 2
-    assert upsampling_of(prior(upsampling=2, factor=4), "p.pt", 4, 2) == 2
+    assert prior_factor_of(None, "p.pt", 8) == 1
+    assert prior_factor_of(prior(), "p.pt", 10 / 3) == 10 / 3  # to the last digit, which the file does not have
+    assert prior_factor_of(prior(prior_factor=2, factor=4), "p.pt", 4) == 2
+    assert prior_factor_of(prior(prior_factor=2, factor=4), "p.pt", 4, 2) == 2
     for factor, asked, message in (
         (8, None, "trained with factor = 4.0, the configuration says 8"),
         (8, 2, "trained with factor = 4.0, the configuration says 8"),
-        (4, 4, "trained with upsampling = 2.0, the configuration says 4"),
+        (4, 4, "trained with prior_factor = 2.0, the configuration says 4"),
     ):
         with pytest.raises(InputError, match=message):
-            upsampling_of(prior(upsampling=2, factor=4), "p.pt", factor, asked)
+            prior_factor_of(prior(prior_factor=2, factor=4), "p.pt", factor, asked)
 
 
 def test_k_of_a_file_that_does_not_say_its_factor():
     """Those of version 0.5: k alone does not tell which factor the prior was trained for."""
     old = ConditionalNAFNet(4, (1,), 1, (1,), settings={name: PRIOR[name] for name in PRIOR if name != "factor"})
-    assert upsampling_of(old, "p.pt", 10 / 3) == 10 / 3
-    assert upsampling_of(old, "p.pt", 20 / 3, 10 / 3) == pytest.approx(10 / 3)
-    with pytest.raises(InputError, match="trained with upsampling = 3.3333333, the configuration says 8"):
-        upsampling_of(old, "p.pt", 8)
+    assert prior_factor_of(old, "p.pt", 10 / 3) == 10 / 3
+    assert prior_factor_of(old, "p.pt", 20 / 3, 10 / 3) == pytest.approx(10 / 3)
+    with pytest.raises(InputError, match="trained with prior_factor = 3.3333333, the configuration says 8"):
+        prior_factor_of(old, "p.pt", 8)
 
 
 # ---- forged and foreign files ----------------------------------------------------------------------------------------
@@ -250,9 +250,9 @@ def test_k_of_a_file_that_does_not_say_its_factor():
 @pytest.mark.parametrize(
     "name, value, message",
     [
-        ("settings.gap_range", torch.tensor([6.0, 2.0]), r"settings.gap_range = \[6.0, 2.0\] cannot be"),
-        ("settings.gap_range", torch.tensor(6.0), "settings.gap_range = 6.0 cannot be"),
-        ("settings.gap_range", None, "the weights have no settings.gap_range"),
+        ("settings.train_factors", torch.tensor([6.0, 2.0]), r"settings.train_factors = \[6.0, 2.0\] cannot be"),
+        ("settings.train_factors", torch.tensor(6.0), "settings.train_factors = 6.0 cannot be"),
+        ("settings.train_factors", None, "the weights have no settings.train_factors"),
         ("settings.percentiles", torch.tensor([99.0, 1.0]), "cannot be"),
         ("settings.mood", torch.tensor(1.0), "settings.mood is too much"),
         ("condition.0.weight", None, "condition.0.weight is missing"),

@@ -99,7 +99,7 @@ CASES = {
     "weights of aenet in srunet": inference(
         ("--weights aenet.pt: weights of another network", "use"), network="srunet"
     ),
-    "ensemble perhaps": inference("--ensemble perhaps: must be true or false", ensemble="perhaps"),
+    "tta perhaps": inference("--tta perhaps: must be true or false", tta="perhaps"),
     "weights that are text": inference(("--weights notes.txt: not a weights file", "give"), weights="notes.txt"),
     "a pickled network": inference(("--weights module.pt: not a weights file", "give"), weights="module.pt"),
     # the output
@@ -144,17 +144,19 @@ CASES = {
     ),
     "stage III diverges": Case(
         "train",
-        {**AENET_TRAINING, "gap_range": "[2,3]", "learning_rate": "1e30"},
+        {**AENET_TRAINING, "train_factors": "[2,3]", "learning_rate": "1e30"},
         ("diverged in epoch 1 of 2", "no checkpoint", "lower --learning_rate"),
     ),
     "stage II, NaN": Case(
         "generate", {"weights": "loud_prior.pt", "factor": 2}, ("XZ slices from 0", "NaN or infinite")
     ),
     "stage II, other k": Case(
-        "generate", {"factor": 3}, ("trained with upsampling = 2.0, the configuration says 3.0",)
+        "generate", {"factor": 3}, ("trained with prior_factor = 2.0, the configuration says 3.0",)
     ),
     "stage III, NaN": Case("train", {"volume": "nan.tif"}, ("nan.tif: has 1 voxels that are NaN", "replace")),
-    "stage III, too small": Case("train", {"volume": "narrow.tif", "gap_range": "[4,6]"}, ("too few for four planes",)),
+    "stage III, too small": Case(
+        "train", {"volume": "narrow.tif", "train_factors": "[4,6]"}, ("too few for four planes",)
+    ),
     "stage III, no such network": Case(
         "train", {"network": "unet"}, ("--network unet: there is none", "aenet or srunet")
     ),
@@ -180,7 +182,7 @@ CASES = {
     "d2r, output exists": Case("d2r", {"output": "old.tif"}, ("old.tif: exists already", "--overwrite true")),
     "d2r, workdir is a file": Case("d2r", {"workdir": "notes.txt/x"}, ("notes.txt/x", "cannot be written")),
     "d2r, k no divisor": Case(
-        "d2r", {"factor": 8, "upsampling": 3, "preset": "quick"}, ("--upsampling 3 does not divide the factor 8",)
+        "d2r", {"factor": 8, "prior_factor": 3, "preset": "quick"}, ("--prior_factor 3 does not divide the factor 8",)
     ),
 }
 
@@ -216,7 +218,7 @@ def folder(tmp_path_factory) -> Path:
     (path / "old.tif").write_bytes(OLD)
 
     widths, strides = AENET["widths"], AENET["strides"]
-    numbers = {"percentiles": [0.1, 99.9], "gap_range": [2, 12]}
+    numbers = {"percentiles": [0.1, 99.9], "train_factors": [2, 12]}
     save_weights(AENet(widths, strides, numbers), path / "aenet.pt")
     save_weights(AENet([4, 4, 4, 4], strides, numbers), path / "wide.pt")
     save_weights(AENet(widths, strides, {**numbers, "percentiles": [1, 99]}), path / "other.pt")
@@ -229,7 +231,7 @@ def folder(tmp_path_factory) -> Path:
     data = bytearray((path / "aenet.pt").read_bytes())
     data[len(data) // 2] ^= 1
     (path / "flipped.pt").write_bytes(data)
-    numbers = {"delta": 50 / 255, "steps": 100, "percentiles": [0.1, 99.9], "upsampling": FACTOR}
+    numbers = {"delta": 50 / 255, "steps": 100, "percentiles": [0.1, 99.9], "prior_factor": FACTOR}
     save_weights(ConditionalNAFNet(**PRIOR_NETWORK, settings=numbers), path / "prior.pt")
     state = torch.load(path / "prior.pt", weights_only=True)
     large = {

@@ -201,9 +201,9 @@ def test_onnx_of_one_size(tmp_path):
     onnx_export(
         "network_def", str(path), str(WEIGHTS), META, str(CONFIGS / "inference.yaml"), input_shape=[1, 1, 32, 64, 4]
     )
-    slab = example(32, 64, 0.5, 8)[0]
+    window = example(32, 64, 0.5, 8)[0]
     with torch.no_grad():
-        torch.testing.assert_close(onnx_result(path, (slab,)), shipped()(slab), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(onnx_result(path, (window,)), shipped()(window), rtol=1e-3, atol=1e-4)
 
 
 def test_onnx_of_any_size_depth_and_gap(tmp_path):
@@ -214,7 +214,7 @@ def test_onnx_of_any_size_depth_and_gap(tmp_path):
         network,
         inputs,
         str(path),
-        input_names=["slab", "depth", "gap"],
+        input_names=["window", "depth", "gap"],
         output_names=["pred"],
         dynamic_shapes=({2: any_size, 3: any_size}, {}, {}),
         dynamo=True,

@@ -17,7 +17,7 @@ import numpy as np
 
 from scripts.errors import InputError
 
-WINDOW = 4
+INPUT_SLICES = 4
 """Number of neighbouring slices a stage III network reads; the new slice lies between the middle two."""
 
 # A position closer than this to a slice is that slice: it absorbs the rounding of j / r, and is far below any real gap.
@@ -70,16 +70,18 @@ def isotropic_factor(spacing: Sequence[float]) -> float:
     return fraction if abs(fraction - factor) < _TOLERANCE * factor else factor
 
 
-def axial_step(factor: float, upsampling: float) -> float:
-    """Lateral voxels that one axial voxel spans once a volume of ``factor`` was upsampled ``upsampling`` times.
+def axial_step(factor: float, prior_factor: float) -> float:
+    """Lateral voxels that one axial voxel spans once a volume of ``factor`` was upsampled ``prior_factor`` times.
 
     Raises:
-        InputError: unless ``upsampling`` is the factor itself, or a whole number that divides it (1 divides any).
+        InputError: unless ``prior_factor`` is the factor itself, or a whole number that divides it (1 divides any).
     """
-    step = factor / upsampling if upsampling > 0 else math.nan
-    if upsampling in (1, factor) or (step >= 1 and step.is_integer() and float(upsampling).is_integer()):
+    step = factor / prior_factor if prior_factor > 0 else math.nan
+    if prior_factor in (1, factor) or (step >= 1 and step.is_integer() and float(prior_factor).is_integer()):
         return step
-    raise InputError(f"--upsampling {upsampling:g} does not divide the factor {factor:g}: give a divisor of it, or 1")
+    raise InputError(
+        f"--prior_factor {prior_factor:g} does not divide the factor {factor:g}: give a divisor of it, or 1"
+    )
 
 
 def output_size(slices: int, factor: float) -> int:
@@ -125,8 +127,8 @@ def kept_among(size: int, factor: float) -> list[int]:
 
 def window(interval: int, slices: int) -> list[int]:
     """Indices of the four slices around the gap after slice ``interval``; beyond the ends the edge slice is repeated."""
-    first = interval - (WINDOW // 2 - 1)
-    return [min(max(first + i, 0), slices - 1) for i in range(WINDOW)]
+    first = interval - (INPUT_SLICES // 2 - 1)
+    return [min(max(first + i, 0), slices - 1) for i in range(INPUT_SLICES)]
 
 
 def padded_size(size: int, multiple: int) -> int:

@@ -162,9 +162,9 @@ def write_sample(
     import torch
     from monai.data import MetaTensor
 
-    from scripts.volumes.whole_file import as_path
     from scripts.volumes.claim import Claim
     from scripts.volumes.outputs import check_folder
+    from scripts.volumes.whole_file import as_path
     from scripts.volumes.writing import write_volume
 
     place = as_path(folder)

@@ -27,7 +27,7 @@ def machine() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
 
 
-def write_settings(folder: str | Path, settings: Mapping[str, Any]) -> None:
+def write_provenance(folder: str | Path, settings: Mapping[str, Any]) -> None:
     """Write ``settings.json`` with the settings, the machine kind and the versions of Python, torch and MONAI.
 
     Inputs are named among the settings; what they are stands under "inputs".

@@ -26,12 +26,12 @@ FACTOR = 4
 SIZE = (48, 40, 9)  # x, y, z of the coarse volume
 
 PRIOR = {"width": 4, "encoder_blocks": [1], "middle_blocks": 1, "decoder_blocks": [1]}
-AENET = {"widths": [2, 2, 4, 4], "gap_range": [2, 6]}
+AENET = {"widths": [2, 2, 4, 4], "train_factors": [2, 6]}
 SHORT = {"max_epochs": 1, "epoch_length": 1, "batch_size": 2, "patch_size": [32, 32], "val_interval": 1}
 
 TRAIN_DIFFUSION = [{**PRIOR, **SHORT, "factor": FACTOR}]
-GENERATE = [{**PRIOR, "factor": FACTOR, "evaluations": 2, "batch_size": 16}]
-TRAIN = [{**AENET, **SHORT, "depths": 1, "val_gap": 4}]
+GENERATE = [{**PRIOR, "factor": FACTOR, "num_steps": 2, "batch_size": 16}]
+TRAIN = [{**AENET, **SHORT, "depths": 1, "val_factor": 4}]
 INFER_INTEGER = [{**AENET, "factor": FACTOR}, (48, 40, 33)]
 INFER_FRACTION = [{**AENET, "factor": 2.5, "tile": 32, "halo": 0}, (48, 40, 21)]
 INFER_SHIPPED = [{"factor": 2}, (48, 40, 17)]

@@ -20,14 +20,16 @@ from monai.transforms import Compose
 from torch import nn
 
 from scripts import lattice
-from scripts.volumes.batches import check_memory as check_room_for
-from scripts.networks.cell_average import WINDOW as GRID
+from scripts.diffusion.pseudo_volume import PseudoVolumeInferer
+from scripts.diffusion.restoration import margins
+from scripts.networks.cell_average import POOL_CELL
 from scripts.reconstruction import axial_inferer as reconstruction
-from scripts.reconstruction.predictor import Ensemble
+from scripts.reconstruction.predictor import TestTimeAugmentation
 from scripts.training.checkpoint import read_checkpoint
 from scripts.training.step import TrainingStep
 from scripts.transforms.scale_intensity import ENOUGH_VOXELS
 from scripts.volumes.background import WAITING
+from scripts.volumes.batches import check_memory as check_room_for
 from scripts.volumes.factor import factor_of
 from scripts.volumes.reading import Header
 from scripts.volumes.writing import stored_dtype
@@ -102,24 +104,24 @@ class ReconstructionCost:
         x, y, slices = header.shape
         factor = factor_of(header, self.inferer.factor)
         self.inferer.factor = factor
-        self.inferer.gap_range = (1, math.inf)  # a warning here would be one too many
-        parts = reconstruction.intervals(slices, factor, copy=self.inferer.kept_slices == "original")
+        self.inferer.train_factors = (1, math.inf)  # a warning here would be one too many
+        parts = reconstruction.intervals(slices, factor, copy=self.inferer.input_slices == "copy")
         new = sum(len(part.depths) for part in parts)
         of_one_interval = max(len(part.depths) for part in parts)
         side, batch = self.inferer.choose((x, y), of_one_interval, factor, self.network, self.device)
-        tiles = [lattice.tiles((0, length), length, side, self.inferer.halo, GRID) for length in (x, y)]
+        tiles = [lattice.tiles((0, length), length, side, self.inferer.halo, POOL_CELL) for length in (x, y)]
         widths, heights = ([span.end - span.begin for span in spans] for spans in tiles)
         width, height = max(widths), max(heights)
         number = len(widths) * len(heights)
-        # The looks of an ensemble are calls of their own. A GPU records them, a CPU is asked for one.
-        looks = Ensemble.looks if self.inferer.ensemble else 1
+        # The looks of test-time augmentation are calls of their own. A GPU records them, a CPU is asked for one.
+        looks = TestTimeAugmentation.looks if self.inferer.tta else 1
         if self.device.type != "cuda":
-            self.inferer.ensemble = False
+            self.inferer.tta = False
         predictor = self.inferer.predictor(self.network, factor, self.device, batch)
 
         def predict(side: int) -> None:
-            slabs = torch.rand(predictor.windows, side, side, lattice.WINDOW, device=self.device)
-            predictor(slabs, torch.rand(predictor.windows, of_one_interval, device=self.device))
+            windows = torch.rand(predictor.windows, side, side, lattice.INPUT_SLICES, device=self.device)
+            predictor(windows, torch.rand(predictor.windows, of_one_interval, device=self.device))
 
         sides = _sides(min(width, height))
         if self.device.type == "cuda":  # each size is recorded, which takes longer than the work
@@ -134,7 +136,7 @@ class ReconstructionCost:
         if number > 1:
             work += f" in {len(tiles[0])} x {len(tiles[1])} tiles of {width} x {height}"
         if looks > 1:
-            work += f", {looks} times over (--ensemble true)"
+            work += f", {looks} times over (--tta true)"
         # a sample of the voxels for the intensity scale, two slices, and what waits to be written
         here = 4 * min(math.prod(header.shape), ENOUGH_VOXELS) + 2 * 4 * x * y
         here += (WAITING + 1) * of_one_interval * width * height * stored_dtype(header.dtype).itemsize
@@ -162,16 +164,16 @@ class RestorationCost:
             InputError: if not.
         """
         x, y, slices = header.shape
-        check_room_for(2 * x * y * lattice.output_size(slices, self.inferer.upsampling), self.inferer.upsampling)
+        check_room_for(2 * x * y * lattice.output_size(slices, self.inferer.prior_factor), self.inferer.prior_factor)
 
     def measure(self, header: Header) -> Cost:
         """Time a trial and extrapolate to a volume of the header's shape."""
         x, y, slices = header.shape
-        if self.inferer.upsampling == 1:
+        if self.inferer.prior_factor == 1:
             return Cost(
                 "nothing to restore, for k is 1", 0, _resident() + _PER_INPUT_VOXEL * math.prod(header.shape), 0
             )
-        z = lattice.output_size(slices, self.inferer.upsampling)
+        z = lattice.output_size(slices, self.inferer.prior_factor)
         batch = self.inferer.batch_size
 
         def restore(side: int) -> None:
@@ -312,7 +314,7 @@ class TrainingCost:
 
 def _sides(largest: int) -> list[int]:
     """Sides of square trials, doubling, two or more."""
-    largest = max(GRID, largest // GRID * GRID)
+    largest = max(POOL_CELL, largest // POOL_CELL * POOL_CELL)
     sides = [min(_SMALLEST_TRIAL, largest // 2)]
     while sides[-1] < largest:
         sides.append(min(2 * sides[-1], largest))

@@ -21,11 +21,12 @@ from scripts.cli.command_line import started_from_command_line, true_or_false
 from scripts.cli.cost import Cost, ReconstructionCost, RestorationCost, TrainingCost, quiet, since_start, two_digits
 from scripts.cli.pipeline import is_done, refined, stage_is_done, stage_workflow
 from scripts.cli.sizes import check_restoration
-from scripts.volumes.whole_file import check_place
 from scripts.provenance import bundle_root, machine
+from scripts.volumes.batches import check_memory as check_room_for
 from scripts.volumes.factor import factor_of, why_not_cubic
 from scripts.volumes.outputs import check_folder, check_output, check_space, free_space
 from scripts.volumes.reading import Header, check_volume, read_header
+from scripts.volumes.whole_file import check_place
 from scripts.volumes.writing import stored_dtype
 
 READ_UP_TO = 2**30
@@ -38,7 +39,7 @@ def tell_inference(
     volume: str | Path,
     output: str | Path,
     weights: str | Path,
-    gap_range: Sequence[float],
+    train_factors: Sequence[float],
     cost: ReconstructionCost,
     spacing: Sequence[float] | None = None,
     factor: float | None = None,
@@ -50,7 +51,7 @@ def tell_inference(
 
     Args:
         volume, output, weights, spacing, factor, overwrite, axes: the options.
-        gap_range: factors that the weights were trained for.
+        train_factors: factors that the weights were trained for.
         cost: of the run.
 
     Raises:
@@ -61,10 +62,10 @@ def tell_inference(
     header = page.tell_input(volume, spacing, axes)
     factor = cost.inferer.check_trained(page.tell_factor(header, factor))
     page.tell_output(header, factor, output, overwrite, streamed=True)
-    smallest, largest = gap_range
+    smallest, largest = train_factors
     trained = f"the factor {smallest:g} alone" if smallest == largest else f"factors {smallest:g} to {largest:g}"
     page.line("weights", f"{weights}: fit the network, {type(cost.network).__name__}; trained for {trained}")
-    if not gap_range[0] <= factor <= gap_range[1]:
+    if not train_factors[0] <= factor <= train_factors[1]:
         page.warn(f"the factor {factor:g} is outside the range that the weights were trained for")
     start = _start()
     page.tell_cost(cost.measure(header), cost.device, start)
@@ -75,7 +76,7 @@ def tell_restoration(
     volume: str | Path,
     output: str | Path,
     weights: str | Path,
-    upsampling: float,
+    prior_factor: float,
     cost: RestorationCost,
     spacing: Sequence[float] | None = None,
     factor: float | None = None,
@@ -88,7 +89,7 @@ def tell_restoration(
     Args:
         volume, weights, spacing, factor, overwrite, axes: the options; None for an output that is finished and stays.
         output: the pseudo-HR volume.
-        upsampling: k.
+        prior_factor: k.
         cost: of the run.
 
     Raises:
@@ -98,13 +99,13 @@ def tell_restoration(
     check_output(output, overwrite=True, inputs=[volume, weights])
     header = page.tell_input(volume, spacing, axes)
     page.tell_factor(header, factor)
-    check_restoration(volume, output, upsampling, spacing, axes)
-    if upsampling == 1:
+    check_restoration(volume, output, prior_factor, spacing, axes)
+    if prior_factor == 1:
         page.line("output", f"{output}: the volume as it is, for k is 1")
         page.warn_if_there(output, overwrite)
     else:
-        page.tell_output(header, upsampling, output, overwrite)
-        page.line("weights", f"{weights}: fit the network; trained for k = {upsampling:g}")
+        page.tell_output(header, prior_factor, output, overwrite)
+        page.line("weights", f"{weights}: fit the network; trained for k = {prior_factor:g}")
     start = _start()
     page.tell_cost(cost.measure(header), cost.device, start)
     page.finish()

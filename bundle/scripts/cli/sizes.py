@@ -43,7 +43,7 @@ def check_reconstruction(
 def check_restoration(
     volume: str | os.PathLike,
     output: str | os.PathLike,
-    upsampling: float,
+    prior_factor: float,
     spacing: Sequence[float] | None = None,
     axes: str | None = None,
 ) -> None:
@@ -53,17 +53,17 @@ def check_restoration(
     Args:
         volume, spacing, axes: the options.
         output: the pseudo-HR volume, beside which the others lie.
-        upsampling: k; nothing is restored with 1.
+        prior_factor: k; nothing is restored with 1.
 
     Raises:
         InputError: one has not.
     """
-    if upsampling == 1:
+    if prior_factor == 1:
         return
     header = read_header(volume, spacing, axes)
     x, y, slices = header.shape
-    voxels = x * y * lattice.output_size(slices, upsampling)
-    what, advice = f"--upsampling {upsampling:g}: stage II would need", "give a lower one, or cut the volume"
+    voxels = x * y * lattice.output_size(slices, prior_factor)
+    what, advice = f"--prior_factor {prior_factor:g}: stage II would need", "give a lower one, or cut the volume"
     check_memory(_RESTORED * voxels, what, advice)
     needed, free = voxels * (_KEPT + 2 * stored_dtype(header.dtype).itemsize), free_space(output)
     if needed > free:

@@ -53,7 +53,7 @@ class Comparison(NamedTuple):
         return (
             f"the prior restores this volume's XY slices no better than {name} interpolation ({self.prior:.2f} dB against "
             f"{best:.2f} dB), so the diffusion is not likely to help here: train it longer (train_diffusion.yaml --max_epochs, d2r.yaml "
-            "with a larger --preset), or leave it out (--upsampling 1)"
+            "with a larger --preset), or leave it out (--prior_factor 1)"
         )
 
 
@@ -62,7 +62,7 @@ def compare_with_interpolation(
     network: Callable,
     restore: RestorationInferer,
     factor: float,
-    upsampling: float | None = None,
+    prior_factor: float | None = None,
     degradation: str = "sampling",
     batch_size: int = 1,
 ) -> Comparison:
@@ -73,18 +73,18 @@ def compare_with_interpolation(
         network: the prior.
         restore: as in stage II.
         factor: how many times Z is coarser than XY.
-        upsampling: k of stage II, the whole factor by default.
+        prior_factor: k of stage II, the whole factor by default.
         degradation: how Z became coarse, see ``axial_decimate``.
         batch_size: patches at once.
 
     Raises:
         InputError: if XY is too narrow for one gap.
     """
-    k = factor if upsampling is None else upsampling
+    k = factor if prior_factor is None else prior_factor
     x, y, slices = volume.shape[1:]
     voxels = 2 * x * y * lattice.output_size(slices, k)
     number = min(max(round(_SHARE * voxels / min(_SIDE, x, y) ** 2), _FEWEST), _MOST)
-    cut = RandSlicePatches((_SIDE, _SIDE), factor, upsampling, number, degradation, with_linear=True)
+    cut = RandSlicePatches((_SIDE, _SIDE), factor, prior_factor, number, degradation, with_linear=True)
     cut.set_random_state(0)
     items = cut(HoldOut("validation", "z")(volume))
     image, mu, linear = (torch.stack([item[key] for item in items]) for key in ("image", "mu", "linear"))
@@ -127,7 +127,7 @@ class PriorCheck:
 
     def __call__(self, engine: Any) -> None:
         self.path.unlink(missing_ok=True)  # of another prior
-        if self.inferer.upsampling == 1:
+        if self.inferer.prior_factor == 1:
             return
         volume = torch.Tensor.as_subclass(engine.state.batch["image"], torch.Tensor)[0].to(engine.state.device)
         try:
@@ -136,7 +136,7 @@ class PriorCheck:
                 engine.network,
                 self.inferer.restore,
                 self.factor,
-                self.inferer.upsampling,
+                self.inferer.prior_factor,
                 self.degradation,
                 self.inferer.batch_size,
             )

@@ -31,7 +31,7 @@ class PseudoVolumeInferer(Inferer):
 
     Args:
         restore: restores a batch of interpolated images.
-        upsampling: k, how many times finer Z becomes; 1 returns the volume as it is and needs no prior.
+        prior_factor: k, how many times finer Z becomes; 1 returns the volume as it is and needs no prior.
         batch_size: slices per batch.
         progress_dir: folder for finished slices.
         settings: what the slices depend on, see :func:`scripts.provenance.resolve`; a run with others is refused.
@@ -40,14 +40,14 @@ class PseudoVolumeInferer(Inferer):
     def __init__(
         self,
         restore: RestorationInferer,
-        upsampling: float,
+        prior_factor: float,
         batch_size: int,
         progress_dir: str | Path,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.restore = restore
-        self.upsampling = float(upsampling)
+        self.prior_factor = float(prior_factor)
         self.batch_size = batch_size
         self.progress_dir = Path(progress_dir)
         self.settings = settings or {}
@@ -60,12 +60,12 @@ class PseudoVolumeInferer(Inferer):
         """
         check_volumes(inputs, one=True)
         volume = inputs[0, 0]
-        if self.upsampling == 1:
+        if self.prior_factor == 1:
             result = torch.stack([volume, torch.zeros_like(volume)])[None].cpu()
             return with_grid_of(result, inputs, 1.0)
         x, y, slices = volume.shape
-        size = (x, y, lattice.output_size(slices, self.upsampling))
-        check_memory(2 * math.prod(size), self.upsampling)
+        size = (x, y, lattice.output_size(slices, self.prior_factor))
+        check_memory(2 * math.prod(size), self.prior_factor)
         # Plain tensors from here on: one batch of slices at a time is on the device.
         volume = torch.Tensor.as_subclass(volume, torch.Tensor)
         with self._store("xz", (y, x, size[2])) as of_xz, self._store("yz", size) as of_yz:
@@ -80,7 +80,7 @@ class PseudoVolumeInferer(Inferer):
             a, b = torch.from_numpy(xz[i].astype(np.float32)), torch.from_numpy(yz[i].astype(np.float32))
             result[0, 0, i] = (a + b) / 2
             result[0, 1, i] = (a - b).abs()
-        return with_grid_of(result, inputs, self.upsampling)
+        return with_grid_of(result, inputs, self.prior_factor)
 
     def check_progress(self) -> None:
         """Check, before anything is written, that finished slices that are there belong to this run.
@@ -133,7 +133,7 @@ class PseudoVolumeInferer(Inferer):
         try:
             for start in store.missing():
                 low = planes[start : start + self.batch_size].to(device)
-                mu = axial_interpolate(low, self.upsampling)[:, None]
+                mu = axial_interpolate(low, self.prior_factor)[:, None]
                 draw = 2 * start + orientation  # the two orientations never share their noise
                 restored = self._restore(mu, network, draw)[:, 0].half()
                 keep()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from monai.inferers import Inferer
 
 from scripts import lattice
-from scripts.diffusion.samplers import SAMPLERS, all_states, skipped_states
+from scripts.diffusion.samplers import SAMPLERS, all_timesteps, skipped_timesteps
 from scripts.diffusion.sde import MeanRevertingSDE
 from scripts.errors import InputError
 from scripts.networks.precision import autocast
@@ -30,7 +30,7 @@ class RestorationInferer(Inferer):
     Args:
         sde: the one the prior was trained with.
         sampler: "posterior" or "reverse_sde" (the paper's).
-        evaluations: network evaluations; "reverse_sde" skips no state and needs all of them (100).
+        num_steps: network evaluations; "reverse_sde" skips no state and needs all of them (100).
         stochastic: add noise along the way. Off, "posterior" is deterministic but for the start.
         seed: of the noise.
         amp: compute in bfloat16 where torch's autocast finds it safe.
@@ -40,7 +40,7 @@ class RestorationInferer(Inferer):
         self,
         sde: MeanRevertingSDE,
         sampler: str = "posterior",
-        evaluations: int = 8,
+        num_steps: int = 8,
         stochastic: bool = False,
         seed: int = 0,
         amp: bool = False,
@@ -48,13 +48,13 @@ class RestorationInferer(Inferer):
         super().__init__()
         if sampler not in SAMPLERS:
             raise InputError(f"--sampler {sampler}: there is none of that name; choose {' or '.join(SAMPLERS)}")
-        if sampler == "reverse_sde" and evaluations != sde.steps:
+        if sampler == "reverse_sde" and num_steps != sde.steps:
             raise InputError(
-                f"--evaluations {evaluations}: reverse_sde cannot skip states, give {sde.steps} or leave it out"
+                f"--num_steps {num_steps}: reverse_sde cannot skip states, give {sde.steps} or leave it out"
             )
         self.sde = sde
         self.sampler = SAMPLERS[sampler]
-        self.states = all_states(sde) if sampler == "reverse_sde" else skipped_states(sde, evaluations)
+        self.states = all_timesteps(sde) if sampler == "reverse_sde" else skipped_timesteps(sde, num_steps)
         self.stochastic = stochastic
         self.seed = seed
         self.amp = amp
@@ -78,7 +78,7 @@ class RestorationInferer(Inferer):
 def margins(height: int, width: int, multiple: int = 1) -> tuple[int, int, int, int]:
     """Voxels that an image is continued by at its top, bottom, left and right, so that both sides become multiples.
 
-    The columns are where Z is. Recorded slices lie ``upsampling`` columns apart, beginning with the first of an image that the network
+    The columns are where Z is. Recorded slices lie ``prior_factor`` columns apart, beginning with the first of an image that the network
     was trained on: it knows them by their place among the squares of pixels that it halves the image by. So the continuation
     on the left is a whole number of those squares long.
 

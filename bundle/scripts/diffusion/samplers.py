@@ -17,25 +17,25 @@ from scripts.errors import InputError
 Network = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def all_states(sde: MeanRevertingSDE) -> list[int]:
+def all_timesteps(sde: MeanRevertingSDE) -> list[int]:
     """T, T-1, ..., 1, 0: what :func:`reverse_sde` walks through."""
     return list(range(sde.steps, -1, -1))
 
 
-def skipped_states(sde: MeanRevertingSDE, evaluations: int) -> list[int]:
-    """``evaluations`` states from T downwards, then 0, spaced evenly in Theta.
+def skipped_timesteps(sde: MeanRevertingSDE, num_steps: int) -> list[int]:
+    """``num_steps`` states from T downwards, then 0, spaced evenly in Theta.
 
     Even spacing in t wastes steps where nothing is left to decide and amplifies the network's errors more.
     """
-    if not 1 <= evaluations <= sde.steps:
-        raise InputError(f"--evaluations {evaluations}: give 1 to {sde.steps}")
-    targets = torch.linspace(float(sde.cumulative[-1]), 0, evaluations + 1, dtype=torch.float64)[:-1]
+    if not 1 <= num_steps <= sde.steps:
+        raise InputError(f"--num_steps {num_steps}: give 1 to {sde.steps}")
+    targets = torch.linspace(float(sde.cumulative[-1]), 0, num_steps + 1, dtype=torch.float64)[:-1]
     states: list[int] = []
     for i, target in enumerate(targets):
         nearest = int((sde.cumulative - target).abs().argmin())
         # Where Theta is steep two targets may share a state: each is walked through once, and enough are left for the rest.
         below = states[-1] - 1 if states else sde.steps
-        states.append(max(min(nearest, below), evaluations - i))
+        states.append(max(min(nearest, below), num_steps - i))
     return [*states, 0]
 
 

@@ -18,14 +18,13 @@ from scripts.errors import InputError
 from scripts.evaluation.fourier_shell import THRESHOLDS, Curve, shell_correlation
 from scripts.evaluation.plane_scores import best_baseline, gains, plane_scores
 from scripts.evaluation.report import compare_slices, draw_correlations, resolution_table, rounded_down, score_table
-from scripts.volumes.whole_file import as_path
 from scripts.provenance import machine
 from scripts.transforms.axial_decimate import axial_decimate
 from scripts.transforms.axial_interpolate import axial_interpolate
 from scripts.volumes.claim import Claim
 from scripts.volumes.outputs import check_folder
 from scripts.volumes.reading import read_volume
-from scripts.volumes.whole_file import write_json, write_whole
+from scripts.volumes.whole_file import as_path, write_json, write_whole
 
 _WRITTEN = ("scores.json", "scores.md", "comparison.png", "fsc.png")
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from scripts.networks.cell_average import WINDOW, cell_average, spread
+from scripts.networks.cell_average import POOL_CELL, cell_average, spread
 from scripts.networks.plane_conv import PLANES, PlaneConv, PlaneConvTranspose
 from scripts.networks.settings import Settings
 
@@ -162,9 +162,9 @@ class AENet(nn.Module):
     Example::
 
         net = AENet(widths=(16, 32, 64, 128))
-        slab = torch.rand(1, 1, 64, 64, 4)                    # (B, 1, X, Y, 4), intensities scaled to [0, 1]
-        middle = net(slab)                                    # (B, 1, X, Y), depth 0.5 and gap 8 by default
-        features = net.encode(slab)
+        window = torch.rand(1, 1, 64, 64, 4)                    # (B, 1, X, Y, 4), intensities scaled to [0, 1]
+        middle = net(window)                                    # (B, 1, X, Y), depth 0.5 and gap 8 by default
+        features = net.encode(window)
         three = net.decode(features, torch.tensor([0.25, 0.5, 0.75]), torch.tensor([4.0, 4.0, 4.0]))  # (3, 1, X, Y)
     """
 
@@ -179,7 +179,7 @@ class AENet(nn.Module):
         self.depth_frequencies = _DEPTH_FREQUENCIES
         totals = [math.prod(strides[: i + 1]) for i in range(len(strides))]
         self.multiple = totals[-1]
-        cells = [WINDOW // total for total in totals]
+        cells = [POOL_CELL // total for total in totals]
         self.stem = PlaneConv(1, w0, (3, 7, 7), (1, strides[0], strides[0]), (1, 3, 3))
         channels = [w0, w0, w1, w2, w3]
         self.stages = nn.ModuleList(
@@ -206,11 +206,11 @@ class AENet(nn.Module):
         self.output = OutputStage(w0, strides[0])
         self.settings = Settings(settings or {})
 
-    def encode(self, slab: torch.Tensor) -> list[torch.Tensor]:
-        """All that does not depend on depth: slab (B, 1, X, Y, 4) in [0, 1] -> features for :meth:`decode`."""
-        middle = slab[:, 0, :, :, 1:3].permute(0, 3, 1, 2)
-        padding = [0, -slab.shape[3] % self.multiple, 0, -slab.shape[2] % self.multiple]
-        planes = F.pad(slab[:, 0].permute(0, 3, 1, 2), padding, mode="replicate")
+    def encode(self, window: torch.Tensor) -> list[torch.Tensor]:
+        """All that does not depend on depth: window (B, 1, X, Y, 4) in [0, 1] -> features for :meth:`decode`."""
+        middle = window[:, 0, :, :, 1:3].permute(0, 3, 1, 2)
+        padding = [0, -window.shape[3] % self.multiple, 0, -window.shape[2] % self.multiple]
+        planes = F.pad(window[:, 0].permute(0, 3, 1, 2), padding, mode="replicate")
         x = F.relu(self.stem(planes.contiguous(memory_format=torch.channels_last)))
         skips = [x]
         for stage in self.stages:
@@ -231,7 +231,7 @@ class AENet(nn.Module):
             gap: (N,) distance between neighbouring input slices in fine voxels, the factor r.
 
         Returns:
-            (N, 1, X, Y), intensities in the scale of the slab.
+            (N, 1, X, Y), intensities in the scale of the window.
         """
         octaves = torch.arange(self.depth_frequencies, device=depth.device)
         angles = depth.float()[:, None] * math.pi * 2.0**octaves
@@ -249,12 +249,12 @@ class AENet(nn.Module):
 
     def forward(
         self,
-        slab: torch.Tensor,
+        window: torch.Tensor,
         depth: torch.Tensor = torch.tensor(0.5),
         gap: torch.Tensor = torch.tensor(8.0),
     ) -> torch.Tensor:
-        """Slices (B, 1, X, Y) at ``depth`` (scalar or (B,)) for a gap (scalar or (B,)) from slabs (B, 1, X, Y, 4)."""
-        batch = slab.shape[0]
-        depth = depth.to(slab.device).expand(batch)
-        gap = gap.to(slab.device).expand(batch)
-        return self.decode(self.encode(slab), depth, gap)
+        """Slices (B, 1, X, Y) at ``depth`` (scalar or (B,)) for a gap (scalar or (B,)) from windows (B, 1, X, Y, 4)."""
+        batch = window.shape[0]
+        depth = depth.to(window.device).expand(batch)
+        gap = gap.to(window.device).expand(batch)
+        return self.decode(self.encode(window), depth, gap)

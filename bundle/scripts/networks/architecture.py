@@ -16,7 +16,7 @@ from torch import nn
 
 from scripts.errors import InputError, one_line
 from scripts.networks.aenet import AENet
-from scripts.networks.cell_average import WINDOW
+from scripts.networks.cell_average import POOL_CELL
 from scripts.networks.nafnet import ConditionalNAFNet
 from scripts.networks.settings import plain
 from scripts.networks.srunet import LARGEST_FACTOR, SRUNet
@@ -101,7 +101,7 @@ def _aenet_sizes(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
     # a stride of 2 is undone by a transposed convolution of kernel 4, one of 1 by a convolution of kernel 3
     strides = [math.isqrt(shapes["output.head.weight"][0])]
     strides += [2 if shapes[f"{name}.weight"][-1] == 4 else 1 for name in undone]
-    if not 1 <= math.prod(strides) <= WINDOW:
+    if not 1 <= math.prod(strides) <= POOL_CELL:
         raise ValueError(f"strides {strides}")
     return {"widths": [shapes[f"stages.{i}.0.conv1.weight"][0] for i in range(4)], "strides": strides}
 
@@ -119,7 +119,7 @@ def _nafnet_sizes(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
         "encoder_blocks": [count(f"encoder.{i}.{{}}.gain1") for i in range(count("down.{}.weight"))],
         "middle_blocks": count("middle.{}.gain1"),
         "decoder_blocks": [count(f"decoder.{i}.{{}}.gain1") for i in range(count("up.{}.0.weight"))],
-        "downsampling": math.isqrt(shapes["ending.weight"][0]),
+        "pixel_unshuffle": math.isqrt(shapes["ending.weight"][0]),
     }
 
 
@@ -134,18 +134,18 @@ class _Kind(NamedTuple):
 
 
 _KINDS = (
-    _Kind("aenet", "stem.weight", _aenet_sizes, ("percentiles", "gap_range")),
+    _Kind("aenet", "stem.weight", _aenet_sizes, ("percentiles", "train_factors")),
     _Kind("srunet", "down.0.0.weight", lambda shapes: {}, ("percentiles", "factor")),
-    _Kind("nafnet", "intro.weight", _nafnet_sizes, ("delta", "steps", "percentiles", "upsampling"), ("factor",)),
+    _Kind("nafnet", "intro.weight", _nafnet_sizes, ("delta", "steps", "percentiles", "prior_factor"), ("factor",)),
 )
 
 _POSSIBLE: dict[str, Callable[[Any], bool]] = {
     "percentiles": lambda pair: len(pair) == 2 and 0 <= pair[0] < pair[1] <= 100,
-    "gap_range": lambda pair: len(pair) == 2 and 1 <= pair[0] <= pair[1],
+    "train_factors": lambda pair: len(pair) == 2 and 1 <= pair[0] <= pair[1],
     "factor": lambda number: number > 1,
     "delta": lambda number: number > 0,
     "steps": lambda number: number in range(1, 10_001),
-    "upsampling": lambda number: number > 1,
+    "prior_factor": lambda number: number > 1,
 }
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-WINDOW = 32
+POOL_CELL = 32
 """Side of a cell in image pixels. Tile origins must be multiples of it."""
 
 

@@ -35,7 +35,7 @@ def check_network(network: str, factor: float | None = None) -> None:
 def make_network(
     network: str,
     percentiles: Sequence[float],
-    gap_range: Sequence[float],
+    train_factors: Sequence[float],
     widths: Sequence[int],
     strides: Sequence[int],
     factor: float | None = None,
@@ -45,7 +45,7 @@ def make_network(
     Args:
         network: "aenet" or "srunet".
         percentiles: intensities that are mapped to 0 and 1.
-        gap_range: of AENet: smallest and largest factor it is trained for.
+        train_factors: of AENet: smallest and largest factor it is trained for.
         widths, strides: of AENet, see there.
         factor: of SRUNet: the whole factor it is trained for; AENet has none.
 
@@ -55,9 +55,9 @@ def make_network(
     if network == "aenet":
         if factor is not None:
             raise InputError(
-                f"--factor {factor}: aenet is trained for all factors of --gap_range: give that, or --network srunet"
+                f"--factor {factor}: aenet is trained for all factors of --train_factors: give that, or --network srunet"
             )
-        return AENet(widths, strides, {"percentiles": percentiles, "gap_range": gap_range})
+        return AENet(widths, strides, {"percentiles": percentiles, "train_factors": train_factors})
     check_network(network, factor)
     assert factor is not None
     return SRUNet(check_whole_factor(factor), {"percentiles": percentiles})

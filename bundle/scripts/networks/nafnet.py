@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from scripts.errors import InputError
-from scripts.networks.cell_average import WINDOW, cell_average, spread
+from scripts.networks.cell_average import POOL_CELL, cell_average, spread
 from scripts.networks.settings import Settings
 
 
@@ -116,7 +116,7 @@ class ConditionalNAFNet(nn.Module):
         encoder_blocks: NAF blocks of each encoder level; as many halvings follow.
         middle_blocks: NAF blocks at the lowest resolution.
         decoder_blocks: NAF blocks of each decoder level.
-        downsampling: side of the squares of pixels that become channels at the beginning and pixels again at the end. With 2 the network
+        pixel_unshuffle: side of the squares of pixels that become channels at the beginning and pixels again at the end. With 2 the network
             works at half the resolution, which at twice the width moves half the memory.
         settings: numbers the weights belong to (noise level, steps, factor, percentiles), compared when weights are loaded.
 
@@ -136,7 +136,7 @@ class ConditionalNAFNet(nn.Module):
         encoder_blocks: Sequence[int] = (2, 2, 4),
         middle_blocks: int = 4,
         decoder_blocks: Sequence[int] = (2, 2, 2),
-        downsampling: int = 1,
+        pixel_unshuffle: int = 1,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -144,25 +144,25 @@ class ConditionalNAFNet(nn.Module):
             raise InputError(
                 f"--encoder_blocks {list(encoder_blocks)} and --decoder_blocks {list(decoder_blocks)}: give lists of the same length"
             )
-        if WINDOW % (downsampling * 2 ** len(encoder_blocks)):
+        if POOL_CELL % (pixel_unshuffle * 2 ** len(encoder_blocks)):
             raise InputError(
-                f"--downsampling {downsampling} with {len(encoder_blocks)} --encoder_blocks: give 1, 2, 4, 8 or 16, and at most 5 blocks in "
+                f"--pixel_unshuffle {pixel_unshuffle} with {len(encoder_blocks)} --encoder_blocks: give 1, 2, 4, 8 or 16, and at most 5 blocks in "
                 "brackets, one less for each doubling"
             )
         if width < 4 or width % 2:
             raise InputError(f"--width {width}: give an even number from 4 up")
         self.width = width
-        self.multiple = downsampling * 2 ** len(encoder_blocks)
+        self.multiple = pixel_unshuffle * 2 ** len(encoder_blocks)
         time_channels = 4 * width
         self.time_expand = nn.Linear(width, 2 * time_channels)
         self.time_project = nn.Linear(time_channels, time_channels)
-        self.to_channels = nn.PixelUnshuffle(downsampling)
-        self.intro = nn.Conv2d(2 * downsampling**2, width, 3, padding=1)
-        self.refine = ResidualChannelAttention(width, WINDOW // downsampling)
+        self.to_channels = nn.PixelUnshuffle(pixel_unshuffle)
+        self.intro = nn.Conv2d(2 * pixel_unshuffle**2, width, 3, padding=1)
+        self.refine = ResidualChannelAttention(width, POOL_CELL // pixel_unshuffle)
         self.encoder, self.down = nn.ModuleList(), nn.ModuleList()
         self.decoder, self.up = nn.ModuleList(), nn.ModuleList()
 
-        channels, cell = width, WINDOW // downsampling
+        channels, cell = width, POOL_CELL // pixel_unshuffle
         for blocks in encoder_blocks:
             self.encoder.append(NAFStage(NAFBlock(channels, time_channels, cell) for _ in range(blocks)))
             self.down.append(nn.Conv2d(channels, 2 * channels, 2, 2))
@@ -172,8 +172,8 @@ class ConditionalNAFNet(nn.Module):
             self.up.append(nn.Sequential(nn.Conv2d(channels, 2 * channels, 1, bias=False), nn.PixelShuffle(2)))
             channels, cell = channels // 2, cell * 2
             self.decoder.append(NAFStage(NAFBlock(channels, time_channels, cell) for _ in range(blocks)))
-        self.ending = nn.Conv2d(width, downsampling**2, 3, padding=1)
-        self.to_pixels = nn.PixelShuffle(downsampling)
+        self.ending = nn.Conv2d(width, pixel_unshuffle**2, 3, padding=1)
+        self.to_pixels = nn.PixelShuffle(pixel_unshuffle)
         half = width // 2
         self.register_buffer(
             "frequencies", torch.exp(-math.log(10000) * torch.arange(half) / max(1, half - 1)), persistent=False

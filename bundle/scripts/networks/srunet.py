@@ -52,9 +52,9 @@ class SRUNet(nn.Module):
     Example::
 
         net = SRUNet(factor=8)
-        slab = torch.rand(1, 1, 64, 64, 4)                    # (B, 1, X, Y, 4), intensities scaled to [0, 1]
-        middle = net(slab)                                    # (B, 1, X, Y), at depth 0.5
-        features = net.encode(slab)                           # one tensor: all 8 slices of the middle interval
+        window = torch.rand(1, 1, 64, 64, 4)                    # (B, 1, X, Y, 4), intensities scaled to [0, 1]
+        middle = net(window)                                    # (B, 1, X, Y), at depth 0.5
+        features = net.encode(window)                           # one tensor: all 8 slices of the middle interval
         two = net.decode(features, torch.tensor([0.25, 0.875]), torch.tensor([8.0, 8.0]))  # (2, 1, X, Y): slices 2 and 7
     """
 
@@ -73,13 +73,13 @@ class SRUNet(nn.Module):
         self.settings = Settings({**(settings or {}), "factor": self.factor})
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # a fifth faster on a CPU
 
-    def encode(self, slab: torch.Tensor) -> list[torch.Tensor]:
+    def encode(self, window: torch.Tensor) -> list[torch.Tensor]:
         """Slab (B, 1, X, Y, 4) in [0, 1] -> [all slices of its middle interval, (B, factor, X, Y)], for :meth:`decode`."""
-        return [self._planes(slab, self.factor, 2 * self.factor)]
+        return [self._planes(window, self.factor, 2 * self.factor)]
 
-    def stack(self, slab: torch.Tensor) -> torch.Tensor:
+    def stack(self, window: torch.Tensor) -> torch.Tensor:
         """The whole output, as the paper's code uses it: (B, 1, X, Y, K) in [0, 1] -> (B, 1, X, Y, factor * K)."""
-        return self._planes(slab, 0, self.factor * slab.shape[4]).permute(0, 2, 3, 1)[:, None]
+        return self._planes(window, 0, self.factor * window.shape[4]).permute(0, 2, 3, 1)[:, None]
 
     def decode(self, features: list[torch.Tensor], depth: torch.Tensor, gap: torch.Tensor) -> torch.Tensor:
         """Slices of the encoded windows, the nearest to depth * factor.
@@ -91,7 +91,7 @@ class SRUNet(nn.Module):
             gap: (N,), not used: the gap is always ``factor``.
 
         Returns:
-            (N, 1, X, Y), intensities in the scale of the slab.
+            (N, 1, X, Y), intensities in the scale of the window.
         """
         slices = features[0]
         each = depth.shape[0] // slices.shape[0]
@@ -101,18 +101,18 @@ class SRUNet(nn.Module):
 
     def forward(
         self,
-        slab: torch.Tensor,
+        window: torch.Tensor,
         depth: torch.Tensor = torch.tensor(0.5),
         gap: torch.Tensor = torch.tensor(8.0),
     ) -> torch.Tensor:
-        """Slices (B, 1, X, Y) at ``depth`` (scalar or (B,)) from slabs (B, 1, X, Y, 4); ``gap`` is not used."""
-        batch = slab.shape[0]
-        return self.decode(self.encode(slab), depth.expand(batch), gap.expand(batch))
+        """Slices (B, 1, X, Y) at ``depth`` (scalar or (B,)) from windows (B, 1, X, Y, 4); ``gap`` is not used."""
+        batch = window.shape[0]
+        return self.decode(self.encode(window), depth.expand(batch), gap.expand(batch))
 
-    def _planes(self, slab: torch.Tensor, begin: int, end: int) -> torch.Tensor:
+    def _planes(self, window: torch.Tensor, begin: int, end: int) -> torch.Tensor:
         """Planes ``begin`` to ``end`` - 1 of the output: (B, 1, X, Y, K) -> (B, end - begin, X, Y)."""
-        planes = slab[:, 0].permute(0, 3, 1, 2)
-        planes = F.pad(planes, [0, -slab.shape[3] % self.grid, 0, -slab.shape[2] % self.grid], mode="replicate")
+        planes = window[:, 0].permute(0, 3, 1, 2)
+        planes = F.pad(planes, [0, -window.shape[3] % self.grid, 0, -window.shape[2] % self.grid], mode="replicate")
         fine = planes[:, None]
         levels: list[torch.Tensor] = []
         for i, convolutions in enumerate(self.down):
@@ -121,14 +121,14 @@ class SRUNet(nn.Module):
             fine = convolutions(fine)
             levels.append(fine)
 
-        low, high = max(begin - self.reach, 0), min(end + self.reach, self.factor * slab.shape[4])
+        low, high = max(begin - self.reach, 0), min(end + self.reach, self.factor * window.shape[4])
         for i, (up_skip, up, merge) in enumerate(zip(self.up_skip, self.up, self.merge)):
             fine, skip = up(fine), up_skip(levels[1 - i])
             if i == 1:  # the last and by far largest level: only planes that reach the asked ones
                 fine, skip = fine[:, :, low:high], skip[:, :, low:high]
             fine = merge(torch.cat([fine, skip], 1))
         result = self.head(fine)[:, 0, begin - low : end - low]
-        return result[:, :, : slab.shape[2], : slab.shape[3]]
+        return result[:, :, : window.shape[2], : window.shape[3]]
 
 
 def check_whole_factor(factor: float) -> int:

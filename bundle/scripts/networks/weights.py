@@ -25,6 +25,8 @@ from scripts.networks.tensor_file import check_zip, write_tensors
 Network = TypeVar("Network", bound=nn.Module)
 
 _TRAIN_IT = "use weights that were trained for it"
+# Trained settings under the names of 0.6 and before, which the files of those versions have.
+_RENAMED_SETTINGS = {"gap_range": "train_factors", "upsampling": "prior_factor"}
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -84,7 +86,7 @@ def read_weights(path: str | Path, option: str = "--weights") -> dict[str, torch
     plain_tensors = isinstance(state, dict) and all(map(_is_plain, state, state.values()))
     if not plain_tensors or sum(value.nbytes for value in state.values()) > size:
         raise InputError(f"{option} {path}: not a plain state dict of tensors; give a file saved by this bundle")
-    state = {name: value.detach().float() for name, value in state.items()}
+    state = {_today(name): value.detach().float() for name, value in state.items()}
     wrong = first_not_finite(state)
     if wrong is not None:
         raise InputError(
@@ -114,7 +116,7 @@ def network_of(
     widths: Any = None,
     strides: Any = None,
     percentiles: Any = None,
-    gap_range: Any = None,
+    train_factors: Any = None,
     factor: Any = None,
 ) -> nn.Module:
     """The stage III network that a weights file belongs to, untrained and with the file's settings; :func:`load_weights` fills it.
@@ -124,7 +126,7 @@ def network_of(
         network: "aenet" or "srunet"; this and the others are only compared with the file, None is not.
         widths, strides: of AENet.
         percentiles: of the intensity scale.
-        gap_range: of AENet: smallest and largest factor it was trained for.
+        train_factors: of AENet: smallest and largest factor it was trained for.
         factor: of SRUNet: the factor it was trained for. AENet's is free.
 
     Raises:
@@ -142,7 +144,7 @@ def network_of(
         raise InputError(
             f"{where}: they are of {found.network}, the configuration says {network}; leave --network out to use the weights'"
         )
-    options = {"widths": widths, "strides": strides, "percentiles": percentiles, "gap_range": gap_range}
+    options = {"widths": widths, "strides": strides, "percentiles": percentiles, "train_factors": train_factors}
     _check_agreement(path, {**found.sizes, **found.settings}, options)
     if found.network == "srunet":
         _check_agreement(path, found.settings, {"factor": factor}, advice=_TRAIN_IT)
@@ -156,14 +158,14 @@ def prior_of(
     encoder_blocks: Any = None,
     middle_blocks: Any = None,
     decoder_blocks: Any = None,
-    downsampling: Any = None,
+    pixel_unshuffle: Any = None,
     percentiles: Any = None,
 ) -> nn.Module:
     """The prior of stage I that a weights file belongs to, untrained and with the file's settings; :func:`load_weights` fills it.
 
     Args:
         path: of the file.
-        width, encoder_blocks, middle_blocks, decoder_blocks, downsampling: see ``ConditionalNAFNet``; these and the percentiles are
+        width, encoder_blocks, middle_blocks, decoder_blocks, pixel_unshuffle: see ``ConditionalNAFNet``; these and the percentiles are
             only compared with the file, None is not.
         percentiles: of the intensity scale.
 
@@ -181,15 +183,15 @@ def prior_of(
         "encoder_blocks": encoder_blocks,
         "middle_blocks": middle_blocks,
         "decoder_blocks": decoder_blocks,
-        "downsampling": downsampling,
+        "pixel_unshuffle": pixel_unshuffle,
         "percentiles": percentiles,
     }
     _check_agreement(path, {**found.sizes, **found.settings}, options)
     return found.build()
 
 
-def upsampling_of(
-    prior: nn.Module | None, weights: str | Path, factor: float, upsampling: float | None = None
+def prior_factor_of(
+    prior: nn.Module | None, weights: str | Path, factor: float, prior_factor: float | None = None
 ) -> float:
     """k of stage II: how many times a prior makes Z finer, which is a number of its training.
 
@@ -197,7 +199,7 @@ def upsampling_of(
         prior: None where nothing is restored.
         weights: file of the prior, for the message.
         factor: how many times coarser Z is than XY.
-        upsampling: k as an option, compared with the prior's. Without it k is the prior's, which was trained for this factor.
+        prior_factor: k as an option, compared with the prior's. Without it k is the prior's, which was trained for this factor.
 
     Raises:
         InputError: the prior was trained for another k, or for another factor.
@@ -205,14 +207,20 @@ def upsampling_of(
     if prior is None:
         return 1
     trained = settings_of(prior)
-    if upsampling is not None:
-        _check_agreement(weights, trained, {"upsampling": upsampling})
+    if prior_factor is not None:
+        _check_agreement(weights, trained, {"prior_factor": prior_factor})
     elif "factor" not in trained:  # a file of 0.5 or before does not say it, and k alone cannot vouch for it
-        _check_agreement(weights, trained, {"upsampling": factor}, advice=_TRAIN_IT)
+        _check_agreement(weights, trained, {"prior_factor": factor}, advice=_TRAIN_IT)
     if "factor" in trained:
         _check_agreement(weights, trained, {"factor": factor}, advice=_TRAIN_IT)
     # the file has single precision, in which 10 / 3 is not quite itself
-    return factor if agree(trained["upsampling"], factor) else trained["upsampling"]
+    return factor if agree(trained["prior_factor"], factor) else trained["prior_factor"]
+
+
+def _today(name: str) -> str:
+    """The name that an entry of a file has today."""
+    section, _, setting = name.rpartition(".")
+    return f"{section}.{_RENAMED_SETTINGS.get(setting, setting)}" if section == "settings" else name
 
 
 def _is_plain(name: Any, value: Any) -> bool:

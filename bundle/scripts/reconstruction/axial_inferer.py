@@ -20,9 +20,9 @@ from tqdm import tqdm
 
 from scripts import lattice
 from scripts.errors import InputError, warn_once
-from scripts.networks.cell_average import WINDOW as GRID
+from scripts.networks.cell_average import POOL_CELL
 from scripts.networks.finite import finite_output
-from scripts.reconstruction.predictor import Ensemble, Predictor
+from scripts.reconstruction.predictor import Predictor, TestTimeAugmentation
 from scripts.transforms.scale_intensity import Intensity, check_percentiles, measure_intensity
 from scripts.volumes.background import Background, to_device, to_host
 from scripts.volumes.batches import check_memory, check_volumes, with_grid_of
@@ -33,7 +33,7 @@ from scripts.volumes.outputs import check_output, check_space
 from scripts.volumes.reading import VolumeSource, open_volume
 from scripts.volumes.writing import stored_dtype, tell_written, volume_writer
 
-KEPT_SLICES = ("original", "predicted")
+INPUT_SLICES_CHOICES = ("copy", "predict")
 
 _SURE_HALO = 64  # leaves a fiftieth of a grey level of 8 bits, and 32 up to one
 _CPU_TILE = 512  # more does not make a CPU faster
@@ -113,7 +113,7 @@ class AxialInferer(Inferer):
 
     Args:
         factor: how many times finer Z becomes; None makes the axial voxel as small as the lateral one.
-        gap_range: smallest and largest factor the network was trained for; others give a warning. Where both are the same the network
+        train_factors: smallest and largest factor the network was trained for; others give a warning. Where both are the same the network
             knows no other, and others are an error.
         tile: side of the XY tiles in voxels, margins included; planes up to this size are taken whole. A tile may be up to 31 voxels
             larger, so that its cells of averages are those of the plane. None chooses it, from the free memory of a GPU. Where the
@@ -121,8 +121,8 @@ class AxialInferer(Inferer):
         halo: margin around the core of a tile in voxels. With the default no voxel of 8 bits depends on the cut by more than a grey
             level; with less that is not promised.
         depth_batch: slices decoded at once; None chooses it like ``tile``.
-        kept_slices: "original" copies the input slices, "predicted" has the network estimate them too, at depth 0.
-        ensemble: take the mean over all turns, flips and reversals of a window, see :class:`scripts.reconstruction.predictor.Ensemble`; 16 times the
+        input_slices: "copy" copies the input slices, "predict" has the network estimate them too, at depth 0.
+        tta: take the mean over all turns, flips and reversals of a window, see :class:`scripts.reconstruction.predictor.TestTimeAugmentation`; 16 times the
             work.
         amp: compute in bfloat16 where torch's autocast finds it safe.
         progress: show a progress bar.
@@ -131,29 +131,31 @@ class AxialInferer(Inferer):
     def __init__(
         self,
         factor: float | None = None,
-        gap_range: Sequence[float] = (1, math.inf),
+        train_factors: Sequence[float] = (1, math.inf),
         tile: int | None = None,
         halo: int = _SURE_HALO,
         depth_batch: int | None = None,
-        kept_slices: str = "original",
-        ensemble: bool = False,
+        input_slices: str = "copy",
+        tta: bool = False,
         amp: bool = False,
         progress: bool = True,
     ) -> None:
         super().__init__()
         self.factor = None if factor is None else lattice.check_factor(factor)
-        self.gap_range = gap_range
+        self.train_factors = train_factors
         if tile is not None and not (isinstance(tile, int) and tile > 0):
             raise InputError(f"--tile {tile}: give a whole number of voxels above 0, such as 256")
         if not (isinstance(halo, int) and halo >= 0):
             raise InputError(f"--halo {halo}: give a whole number of voxels from 0 up, such as 64")
-        if kept_slices not in KEPT_SLICES:
-            raise InputError(f"--kept_slices {kept_slices}: there is no such choice; give {' or '.join(KEPT_SLICES)}")
+        if input_slices not in INPUT_SLICES_CHOICES:
+            raise InputError(
+                f"--input_slices {input_slices}: there is no such choice; give {' or '.join(INPUT_SLICES_CHOICES)}"
+            )
         self.tile = tile
         self.halo = halo
         self.depth_batch = depth_batch
-        self.kept_slices = kept_slices
-        self.ensemble = ensemble
+        self.input_slices = input_slices
+        self.tta = tta
         self.amp = amp
         self.progress = progress
 
@@ -225,7 +227,7 @@ class AxialInferer(Inferer):
         batches = _DEPTH_BATCHES if self.depth_batch is None else (self.depth_batch,)
         if device.type != "cuda" or (self.tile is not None and self.depth_batch is not None):
             return self.tile or _CPU_TILE, batches[0]
-        whole = lattice.padded_size(max(plane), GRID)
+        whole = lattice.padded_size(max(plane), POOL_CELL)
         wanted = whole if self.tile is None else min(whole, self.tile)
         side, batch = wanted, batches[0]
         for batch in batches:
@@ -237,21 +239,23 @@ class AxialInferer(Inferer):
             torch.cuda.empty_cache()
             free, _ = torch.cuda.mem_get_info(device)
             pixels = min(pixels, _SHARE_OF_FREE * free / (used / trial**2))
-            side = int(math.sqrt(pixels)) // GRID * GRID
+            side = int(math.sqrt(pixels)) // POOL_CELL * POOL_CELL
             if side >= wanted:
                 break
         else:
-            side -= GRID  # room for what tiles may be larger
-        return self.tile or max(lattice.smallest_tile(self.halo, GRID), min(side, wanted)), batch
+            side -= POOL_CELL  # room for what tiles may be larger
+        return self.tile or max(lattice.smallest_tile(self.halo, POOL_CELL), min(side, wanted)), batch
 
-    def predictor(self, network: Any, factor: float, device: torch.device, batch: int) -> Predictor | Ensemble:
+    def predictor(
+        self, network: Any, factor: float, device: torch.device, batch: int
+    ) -> Predictor | TestTimeAugmentation:
         """The network made ready to decode ``batch`` slices of a window at once."""
-        kind = Ensemble if self.ensemble else Predictor
+        kind = TestTimeAugmentation if self.tta else Predictor
         return kind(network, factor, device, batch, self.amp)
 
     def check_trained(self, factor: float) -> float:
         """Return a factor, or raise InputError where the network knows a single one and this is another."""
-        only, largest = self.gap_range
+        only, largest = self.train_factors
         if only == largest and not math.isclose(factor, only, rel_tol=1e-6):
             raise InputError(
                 f"--factor {factor:g}: the weights were trained for the factor {only:g} alone; give --factor {only:g}, or "
@@ -277,16 +281,16 @@ class AxialInferer(Inferer):
         self, volumes: Sequence[_Ends], shape: tuple[int, int, int], factor: float, network: Any, device: torch.device
     ) -> None:
         """Fill the outputs of volumes of one shape, tile by tile, with smaller ones from where the memory was not enough."""
-        if not self.gap_range[0] <= factor <= self.gap_range[1]:
+        if not self.train_factors[0] <= factor <= self.train_factors[1]:
             logger.warning(
-                f"factor {factor:g} is outside the range {self.gap_range[0]:g} to {self.gap_range[1]:g} that the weights were trained for"
+                f"factor {factor:g} is outside the range {self.train_factors[0]:g} to {self.train_factors[1]:g} that the weights were trained for"
             )
         x, y, slices = shape
-        parts = intervals(slices, factor, copy=self.kept_slices == "original")
+        parts = intervals(slices, factor, copy=self.input_slices == "copy")
         most = max(len(interval.depths) for interval in parts)
         side, batch = self.choose((x, y), most, factor, network, device)
         predictor = self.predictor(network, factor, device, batch)
-        if lattice.padded_size(self.halo, GRID) < _SURE_HALO and len(self._tiles((0, x), (0, y), shape, side)) > 1:
+        if lattice.padded_size(self.halo, POOL_CELL) < _SURE_HALO and len(self._tiles((0, x), (0, y), shape, side)) > 1:
             logger.warning(
                 f"--halo {self.halo}: with less than {_SURE_HALO}, voxels where tiles meet depend on the cut by more than rounding"
             )
@@ -317,13 +321,13 @@ class AxialInferer(Inferer):
         """The tiles of a part of the plane."""
         return [
             _Tile(along_x, along_y)
-            for along_x in lattice.tiles(x, shape[0], side, self.halo, GRID)
-            for along_y in lattice.tiles(y, shape[1], side, self.halo, GRID)
+            for along_x in lattice.tiles(x, shape[0], side, self.halo, POOL_CELL)
+            for along_y in lattice.tiles(y, shape[1], side, self.halo, POOL_CELL)
         ]
 
     def _smaller(self, tile: _Tile, shape: tuple[int, int, int]) -> int:
         """Side of the tiles that take the place of one that memory did not hold."""
-        side = max(lattice.smallest_tile(self.halo, GRID), max(tile.sides) // 2)
+        side = max(lattice.smallest_tile(self.halo, POOL_CELL), max(tile.sides) // 2)
         smaller = self._tiles(tile.x.core, tile.y.core, shape, side)[0]
         what = f"out of memory{{}} with tiles of {tile.sides[0]} x {tile.sides[1]} voxels"
         if smaller.sides == tile.sides:
@@ -332,7 +336,12 @@ class AxialInferer(Inferer):
         return side
 
     def _fill(
-        self, tile: _Tile, first: int, intervals: Sequence[Interval], ends: _Ends, predictor: Predictor | Ensemble
+        self,
+        tile: _Tile,
+        first: int,
+        intervals: Sequence[Interval],
+        ends: _Ends,
+        predictor: Predictor | TestTimeAugmentation,
     ) -> Iterator[tuple[int, int]]:
         """Fill a tile's core from an interval on; yields, after each batch, the number of the next interval and how many voxels were filled."""
         x, y = tile.x.core_begin, tile.y.core_begin
@@ -342,20 +351,20 @@ class AxialInferer(Inferer):
         planes: dict[int, _Plane] = {}
         for begin in range(first, len(intervals), predictor.windows):
             batch = intervals[begin : begin + predictor.windows]
-            slabs, depths = [], []
+            windows, depths = [], []
             for number, interval in enumerate(batch, begin):
                 window = lattice.window(number, len(intervals))
                 planes = {z: planes[z] if z in planes else ends.read(tile, z) for z in sorted(set(window))}
                 if interval.kept is not None:
                     ends.keep(planes[number].stored[across, along], x, y, interval.kept)
-                slabs.append(torch.stack([planes[z].scaled for z in window], -1))
+                windows.append(torch.stack([planes[z].scaled for z in window], -1))
                 # Batches of one size are recorded once: what is missing is made up, and left out again below.
                 depths.append([*interval.depths, *[0.5] * (most - len(interval.depths))])
             if any(interval.depths for interval in batch):
                 missing = predictor.windows - len(batch)
-                slabs, depths = slabs + slabs[-1:] * missing, depths + depths[-1:] * missing
-                at = to_device(torch.tensor(depths), slabs[0].device)
-                slices = predictor(torch.stack(slabs), at)[..., across, along]
+                windows, depths = windows + windows[-1:] * missing, depths + depths[-1:] * missing
+                at = to_device(torch.tensor(depths), windows[0].device)
+                slices = predictor(torch.stack(windows), at)[..., across, along]
                 for interval, new in zip(batch, slices):
                     if interval.depths:
                         ends.put(new[: len(interval.depths)], x, y, interval.first)
@@ -363,13 +372,13 @@ class AxialInferer(Inferer):
             yield begin + len(batch), width * height * filled
 
 
-def _memory_of(predictor: Predictor | Ensemble, side: int, depths: int) -> float:
+def _memory_of(predictor: Predictor | TestTimeAugmentation, side: int, depths: int) -> float:
     """Bytes of the GPU that a batch of windows of a small tile takes at its peak."""
     device = predictor.device
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
-    slabs = torch.zeros(predictor.windows, side, side, lattice.WINDOW, device=device)
-    predictor(slabs, torch.full((predictor.windows, depths), 0.5, device=device))
+    windows = torch.zeros(predictor.windows, side, side, lattice.INPUT_SLICES, device=device)
+    predictor(windows, torch.full((predictor.windows, depths), 0.5, device=device))
     return max(1.0, float(torch.cuda.max_memory_allocated(device) - before))
 
 

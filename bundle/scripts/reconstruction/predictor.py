@@ -51,28 +51,28 @@ class Predictor:
         self._output = torch.empty(0)
 
     @torch.no_grad()
-    def __call__(self, slabs: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
+    def __call__(self, windows: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
         """
         Args:
-            slabs: (B, H, W, 4) in [0, 1], on the device.
+            windows: (B, H, W, 4) in [0, 1], on the device.
             depths: (B, D) in [0, 1), on the device.
 
         Returns:
             Slices (B, D, H, W), float32. On CUDA they are overwritten by the next call.
         """
         if self.device.type != "cuda":
-            return self._compute(slabs, depths)
-        if [value.shape for value in self._inputs] != [slabs.shape, depths.shape]:
-            self._record(slabs, depths)
-        for place, value in zip(self._inputs, (slabs, depths)):
+            return self._compute(windows, depths)
+        if [value.shape for value in self._inputs] != [windows.shape, depths.shape]:
+            self._record(windows, depths)
+        for place, value in zip(self._inputs, (windows, depths)):
             place.copy_(value)
         assert self._graph is not None
         self._graph.replay()
         return self._output
 
-    def _compute(self, slabs: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
-        with autocast(slabs, self.amp):
-            features = self.network.encode(slabs[:, None])
+    def _compute(self, windows: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
+        with autocast(windows, self.amp):
+            features = self.network.encode(windows[:, None])
             parts = []
             for some in depths.split(self.depth_batch, 1):
                 gap = torch.full_like(some, self.factor).flatten()
@@ -86,9 +86,9 @@ class Predictor:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _record(self, slabs: torch.Tensor, depths: torch.Tensor) -> None:
+    def _record(self, windows: torch.Tensor, depths: torch.Tensor) -> None:
         self.forget()
-        inputs = [slabs.clone(), depths.clone()]
+        inputs = [windows.clone(), depths.clone()]
         stream = torch.cuda.Stream(self.device)
         stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(stream):  # beside the recording, libraries load what they need
@@ -101,7 +101,7 @@ class Predictor:
         self._graph, self._inputs = graph, inputs
 
 
-class Ensemble:
+class TestTimeAugmentation:
     """Mean of what a :class:`Predictor` makes of a window in all 16 ways of looking at it, in the place of one.
 
     Eight are the turns and flips in XY. Eight more are the same with the slices in reverse order, at depth 1 - d, and are left out at
@@ -125,10 +125,10 @@ class Ensemble:
         self.windows, self.device = self.upright.windows, device
 
     @torch.no_grad()
-    def __call__(self, slabs: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
+    def __call__(self, windows: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
         """
         Args:
-            slabs: (B, H, W, 4) in [0, 1], on the device.
+            windows: (B, H, W, 4) in [0, 1], on the device.
             depths: (B, D) in [0, 1), on the device.
 
         Returns:
@@ -136,8 +136,8 @@ class Ensemble:
         """
         kept = depths == 0
         reversed_depths = torch.where(kept, 0.5, 1 - depths)  # what comes out at depth 0 is not used
-        forward = self._turns_and_flips(slabs, depths)
-        backward = self._turns_and_flips(slabs.flip(-1), reversed_depths)
+        forward = self._turns_and_flips(windows, depths)
+        backward = self._turns_and_flips(windows.flip(-1), reversed_depths)
         return torch.where(kept[..., None, None], forward, (forward + backward) / 2)
 
     def forget(self) -> None:
@@ -145,12 +145,12 @@ class Ensemble:
         self.upright.forget()
         self.on_its_side.forget()
 
-    def _turns_and_flips(self, slabs: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
+    def _turns_and_flips(self, windows: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
         """Mean over the eight."""
-        total = torch.zeros(*depths.shape, *slabs.shape[1:3], device=slabs.device)
+        total = torch.zeros(*depths.shape, *windows.shape[1:3], device=windows.device)
         for on_its_side, *flips in product((False, True), repeat=3):
             axes = [1 + axis for axis, flip in enumerate(flips) if flip]
-            turned = slabs.flip(axes)
+            turned = windows.flip(axes)
             if on_its_side:
                 turned = turned.transpose(1, 2).contiguous()
             square = turned.shape[1] == turned.shape[2]

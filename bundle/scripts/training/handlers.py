@@ -20,7 +20,7 @@ from scripts.errors import InputError
 from scripts.networks.finite import first_not_finite
 
 
-class WeightAverage:
+class EMA:
     """Exponential moving average of a network's weights, updated after each step in a few operations.
 
     Ignite's EMAHandler makes two operations for each of several hundred tensors, which takes longer than a step.

@@ -103,7 +103,7 @@ class ReconstructionLoss(nn.Module):
         if min(target.shape[-2:]) < _SSIM_WINDOW:
             raise InputError(
                 f"the planes are {target.shape[-2]} x {target.shape[-1]} voxels and the loss needs at least {_SSIM_WINDOW}: "
-                "use a volume with more slices, or a larger --upsampling or --patch_size"
+                "use a volume with more slices, or a larger --prior_factor or --patch_size"
             )
         prediction, target = prediction.float(), target.float()
         loss = F.l1_loss(prediction, target)

@@ -56,7 +56,7 @@ class RestorationPrepareBatch(PrepareBatch):
 
 
 class SequencePrepareBatch(PrepareBatch):
-    """Stage III batch: slabs (B, 1, H, W, 4), targets (B, D, H, W), depths (B, D), gaps (B,)."""
+    """Stage III batch: windows (B, 1, H, W, 4), targets (B, D, H, W), depths (B, D), gaps (B,)."""
 
     def __call__(
         self,
@@ -65,10 +65,10 @@ class SequencePrepareBatch(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, torch.Tensor], dict]:
-        slab, label, depth, gap = (
+        window, label, depth, gap = (
             _tensor(batchdata[key], device, non_blocking) for key in ("image", "label", "depth", "gap")
         )
-        return slab, label, (depth, gap), {}
+        return window, label, (depth, gap), {}
 
 
 def _tensor(value: torch.Tensor, device: str | torch.device | None, non_blocking: bool) -> torch.Tensor:

@@ -12,7 +12,7 @@ from scripts.networks.precision import autocast
 
 
 class SequenceInferer(Inferer):
-    """Stage III training: encodes each slab once and decodes all its depths.
+    """Stage III training: encodes each window once and decodes all its depths.
 
     Args:
         amp: compute in bfloat16 where torch's autocast finds it safe.

@@ -24,13 +24,13 @@ class TrainingStep:
     Output: {"loss": scalar on the device}. Reading it waits for the GPU.
 
     Args:
-        largest_gradient: norm to which larger gradients are scaled down. One batch in some hundred has a gradient ten times that of the
+        max_grad_norm: norm to which larger gradients are scaled down. One batch in some hundred has a gradient ten times that of the
             others; in long runs such a step can throw a network off for good.
         ordinary: steps before the recording, in which the libraries choose and load what they need.
     """
 
-    def __init__(self, largest_gradient: float = math.inf, ordinary: int = 3) -> None:
-        self.largest_gradient = largest_gradient
+    def __init__(self, max_grad_norm: float = math.inf, ordinary: int = 3) -> None:
+        self.max_grad_norm = max_grad_norm
         self.ordinary = ordinary
         self.done = 0
         self.graph: torch.cuda.CUDAGraph | None = None
@@ -63,8 +63,8 @@ class TrainingStep:
         engine.optimizer.zero_grad()
         loss = engine.loss_function(engine.inferer(inputs, engine.network, *args, **kwargs), targets).mean()
         loss.backward()
-        if math.isfinite(self.largest_gradient):
-            nn.utils.clip_grad_norm_(engine.network.parameters(), self.largest_gradient)
+        if math.isfinite(self.max_grad_norm):
+            nn.utils.clip_grad_norm_(engine.network.parameters(), self.max_grad_norm)
         engine.optimizer.step()
         return loss.detach()
 

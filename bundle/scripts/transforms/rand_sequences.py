@@ -12,7 +12,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 
 from scripts.errors import InputError
-from scripts.lattice import WINDOW
+from scripts.lattice import INPUT_SLICES
 from scripts.transforms.channels import only_channel
 from scripts.transforms.patches import Patch, cut_patches, place_patch
 
@@ -32,12 +32,12 @@ class RandSequences(Randomizable):
 
     Args:
         patch_size: sides of a plane patch; smaller where the volume is.
-        gap_range: smallest and largest distance between the input planes in voxels, both included.
+        train_factors: smallest and largest distance between the input planes in voxels, both included.
         depths: target planes per sequence; each window is encoded once and decoded for all of them.
         num_samples: sequences per call.
         axes: axes to draw sequences along; ("z",) on a volume that is isotropic already (supervised training).
         edge_probability: how often an outer plane is replaced by its neighbour, as at the ends of a volume.
-        kept_probability: how often a target is an input plane itself, at depth 0. In its place stands a plane one voxel to either side:
+        input_slice_probability: how often a target is an input plane itself, at depth 0. In its place stands a plane one voxel to either side:
             where the noise differs from plane to plane the network learns to leave it out (Noise2Noise, Lehtinen et al. 2018); the
             input plane itself would teach it to copy.
 
@@ -48,56 +48,56 @@ class RandSequences(Randomizable):
     def __init__(
         self,
         patch_size: Sequence[int],
-        gap_range: Sequence[int] = (2, 12),
+        train_factors: Sequence[int] = (2, 12),
         depths: int = 1,
         num_samples: int = 1,
         axes: Sequence[str] = ("x", "y"),
         edge_probability: float = 0.05,
-        kept_probability: float = 0.0,
+        input_slice_probability: float = 0.0,
     ) -> None:
         if not isinstance(axes, (str, list, tuple)) or not axes or any(axis not in _DIMS for axis in axes):
             raise InputError(f"--sequence_axes {axes}: give one or more of x, y and z in brackets, such as \"['z']\"")
         self.patch_size = tuple(patch_size)
-        self.gap_range = tuple(int(gap) for gap in gap_range)
-        if self.gap_range[0] < 2:
-            raise InputError(f"--gap_range {list(gap_range)}: the smallest gap is 2, with one plane in between")
-        if self.gap_range[0] > self.gap_range[1]:
-            raise InputError(f"--gap_range {list(gap_range)}: the smaller number comes first")
+        self.train_factors = tuple(int(gap) for gap in train_factors)
+        if self.train_factors[0] < 2:
+            raise InputError(f"--train_factors {list(train_factors)}: the smallest gap is 2, with one plane in between")
+        if self.train_factors[0] > self.train_factors[1]:
+            raise InputError(f"--train_factors {list(train_factors)}: the smaller number comes first")
         self.depths = depths
         self.num_samples = num_samples
         self.dims = [_DIMS[axis] for axis in axes]
         self.edge_probability = edge_probability
-        self.kept_probability = kept_probability
+        self.input_slice_probability = input_slice_probability
 
     def draw(self, shape: Sequence[int]) -> _Draw:
         """Draw one sequence from a volume of ``shape`` (X, Y, Z)."""
         dim = self.dims[self.R.randint(len(self.dims))]
-        smallest, largest = self.gap_range
-        largest = min(largest, (shape[dim] - 1) // (WINDOW - 1))
+        smallest, largest = self.train_factors
+        largest = min(largest, (shape[dim] - 1) // (INPUT_SLICES - 1))
         if largest < smallest:
             raise InputError(
                 f"the volume is {shape[dim]} voxels across, too few for four planes {smallest} apart: "
-                "lower gap_range or use a larger volume"
+                "lower train_factors or use a larger volume"
             )
         gap = self.R.randint(smallest, largest + 1)
-        start = self.R.randint(shape[dim] - (WINDOW - 1) * gap)
+        start = self.R.randint(shape[dim] - (INPUT_SLICES - 1) * gap)
         offsets = self.R.choice(gap - 1, self.depths, replace=gap - 1 < self.depths) + 1
         sides = [d for d in range(3) if d != dim]
         size = self._size(shape)
         corner = [self.R.randint(shape[d] - side + 1) for d, side in zip(sides, size)]
-        edge = [0, WINDOW - 1][self.R.randint(2)] if self.R.random_sample() < self.edge_probability else None
+        edge = [0, INPUT_SLICES - 1][self.R.randint(2)] if self.R.random_sample() < self.edge_probability else None
         reverse, turn, *flips = (bool(self.R.randint(2)) for _ in range(4))
-        kept = self.R.random_sample(self.depths) < self.kept_probability
+        kept = self.R.random_sample(self.depths) < self.input_slice_probability
         beside = 2 * self.R.randint(2, size=self.depths) - 1
 
-        inputs = [start + i * gap for i in range(WINDOW)]
+        inputs = [start + i * gap for i in range(INPUT_SLICES)]
         if reverse:
             inputs, offsets = inputs[::-1], gap - offsets
         direction = -1 if reverse else 1
         targets = inputs[1] + np.where(kept, beside, direction * offsets)
         depths = np.where(kept, 0, offsets / gap)
         if edge is not None:
-            inputs[edge] = inputs[1 if edge == 0 else WINDOW - 2]
+            inputs[edge] = inputs[1 if edge == 0 else INPUT_SLICES - 2]
         if turn and size[0] == size[1]:  # a turn is only the same problem for square patches
             sides, corner = sides[::-1], corner[::-1]
         patch = place_patch([*inputs, *targets], (sides[0], sides[1], dim), corner, size, flips)
@@ -130,7 +130,7 @@ class RandSequences(Randomizable):
         draws = [self.draw(shape) for _ in range(self.num_samples)]
         planes = [
             cut_patches(of, [draw.patch._replace(corner=draw.patch.corner[part]) for draw in draws], self._size(shape))
-            for of, part in zip(volumes, (slice(WINDOW), slice(WINDOW, None)))
+            for of, part in zip(volumes, (slice(INPUT_SLICES), slice(INPUT_SLICES, None)))
         ]
         numbers = torch.tensor([[float(draw.gap), *draw.depths] for draw in draws]).to(device, non_blocking=True)
         images, labels = planes[0][:, None].movedim(2, -1).contiguous(), planes[1]
@@ -151,18 +151,18 @@ class RandSequencesd(Randomizable, MapTransform):
         self,
         keys: KeysCollection,
         patch_size: Sequence[int],
-        gap_range: Sequence[int] = (2, 12),
+        train_factors: Sequence[int] = (2, 12),
         depths: int = 1,
         num_samples: int = 1,
         axes: Sequence[str] = ("x", "y"),
         edge_probability: float = 0.05,
-        kept_probability: float = 0.0,
+        input_slice_probability: float = 0.0,
         target_key: str = "target",
     ) -> None:
         MapTransform.__init__(self, keys)
         self.target_key = target_key
         self.sequences = RandSequences(
-            patch_size, gap_range, depths, num_samples, axes, edge_probability, kept_probability
+            patch_size, train_factors, depths, num_samples, axes, edge_probability, input_slice_probability
         )
 
     def set_random_state(self, seed: int | None = None, state: Any = None) -> RandSequencesd:

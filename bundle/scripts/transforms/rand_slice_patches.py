@@ -27,7 +27,7 @@ class RandSlicePatches(Randomizable):
         patch_size: (H, W) of a patch; smaller where the volume is. W shrinks to a whole number of gaps plus one.
         factor: how many times Z is coarser than XY. A real factor is met by its two neighbouring integers, in such shares that
             the mean is right: a sharp image can only be decimated by an integer.
-        upsampling: k of stage II. The prior restores images that were upsampled k times; with k < factor they stay coarser than XY
+        prior_factor: k of stage II. The prior restores images that were upsampled k times; with k < factor they stay coarser than XY
             by factor / k, and so do the patches the prior learns from.
         num_samples: patches per call.
         degradation: see ``axial_decimate``.
@@ -38,18 +38,18 @@ class RandSlicePatches(Randomizable):
         self,
         patch_size: Sequence[int],
         factor: float,
-        upsampling: float | None = None,
+        prior_factor: float | None = None,
         num_samples: int = 1,
         degradation: str = "sampling",
         with_linear: bool = False,
     ) -> None:
         self.patch_size = tuple(patch_size)
-        upsampling = factor if upsampling is None else upsampling
-        if upsampling == 1:
+        prior_factor = factor if prior_factor is None else prior_factor
+        if prior_factor == 1:
             raise InputError(
-                "--upsampling 1: nothing is restored then, so there is no prior to learn; train AENet directly"
+                "--prior_factor 1: nothing is restored then, so there is no prior to learn; train AENet directly"
             )
-        self.step, self.factor = int(lattice.axial_step(factor, upsampling)), upsampling
+        self.step, self.factor = int(lattice.axial_step(factor, prior_factor)), prior_factor
         self.num_samples = num_samples
         self.degradation = degradation
         self.modes = {"mu": "cubic", "linear": "linear"} if with_linear else {"mu": "cubic"}
@@ -110,13 +110,13 @@ class RandSlicePatchesd(Randomizable, MapTransform):
         keys: KeysCollection,
         patch_size: Sequence[int],
         factor: float,
-        upsampling: float | None = None,
+        prior_factor: float | None = None,
         num_samples: int = 1,
         degradation: str = "sampling",
         with_linear: bool = False,
     ) -> None:
         MapTransform.__init__(self, keys)
-        self.patches = RandSlicePatches(patch_size, factor, upsampling, num_samples, degradation, with_linear)
+        self.patches = RandSlicePatches(patch_size, factor, prior_factor, num_samples, degradation, with_linear)
 
     def set_random_state(self, seed: int | None = None, state: Any = None) -> RandSlicePatchesd:
         """Seed the draw."""
