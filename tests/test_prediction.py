@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from scripts.networks.aenet import AENet, ChannelGate
-from scripts.reconstruction.predictor import Predictor, TestTimeAugmentation
+from scripts.reconstruction.predictor import Predictor, TTAPredictor
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
@@ -92,9 +92,9 @@ def by_hand(aenet: AENet, window: torch.Tensor, depth: float, factor: float) -> 
     found = []
     for turn, back in TURNS:
         planes = turn(window.movedim(-1, 0)).movedim(0, -1)[None, None]
-        for window, at in [(planes, depth)] + ([(planes.flip(-1), 1 - depth)] if depth > 0 else []):
+        for each, at in [(planes, depth)] + ([(planes.flip(-1), 1 - depth)] if depth > 0 else []):
             with torch.no_grad():
-                slice_ = aenet(window.contiguous(), *(torch.tensor(n, device=window.device) for n in (at, factor)))
+                slice_ = aenet(each.contiguous(), *(torch.tensor(n, device=window.device) for n in (at, factor)))
             found.append(back(slice_[0, 0]))
     assert len(found) == (16 if depth > 0 else 8)
     return torch.stack(found).mean(0)
@@ -104,7 +104,7 @@ def by_hand(aenet: AENet, window: torch.Tensor, depth: float, factor: float) -> 
 @pytest.mark.parametrize("sides", [(64, 64), (40, 67)])
 def test_ensemble_is_the_mean_of_all_ways_to_look_at_a_window(device, sides):
     aenet = network(device)
-    predict = TestTimeAugmentation(aenet, 5.0, torch.device(device), 2, False)
+    predict = TTAPredictor(aenet, 5.0, torch.device(device), 2, False)
     windows, depths = torch.rand(2, *sides, 4, device=device), torch.tensor([[0.0, 0.2, 0.6], [0.8, 0.0, 0.4]])
     for _ in range(2):  # on CUDA the second is a replay
         found = predict(windows, depths.to(device))
@@ -120,5 +120,5 @@ def test_ensemble_is_the_mean_of_all_ways_to_look_at_a_window(device, sides):
 def test_ensemble_of_a_network_that_turns_with_its_input_changes_nothing():
     interpolation = AENet(widths=(2, 2, 2, 2)).eval()  # untrained, it is that
     windows, depths = torch.rand(2, 33, 48, 4), torch.rand(2, 3)
-    alone, tta = (kind(interpolation, 5.0, torch.device("cpu"), 4, False) for kind in (Predictor, TestTimeAugmentation))
+    alone, tta = (kind(interpolation, 5.0, torch.device("cpu"), 4, False) for kind in (Predictor, TTAPredictor))
     assert torch.allclose(alone(windows, depths), tta(windows, depths), atol=1e-5)

@@ -238,7 +238,7 @@ def test_ensemble_does_not_depend_on_how_the_volume_lies(trained):
 @pytest.mark.parametrize(
     "options, words",
     [
-        ({"input_slices": "new"}, "--input_slices new: .* original or predicted"),
+        ({"input_slices": "new"}, "--input_slices new: .* copy or predict"),
         ({"tile": 0}, "--tile 0: give a whole number"),
         ({"tile": 1.5}, "--tile 1.5: give a whole number"),
         ({"halo": -1}, "--halo -1: give a whole number"),

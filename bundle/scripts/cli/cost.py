@@ -24,7 +24,7 @@ from scripts.diffusion.pseudo_volume import PseudoVolumeInferer
 from scripts.diffusion.restoration import margins
 from scripts.networks.cell_average import POOL_CELL
 from scripts.reconstruction import axial_inferer as reconstruction
-from scripts.reconstruction.predictor import TestTimeAugmentation
+from scripts.reconstruction.predictor import TTAPredictor
 from scripts.training.checkpoint import read_checkpoint
 from scripts.training.step import TrainingStep
 from scripts.transforms.scale_intensity import ENOUGH_VOXELS
@@ -114,7 +114,7 @@ class ReconstructionCost:
         width, height = max(widths), max(heights)
         number = len(widths) * len(heights)
         # The looks of test-time augmentation are calls of their own. A GPU records them, a CPU is asked for one.
-        looks = TestTimeAugmentation.looks if self.inferer.tta else 1
+        looks = TTAPredictor.looks if self.inferer.tta else 1
         if self.device.type != "cuda":
             self.inferer.tta = False
         predictor = self.inferer.predictor(self.network, factor, self.device, batch)

@@ -22,7 +22,7 @@ from scripts import lattice
 from scripts.errors import InputError, warn_once
 from scripts.networks.cell_average import POOL_CELL
 from scripts.networks.finite import finite_output
-from scripts.reconstruction.predictor import Predictor, TestTimeAugmentation
+from scripts.reconstruction.predictor import Predictor, TTAPredictor
 from scripts.transforms.scale_intensity import Intensity, check_percentiles, measure_intensity
 from scripts.volumes.background import Background, to_device, to_host
 from scripts.volumes.batches import check_memory, check_volumes, with_grid_of
@@ -122,7 +122,7 @@ class AxialInferer(Inferer):
             level; with less that is not promised.
         depth_batch: slices decoded at once; None chooses it like ``tile``.
         input_slices: "copy" copies the input slices, "predict" has the network estimate them too, at depth 0.
-        tta: take the mean over all turns, flips and reversals of a window, see :class:`scripts.reconstruction.predictor.TestTimeAugmentation`; 16 times the
+        tta: take the mean over all turns, flips and reversals of a window, see :class:`scripts.reconstruction.predictor.TTAPredictor`; 16 times the
             work.
         amp: compute in bfloat16 where torch's autocast finds it safe.
         progress: show a progress bar.
@@ -248,9 +248,9 @@ class AxialInferer(Inferer):
 
     def predictor(
         self, network: Any, factor: float, device: torch.device, batch: int
-    ) -> Predictor | TestTimeAugmentation:
+    ) -> Predictor | TTAPredictor:
         """The network made ready to decode ``batch`` slices of a window at once."""
-        kind = TestTimeAugmentation if self.tta else Predictor
+        kind = TTAPredictor if self.tta else Predictor
         return kind(network, factor, device, batch, self.amp)
 
     def check_trained(self, factor: float) -> float:
@@ -341,7 +341,7 @@ class AxialInferer(Inferer):
         first: int,
         intervals: Sequence[Interval],
         ends: _Ends,
-        predictor: Predictor | TestTimeAugmentation,
+        predictor: Predictor | TTAPredictor,
     ) -> Iterator[tuple[int, int]]:
         """Fill a tile's core from an interval on; yields, after each batch, the number of the next interval and how many voxels were filled."""
         x, y = tile.x.core_begin, tile.y.core_begin
@@ -372,7 +372,7 @@ class AxialInferer(Inferer):
             yield begin + len(batch), width * height * filled
 
 
-def _memory_of(predictor: Predictor | TestTimeAugmentation, side: int, depths: int) -> float:
+def _memory_of(predictor: Predictor | TTAPredictor, side: int, depths: int) -> float:
     """Bytes of the GPU that a batch of windows of a small tile takes at its peak."""
     device = predictor.device
     torch.cuda.reset_peak_memory_stats(device)

@@ -101,7 +101,7 @@ class Predictor:
         self._graph, self._inputs = graph, inputs
 
 
-class TestTimeAugmentation:
+class TTAPredictor:
     """Mean of what a :class:`Predictor` makes of a window in all 16 ways of looking at it, in the place of one.
 
     Eight are the turns and flips in XY. Eight more are the same with the slices in reverse order, at depth 1 - d, and are left out at
