@@ -13,14 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from bundle_run import BUNDLE
+from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor, decollate_batch, list_data_collate
 from sample_volumes import tissue, volume, with_spacing
 
 from scripts import lattice
+from scripts.cli.failures import input_error
 from scripts.errors import InputError
 from scripts.networks.aenet import AENet
 from scripts.networks.weights import load_weights
-from scripts.reconstruction.axial_inferer import AxialInferer, reconstruct_file
+from scripts.reconstruction.axial_inferer import AxialInferer
 from scripts.transforms.axial_interpolate import axial_interpolate
 from scripts.transforms.scale_intensity import RestoreIntensity, ScalePercentiles
 from scripts.volumes.claim import Claim
@@ -412,8 +415,29 @@ def on_disk(folder: Path, name: str, dtype: str, *shape: int) -> Path:
     return folder / name
 
 
-def stream(volume: Path, output: Path, network: torch.nn.Module, inferer: AxialInferer, **options: Any) -> None:
-    reconstruct_file(volume, output, network, inferer, PERCENTILES, torch.device("cpu"), **options)
+def stream(
+    volume: Path, output: Path, network: torch.nn.Module, inferer: AxialInferer, overwrite: bool = False
+) -> None:
+    """Reconstruct a file by the config, with another network and inferer."""
+    workflow = ConfigWorkflow(
+        config_file=str(BUNDLE / "configs" / "inference.yaml"),
+        workflow_type="infer",
+        logging_file=False,
+        volume=str(volume),
+        output=str(output),
+        overwrite=overwrite,
+        input_slices=inferer.input_slices,
+        network_def=network,
+        model=network,
+        trained={"percentiles": PERCENTILES},
+        inferer=inferer,
+        device=torch.device("cpu"),
+    )
+    workflow.initialize()
+    try:
+        workflow.evaluator.run()
+    except RuntimeError as error:  # what MONAI makes of an exception in a section
+        raise input_error(error) or error from error
 
 
 @pytest.mark.parametrize(
