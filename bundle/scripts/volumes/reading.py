@@ -15,15 +15,18 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
+from scripts import lattice
 from scripts.errors import InputError, one_line, warn_once
 from scripts.volumes.axes import check_axes
 from scripts.volumes.formats import nifti, slice_folder, tiff
-from scripts.volumes.memory import check_memory
+from scripts.volumes.memory import check_memory, free_memory
+from scripts.volumes.slice_cache import SliceCache
 from scripts.volumes.slice_faults import SliceFaults
 from scripts.volumes.whole_file import as_path
 from scripts.volumes.writing import FORMATS
 
 _LARGEST_EXACT_INTEGER = 2**24  # of float32
+_MOST_CACHED = 2**32  # bytes of decoded slices
 
 
 class Header(NamedTuple):
@@ -42,18 +45,74 @@ class Header(NamedTuple):
     affine: np.ndarray
     unit: str
 
+    @property
+    def voxel_size(self) -> tuple[float, float, float]:
+        """Voxel size (x, y, z) in ``unit``."""
+        return lattice.voxel_size(self.affine)
+
+    @property
+    def isotropic_factor(self) -> float:
+        """Factor that makes the voxels isotropic, see :func:`scripts.lattice.isotropic_factor`, which raises where nothing is coarse in Z."""
+        return lattice.isotropic_factor(self.voxel_size)
+
 
 class VolumeSource:
-    """A volume that is open for reading, a slice at a time; made by :func:`open_volume`.
+    """
+    A volume that is open for reading, by slices or by blocks. Any number of threads may read at the same time.
+
+    It is a context manager; what holds it for longer, as a dataset does, closes it with :meth:`close`.
+
+    Of a file that is mapped into memory (uncompressed TIFF and NIfTI with Z as the slowest axis) only the part that is asked for is read.
+    Slices that have to be decoded are decoded whole, and blocks share them: the last ones are kept, in up to an eighth of the
+    memory that is free when the volume is opened, 4 GiB at most. Blocks are therefore best read one range of Z after the other.
+
+    Args:
+        path: TIFF or NIfTI file, or folder of 2-D slices (PNG or TIFF), or a pattern of the names of such slices, as
+            ``folder/slice_*.png``; what exists under just that name comes first.
+        spacing: voxel size [z, y, x] that replaces the one in the file, in the unit of the file, or in micrometer
+            when the file names none.
+        axes: what the axes of the file are in its order, in place of what it says itself: Z, Y and X, as "ZYX", and any letters for
+            axes of length 1.
 
     Attributes:
         header: what is known of it.
+
+    Raises:
+        InputError: as :func:`read_volume`, but for what only the voxels can show.
     """
 
-    def __init__(self, file: Path, header: Header, read: Callable[[int], np.ndarray]) -> None:
-        self.header = header
-        self._file = file
-        self._read = read
+    def __init__(
+        self, path: str | os.PathLike, spacing: Sequence[float] | None = None, axes: str | None = None
+    ) -> None:
+        self._file = file = as_path(path)
+        new_sizes = None if spacing is None else _check_spacing(spacing)
+        order = check_axes(axes)
+        with ExitStack() as opened:
+            with _cannot_be_read(file):
+                stack = opened.enter_context(_format_of(file).open_stack(file, order))
+            x, y, z = (int(size) for size in stack.shape)
+            _check_layout((x, y, z), stack.dtype, file)
+            if stack.doubt is not None and new_sizes is None:
+                warn_once(f"{file}: {stack.doubt}; give --spacing")
+            affine, unit = _grid(stack.affine, stack.unit, new_sizes, file)
+            self.header = Header((x, y, z), stack.dtype.newbyteorder("=").name, affine, unit)
+            if stack.decoded:
+                cache = SliceCache(stack.read, min(free_memory() // 8, _MOST_CACHED))
+                opened.callback(cache.clear)
+                self._read, self._read_for_block = cache.read, cache.keep
+            else:
+                self._read = self._read_for_block = stack.read
+            self._opened = opened.pop_all()
+
+    def close(self) -> None:
+        """Close the file; a second time is without effect."""
+        self._opened.close()
+
+    def __enter__(self) -> VolumeSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def read(self, index: int) -> np.ndarray:
         """
@@ -65,6 +124,37 @@ class VolumeSource:
         """
         with _cannot_be_read(self._file):
             return self._read(index)
+
+    def read_block(self, x: slice, y: slice, z: Sequence[int]) -> np.ndarray:
+        """
+        Return a block of voxels, and read as little for it as the format allows.
+
+        Args:
+            x: part along X, in voxels.
+            y: part along Y.
+            z: indices of slices, in any order and also several times, as where a window reaches over the end of the volume.
+
+        Returns:
+            (X, Y, len(z)) in the dtype of the header, X fastest in memory, as in the files.
+
+        Raises:
+            IndexError: there is no such slice.
+            InputError: a slice is damaged, or not like the others.
+        """
+        width, height, depth = self.header.shape
+        if not all(0 <= index < depth for index in z):
+            raise IndexError(f"the volume has slices 0 to {depth - 1}, not all of {list(z)}")
+        places: dict[int, list[int]] = {}
+        for place, index in enumerate(z):
+            places.setdefault(index, []).append(place)
+        shape = len(range(width)[x]), len(range(height)[y]), len(z)
+        block = np.empty(shape, self.header.dtype, order="F")
+        with _cannot_be_read(self._file):
+            for index, same in places.items():
+                part = self._read_for_block(index)[x, y]
+                for place in same:
+                    block[:, :, place] = part
+        return block
 
     def checked_slices(self, warn: Callable[[str], None] = warn_once) -> Iterator[np.ndarray]:
         """
@@ -109,36 +199,19 @@ class VolumeSource:
             warn(f"{self._file}: {sentence}")
 
 
-@contextmanager
 def open_volume(
     path: str | os.PathLike, spacing: Sequence[float] | None = None, axes: str | None = None
-) -> Iterator[VolumeSource]:
+) -> VolumeSource:
     """
-    Open a volume without reading its voxels.
+    Open a volume without reading its voxels, as a context manager or until it is closed.
 
     Args:
-        path: TIFF or NIfTI file, or folder of 2-D slices (PNG or TIFF), or a pattern of the names of such slices, as
-            ``folder/slice_*.png``; what exists under just that name comes first.
-        spacing: voxel size [z, y, x] that replaces the one in the file, in the unit of the file, or in micrometer
-            when the file names none.
-        axes: what the axes of the file are in its order, in place of what it says itself: Z, Y and X, as "ZYX", and any letters for
-            axes of length 1.
+        path, spacing, axes: as in :class:`VolumeSource`.
 
     Raises:
         InputError: as :func:`read_volume`, but for what only the voxels can show.
     """
-    file = as_path(path)
-    new_sizes = None if spacing is None else _check_spacing(spacing)
-    order = check_axes(axes)
-    with ExitStack() as opened:
-        with _cannot_be_read(file):
-            stack = opened.enter_context(_format_of(file).open_stack(file, order))
-        x, y, z = (int(size) for size in stack.shape)
-        _check_layout((x, y, z), stack.dtype, file)
-        if stack.doubt is not None and new_sizes is None:
-            warn_once(f"{file}: {stack.doubt}; give --spacing")
-        affine, unit = _grid(stack.affine, stack.unit, new_sizes, file)
-        yield VolumeSource(file, Header((x, y, z), stack.dtype.newbyteorder("=").name, affine, unit), stack.read)
+    return VolumeSource(path, spacing, axes)
 
 
 def read_header(path: str | os.PathLike, spacing: Sequence[float] | None = None, axes: str | None = None) -> Header:

@@ -64,7 +64,7 @@ def open_stack(path: Path, axes: str | None = None) -> Iterator[Stack]:
         return pixels if turned else pixels.transpose()
 
     plane = first.shape if turned else first.shape[::-1]
-    yield Stack((*plane, len(files)), first.dtype, None, None, read)
+    yield Stack((*plane, len(files)), first.dtype, None, None, read, decoded=True)
 
 
 def slice_files(path: Path) -> list[Path]:

@@ -18,6 +18,8 @@ class Stack(NamedTuple):
         affine: 4x4, None if the file has no voxel size.
         unit: of the affine, None if the file names none.
         read: gives slice z as an array (x, y).
+        decoded: whether ``read`` decodes the whole slice, and by one thread at a time. Otherwise it gives a memory map, or a
+            part of what is in memory already, to any number of threads.
         doubt: why the voxel size of the file is not used, or should not be, without the name of the file; None if it is right.
     """
 
@@ -26,4 +28,5 @@ class Stack(NamedTuple):
     affine: np.ndarray | None
     unit: str | None
     read: Callable[[int], np.ndarray]
+    decoded: bool
     doubt: str | None = None
