@@ -118,9 +118,11 @@ class AxialInferer(Inferer):
         # Slices of the output lie one after the other, as in most files.
         device = inputs.device if part is not None else torch.device("cpu")
         output = torch.empty((*several, *reversed(sizes)), device=device).movedim((-1, -3), (-3, -1))
-        with Background() as background, torch.no_grad():
-            for volume, result in zip(volumes.flatten(0, 1), output.flatten(0, 1)):
-                self._insert(volume.float(), result, block, factor, network, background)
+        bar = tqdm(desc="reconstructing", unit="window", disable=not self.progress)
+        with bar, Background() as background, torch.no_grad():
+            pairs = list(zip(volumes.flatten(0, 1), output.flatten(0, 1)))
+            for done, (volume, result) in enumerate(pairs):
+                self._insert(volume.float(), result, block, factor, network, background, bar, len(pairs) - done)
         finite_output(output, f"slices from {block.output(factor)[2].start} on")()
         refined = with_grid_of(output, inputs, factor)
         if isinstance(refined, MetaTensor):
@@ -129,7 +131,9 @@ class AxialInferer(Inferer):
                 _move_origin(refined, block, factor)
         return refined
 
-    def tile_and_batch(self, shape: tuple[int, int, int], factor: float, network: Any, device: torch.device) -> tuple[int, int]:
+    def tile_and_batch(
+        self, shape: tuple[int, int, int], factor: float, network: Any, device: torch.device
+    ) -> tuple[int, int]:
         """Side of the tiles and depth batch for a volume: those given, or what the free memory of a GPU holds.
 
         Args:
@@ -189,7 +193,9 @@ class AxialInferer(Inferer):
             )
         return factors.pop()
 
-    def _make_predictor(self, network: Any, factor: float, device: torch.device, batch: int) -> Predictor | TTAPredictor:
+    def _make_predictor(
+        self, network: Any, factor: float, device: torch.device, batch: int
+    ) -> Predictor | TTAPredictor:
         return (TTAPredictor if self.tta else Predictor)(network, factor, device, batch, self.amp)
 
     def _predictor(self, network: Any, factor: float, device: torch.device, batch: int) -> Predictor | TTAPredictor:
@@ -209,8 +215,14 @@ class AxialInferer(Inferer):
         factor: float,
         network: Any,
         background: Background,
+        bar: tqdm,
+        volumes: int,
     ) -> None:
-        """Fill the output (X, Y, Z) of a block from its input (X, Y, K), in smaller tiles from where the memory was not enough."""
+        """
+        Fill the output (X, Y, Z) of a block from its input (X, Y, K), in smaller tiles from where the memory was not enough.
+
+        ``volumes`` are still to be done, this one included.
+        """
         side, batch = self.tile_and_batch(block.shape, factor, network, volume.device)
         predictor = self._predictor(network, factor, volume.device, batch)
         tiles = [(tile, block.first) for tile in block.parts(side, self.halo, POOL_CELL)]
@@ -219,7 +231,8 @@ class AxialInferer(Inferer):
             warn_once(
                 f"--halo {self.halo}: with less than {_SURE_HALO}, voxels where tiles meet depend on the cut by more than rounding"
             )
-        bar = tqdm(total=len(tiles) * block.last, desc="reconstructing", unit="slice", disable=not self.progress)
+        intervals = block.last - block.first
+        bar.total = bar.n + volumes * len(tiles) * intervals
         while tiles:
             tile, reached = tiles[0]
             try:
@@ -233,13 +246,13 @@ class AxialInferer(Inferer):
             side = self._smaller(tile)
             self._sizes[block.shape[:2], factor, volume.device] = side, batch
             predictor.forget()
-            bar.total += (len(tile.parts(side, self.halo, POOL_CELL)) - 1) * block.last
             tiles = [
                 (part, reached if index == 0 else begun)
                 for index, (larger, begun) in enumerate(tiles)
                 for part in larger.parts(side, self.halo, POOL_CELL)
             ]
-        bar.close()
+            later = (volumes - 1) * len(block.parts(side, self.halo, POOL_CELL)) * intervals
+            bar.total = bar.n + sum(block.last - begun for _, begun in tiles) + later
 
     def _insert_batch(
         self,
@@ -273,7 +286,10 @@ class AxialInferer(Inferer):
         if not any(interval.depths for interval in intervals):
             return
         # Batches of one size are recorded once: what is missing is made up, and left out again below.
-        numbers = [*range(first, first + len(intervals)), *[first + len(intervals) - 1] * (predictor.windows - len(intervals))]
+        numbers = [
+            *range(first, first + len(intervals)),
+            *[first + len(intervals) - 1] * (predictor.windows - len(intervals)),
+        ]
         windows = torch.tensor([lattice.window(number, block.shape[2]) for number in numbers]) - begin[2].start
         depths = torch.tensor(
             [[*interval.depths, *[0.5] * (most - len(interval.depths))] for interval in intervals]

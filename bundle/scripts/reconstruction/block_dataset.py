@@ -21,7 +21,10 @@ from scripts.volumes.reading import VolumeSource
 from scripts.volumes.volume_block import BLOCK, VOLUME, WHOLE, VolumeBlock
 from scripts.volumes.whole_file import as_path, suffix_of
 
-_OUTPUT_VOXELS = {"cuda": 2**27, "cpu": 2**22}  # of a block: a GPU hardly waits between blocks, and a CPU shows progress
+_OUTPUT_VOXELS = {
+    "cuda": 2**27,
+    "cpu": 2**22,
+}  # of a block: a GPU hardly waits between blocks, and a CPU shows progress
 
 
 class Volume(NamedTuple):

@@ -8,7 +8,6 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -61,7 +60,9 @@ class SaveBlocks:
         if output is not None and output_dir is not None:
             raise InputError(f"--output {output} and --output_dir {output_dir} both name the output: give one of them")
         if output is not None and len(dataset.data) > 1:
-            raise InputError(f"--output {output}: {len(dataset.data)} volumes cannot have one output; give --output_dir")
+            raise InputError(
+                f"--output {output}: {len(dataset.data)} volumes cannot have one output; give --output_dir"
+            )
         self.dataset = dataset
         self.output = output
         self.output_dir = output_dir
