@@ -104,7 +104,7 @@ def check_stages(
 
     Args:
         config_dir, stages, workdir: as in :func:`run_stages`; each config has a section ``early``, the parts of it that refuse
-            options that cannot be, and a section ``cost``; and each stage "finer", how many times finer Z is in the volume that it reads than in the input.
+            options that cannot be, and a section ``trial``; and each stage a "factor", that of the volume it reads over the input.
         volume, spacing, axes: the input.
 
     Raises:
@@ -122,10 +122,11 @@ def check_stages(
         try:
             _check_types(stage, config_dir)
             parser = stage_workflow(stage, config_dir, trained).parser
-            parser.get_parsed_content("early")
-            cost = parser.get_parsed_content("cost")
-            cost.check(refined(header, stage["finer"]))
-            trained[stage["result"]] = cost.network
+            if "early" in parser:
+                parser.get_parsed_content("early")
+            trial = parser.get_parsed_content("trial")
+            trial.check(refined(header, stage["factor"]))
+            trained[stage["result"]] = trial.network
         except Exception as error:
             mistake = input_error(error)
             if mistake is None:

@@ -21,7 +21,7 @@ from scripts.volumes.reading import VolumeSource
 from scripts.volumes.volume_block import BLOCK, VOLUME, WHOLE, VolumeBlock
 from scripts.volumes.whole_file import as_path, suffix_of
 
-_OUTPUT_VOXELS = {
+OUTPUT_VOXELS = {
     "cuda": 2**27,
     "cpu": 2**22,
 }  # of a block: a GPU hardly waits between blocks, and a CPU shows progress
@@ -95,7 +95,7 @@ class BlockDataset(Dataset):
                 continue
             source = VolumeSource(image, spacing, axes)
             factor = inferer.check_trained(factor_of(source.header, inferer.factor))
-            blocks = inferer.blocks(source.header.shape, factor, network, device, _OUTPUT_VOXELS[device.type])
+            blocks = inferer.blocks(source.header.shape, factor, network, device, OUTPUT_VOXELS[device.type])
             self._items.extend((item, len(self.volumes), block) for block in blocks)
             self.volumes.append(Volume(image, source, factor, blocks))
 

@@ -24,6 +24,7 @@ from scripts.volumes.claim import Claim
 from scripts.volumes.factor import why_not_cubic
 from scripts.volumes.outputs import check_output, check_space
 from scripts.volumes.volume_block import BLOCK, VOLUME
+from scripts.volumes.whole_file import as_path
 from scripts.volumes.writing import stored_dtype, tell_written, volume_writer
 
 # A GPU sends what the file holds, where it knows the type: a quarter of the bytes for 8 bits.
@@ -80,15 +81,24 @@ class SaveBlocks:
         engine.add_event_handler(Events.COMPLETED, self._finish)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._abort)
 
-    def _start(self, engine: Engine) -> None:
-        volumes = self.dataset.volumes
+    def output_paths(self) -> list[Path]:
+        """The output of each volume, in their order.
+
+        Raises:
+            InputError: several have the same.
+        """
         if self.output is not None:
-            self._outputs = [Path(self.output)]
-        else:
-            self._outputs = [Path(str(self.output_dir), named_after(each.path, each.factor)) for each in volumes]
-        twice = {path for path in self._outputs if self._outputs.count(path) > 1}
+            return [as_path(self.output)]
+        folder = as_path(self.output_dir)
+        paths = [folder / named_after(each.path, each.factor) for each in self.dataset.volumes]
+        twice = {path for path in paths if paths.count(path) > 1}
         if twice:
             raise InputError(f"{min(twice)}: would be the output of several volumes; give their folders one by one")
+        return paths
+
+    def _start(self, engine: Engine) -> None:
+        volumes = self.dataset.volumes
+        self._outputs = self.output_paths()
         inputs = [*(each.path for each in volumes), *self.inputs]
         for path in self._outputs:
             self._claims.enter_context(Claim(path))
