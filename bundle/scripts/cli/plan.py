@@ -17,10 +17,10 @@ from monai.bundle import ConfigParser
 from torch import nn
 
 from scripts import lattice
-from scripts.cli.command_line import started_from_command_line, true_or_false
 from scripts.cli.cost import Cost, ReconstructionCost, RestorationCost, TrainingCost, quiet, since_start, two_digits
 from scripts.cli.pipeline import is_done, refined, stage_is_done, stage_workflow
 from scripts.cli.sizes import check_restoration
+from scripts.cli.words import started_from_command_line
 from scripts.provenance import bundle_root, machine
 from scripts.volumes.batches import check_memory as check_room_for
 from scripts.volumes.factor import factor_of, why_not_cubic
@@ -43,7 +43,7 @@ def tell_inference(
     cost: ReconstructionCost,
     spacing: Sequence[float] | None = None,
     factor: float | None = None,
-    overwrite: bool | str = False,
+    overwrite: bool = False,
     axes: str | None = None,
 ) -> None:
     """
@@ -80,7 +80,7 @@ def tell_restoration(
     cost: RestorationCost,
     spacing: Sequence[float] | None = None,
     factor: float | None = None,
-    overwrite: bool | str | None = False,
+    overwrite: bool | None = False,
     axes: str | None = None,
 ) -> None:
     """
@@ -157,7 +157,7 @@ def tell_stages(
     device: torch.device,
     spacing: Sequence[float] | None = None,
     factor: float | None = None,
-    overwrite: bool | str = False,
+    overwrite: bool = False,
     axes: str | None = None,
 ) -> None:
     """
@@ -257,7 +257,7 @@ class Page:
         return value
 
     def tell_output(
-        self, header: Header, factor: float, path: str | Path, overwrite: bool | str | None, streamed: bool = False
+        self, header: Header, factor: float, path: str | Path, overwrite: bool | None, streamed: bool = False
     ) -> None:
         """Print file, grid and lattice of an output with ``factor`` times finer Z, which is in memory unless it is ``streamed``."""
         x, y, slices = header.shape
@@ -287,16 +287,15 @@ class Page:
         if size > free:
             self.warn(f"{path}: needs {_bytes(size)} and only {_bytes(free)} are free there")
 
-    def warn_if_there(self, path: str | Path, overwrite: bool | str | None) -> None:
+    def warn_if_there(self, path: str | Path, overwrite: bool | None) -> None:
         """Warn of an output that exists; None means that it is finished and stays."""
         if overwrite is None:
             self.warn(f"{path} was finished before and stays as it is")
             return
-        replace = true_or_false(overwrite, "overwrite")
         if Path(path).exists():
             self.warn(
                 f"{path} exists"
-                + (" and would be replaced" if replace else ": the run needs --overwrite true, or another name")
+                + (" and would be replaced" if overwrite else ": the run needs --overwrite true, or another name")
             )
 
     def tell_cost(self, cost: Cost, device: torch.device, start: float) -> None:
