@@ -15,29 +15,36 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from monai.bundle import ConfigWorkflow
 
 from scripts import lattice
-from scripts.cli import command_line, failures
-from scripts.cli.command_line import check_command, prepare, require, true_or_false, wants_debug
+from scripts.cli import failures, preparation, words
+from scripts.cli.command_check import check_command
 from scripts.cli.d2r import main
 from scripts.cli.failures import explain, input_error, show_errors_in_one_line
+from scripts.cli.preparation import prepare
 from scripts.cli.signals import SIGNALS, Stopped, stop_on_signals
+from scripts.cli.words import wants_debug
 from scripts.errors import InputError, one_line
 
-BUNDLE = Path(command_line.__file__).parent.parent
+BUNDLE = Path(words.__file__).parents[2]
 
-CONFIG = """
+CONFIG = """# A job.
+#
+#   python -m monai.bundle run --config_file configs/job.yaml
 imports:
+- $import inspect
+- $import sys
 - $import torch
-- $import scripts.cli.command_line as command_line
-volume: null
-epochs: 10
-overwrite: false
-normalize: true
-debug: false
+# ---- what you choose ----
+volume: null # [path, required] of a job
+epochs: 10 # [whole number] of it
+overwrite: false # [true or false] or not
+normalize: true # [true or false] or not
+debug: false # [true or false] or not
+# ---- the rest follows ----
 check: []
-help: []
 inferer:
   _target_: monai.inferers.SlidingWindowInferer
   roi_size: [3, 3]
@@ -50,18 +57,21 @@ anything:
 train:
   handlers:
   - _target_: monai.handlers.StatsHandler
+initialize:
+- ENTRY
+- _target_: scripts.cli.preparation.prepare
+  config: FILE
+  debug: "@debug"
 run:
-- "$command_line.prepare(debug=@debug)"
-- "$command_line.require(volume=@volume)"
 - _target_: monai.transforms.Compose
   transforms: {_target_: scripts.transforms.load_volume.LoadVolumed, keys: volume, spacing: null}
 - _target_: monai.engines.SupervisedEvaluator
   device: cpu
   val_data_loader: "$[{'image': None}]"
   network: "$torch.nn.Identity()"
-  iteration_update: "$lambda engine, batch: @run#2({'volume': @volume})"
+  iteration_update: "$lambda engine, batch: @run#0({'volume': @volume})"
   val_handlers: [{_target_: monai.handlers.StatsHandler, output_transform: "$lambda output: None"}]
-- "$@run#3.run()"
+- "$@run#1.run()"
 """
 
 
@@ -69,7 +79,8 @@ run:
 def config_file(tmp_path) -> Path:
     path = tmp_path / "bundle" / "configs" / "job.yaml"
     path.parent.mkdir(parents=True)
-    path.write_text(CONFIG)
+    entry = yaml.safe_load((BUNDLE / "configs" / "sample.yaml").read_text(encoding="utf-8"))["initialize"][0]
+    path.write_text(CONFIG.replace("ENTRY", entry).replace("FILE", str(path)))
     (path.parent.parent / "scripts").symlink_to(BUNDLE / "scripts")
     return path
 
@@ -79,16 +90,15 @@ def command(monkeypatch, config_file):
     """Calls prepare as if a command line had been given; what it changes in the process is put back."""
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
-    for name in ("_prepared", "_typed"):
-        monkeypatch.setattr(command_line, name, getattr(command_line, name))
+    monkeypatch.setattr(preparation, "_prepared", preparation._prepared)
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     record_factory = logging.getLogRecordFactory()
 
-    def call(*arguments: str, also_accepted=(), debug=False, first=("run", "--config_file")) -> None:
-        words = [*first, str(config_file)] if first[-1] == "--config_file" else [*first]
-        monkeypatch.setattr(sys, "argv", ["/somewhere/monai/bundle/__main__.py", *words, *arguments])
-        monkeypatch.setattr(command_line, "_prepared", False)
-        prepare(also_accepted=also_accepted, debug=debug)
+    def call(*arguments: str, debug=False, first=("run", "--volume", "a.tif", "--config_file")) -> None:
+        before = [*first, str(config_file)] if first[-1] == "--config_file" else [*first]
+        monkeypatch.setattr(sys, "argv", ["/somewhere/monai/bundle/__main__.py", *before, *arguments])
+        monkeypatch.setattr(preparation, "_prepared", False)
+        prepare(str(config_file), debug=debug)
 
     with warnings.catch_warnings():
         yield call
@@ -168,19 +178,14 @@ def test_switch_that_begins_with_no(command):
     assert "--normalize has no value" in refuse(command, "--normalize")
 
 
-def test_also_accepted(command):
-    assert "--preset" in refuse(command, "--preset", "quick")
-    command("--preset", "quick", also_accepted=["preset"])
-
-
 def test_several_config_files_and_args_file(command, tmp_path, config_file):
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text("steps: 3\ninferer#extra: 1\n")
     for files in (f"['{config_file}','{overlay}']", f"{config_file},{overlay}"):
-        command("--config_file", files, "--steps", "4", "--epochs", "1", "--inferer#extra", "2", first=("run",))
+        command("--config_file", files, "--steps", "4", "--volume", "a", "--inferer#extra", "2", first=("run",))
     assert "--steps" in refuse(command, "--step", "4", "--config_file", files, first=("run",))
     arguments = tmp_path / "arguments.yaml"
-    arguments.write_text(f"config_file: {config_file}\nepochs: 4\n")
+    arguments.write_text(f"config_file: {config_file}\nepochs: 4\nvolume: a.tif\n")
     command("--args_file", str(arguments), "--epochs", "1", first=("run",))
     arguments.write_text(f"config_file: {config_file}\nepoch: 4\n")
     assert "--epochs" in refuse(command, "--args_file", str(arguments), first=("run",))
@@ -193,11 +198,11 @@ def test_config_file_by_position(command, config_file):
 def test_only_the_first_workflow_of_the_command_line_is_checked(command, config_file, monkeypatch):
     with pytest.raises(InputError):
         command("--epoch", "1")
-    prepare()  # of a config that the first one runs
-    monkeypatch.setattr(command_line, "_prepared", False)
+    prepare("job.yaml")  # of a config that the first one runs
+    monkeypatch.setattr(preparation, "_prepared", False)
     for argv in (["pytest", "run", "--epoch", "1"], ["/x/monai/bundle/__main__.py", "ckpt_export", "--epoch", "1"]):
         monkeypatch.setattr(sys, "argv", argv)
-        prepare()
+        prepare("job.yaml")
 
 
 def test_workflow_started_from_python(config_file):
@@ -210,19 +215,16 @@ def test_workflow_started_from_python(config_file):
     assert sys.excepthook is hook
 
 
-def test_require():
-    require(volume="a.tif", factor=0, overwrite=False)
-    for value in (None, True):
-        with pytest.raises(InputError, match="^--volume is missing: "):
-            require(factor=8, volume=value)
-
-
-def test_true_or_false():
-    assert [true_or_false(value, "x") for value in (True, "true", "True")] == [True] * 3
-    assert [true_or_false(value, "x") for value in (False, "false", "FALSE")] == [False] * 3
-    for value in ("yes", 1, None):
-        with pytest.raises(InputError, match="^--x .*: must be true or false$"):
-            true_or_false(value, "x")
+def test_required_option(command, config_file, tmp_path):
+    alone = ("run", "--config_file")
+    assert refuse(command, first=alone) == "--volume is missing: add --volume and its value to the command"
+    assert refuse(command, "check", first=alone).startswith("--volume is missing: ")
+    assert refuse(command, "--volume", first=alone) == "--volume has no value: give a path"
+    for given in (["--volume", "None"], ["help"]):  # a file may have that name
+        command(*given, first=alone)
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("volume: a.tif\n")
+    command("--config_file", f"['{config_file}','{overlay}']", first=("run",))
 
 
 def test_what_monai_would_answer_with_a_traceback(config_file, tmp_path):
@@ -232,7 +234,7 @@ def test_what_monai_would_answer_with_a_traceback(config_file, tmp_path):
         assert "\n" not in str(error.value)
         return str(error.value)
 
-    good = ("--config_file", str(config_file))
+    good = ("--config_file", str(config_file), "--volume", "a.tif")
     check_command(good)
     assert says("--config_file", "none.yaml") == "--config_file none.yaml: no such file"
     assert "none.yaml: no such file" in says("--config_file", f"['{config_file}','none.yaml']")
@@ -246,7 +248,7 @@ def test_what_monai_would_answer_with_a_traceback(config_file, tmp_path):
 
 def test_run_ids_are_no_options(command):
     for name in ("check", "help"):
-        assert f"write the word {name} after run" in refuse(command, f"--{name}", also_accepted=[name])
+        assert f"write the word {name} after run" in refuse(command, f"--{name}")
 
 
 def test_debug_is_read_from_the_words():
@@ -259,7 +261,7 @@ def test_debug_is_read_from_the_words():
 
 def d2r(*words: str, cwd: Path) -> subprocess.CompletedProcess:
     environment = {**os.environ, "PYTHONPATH": ""}
-    command = [sys.executable, str(BUNDLE / "scripts" / "d2r.py"), *words]
+    command = [sys.executable, str(BUNDLE / "scripts" / "cli" / "d2r.py"), *words]
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from bundle_run import BUNDLE
 
-from scripts.cli.command_line import check_command
+from scripts.cli.command_check import check_command
 from scripts.cli.option_help import read_help
 from scripts.evaluation.report import score_table
 

@@ -1240,7 +1240,7 @@ def test_results_of_others_in_a_folder_are_not_replaced(tmp_path):
     with pytest.raises(InputError) as error:
         check_folder(tmp_path, **job)
     assert_in_one_line(error, str(tmp_path / "model.pt"), "exists already", "give another --output_dir")
-    check_folder(tmp_path, **job, overwrite="true")
+    check_folder(tmp_path, **job, overwrite=True)
     (tmp_path / "checkpoint.pt").write_text("of this run")
     check_folder(tmp_path, **job)
     with pytest.raises(InputError, match="is the same file as"):
@@ -1321,7 +1321,7 @@ def test_what_appears_is_left_alone(tmp_path, monkeypatch, name, links):
         assert (tmp_path / name).read_text() == "of somebody else"
         assert np.array_equal(read_volume(expected)[0], stack().transpose(2, 1, 0))
         (tmp_path / name).unlink()
-    with volume_writer(tmp_path / name, (7, 6, 5), "uint8", np.eye(4), "pixel", overwrite="true") as writer:
+    with volume_writer(tmp_path / name, (7, 6, 5), "uint8", np.eye(4), "pixel", overwrite=True) as writer:
         (tmp_path / name).write_text("of somebody else")
     assert read_header(tmp_path / name).shape == (7, 6, 5)
     assert len(os.listdir(tmp_path)) == 3

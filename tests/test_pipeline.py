@@ -93,7 +93,7 @@ def test_the_last_result_is_known(work):
     assert not is_done(work, work / "second" / "settings.json")
     run(work)
     assert is_done(work, work / "second" / "settings.json")
-    assert not is_done(work, work / "second" / "settings.json", overwrite="true")
+    assert not is_done(work, work / "second" / "settings.json", overwrite=True)
     assert not is_done(work, work / "other.tif")
 
 

@@ -19,10 +19,10 @@ from monai.bundle import ConfigParser
 from torch import nn
 
 from scripts import lattice
-from scripts.cli.command_line import started_from_command_line
 from scripts.cli.pipeline import is_done, refined, stage_is_done, stage_workflow
 from scripts.cli.sizes import check_restoration
 from scripts.cli.trial import Cost, ReconstructionTrial, RestorationTrial, TrainingTrial
+from scripts.cli.words import started_from_command_line
 from scripts.provenance import bundle_root, machine
 from scripts.reconstruction.save_blocks import SaveBlocks
 from scripts.volumes.factor import factor_of, why_not_cubic

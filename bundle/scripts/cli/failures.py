@@ -16,7 +16,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from scripts.cli.signals import Stopped
@@ -148,7 +147,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _short_of_memory(error: BaseException) -> str:
     advice = "give a smaller --tile, --patch_size, --batch_size or network, or cut the volume"
     text = one_line(error)
-    if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and "CUDA out of memory" in text):
+    of_gpu = type(error).__name__ == "OutOfMemoryError" or "CUDA out of memory" in text  # torch takes seconds to import
+    if isinstance(error, RuntimeError) and of_gpu:
         tried = text.removeprefix("CUDA out of memory. ").split(". ")[0]
         return f"the memory of the GPU does not suffice ({tried}): {advice}, or --device cpu"
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(t in text for t in _NO_MEMORY)):

@@ -11,7 +11,6 @@ from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from scripts.cli.command_line import true_or_false
 from scripts.errors import InputError
 from scripts.volumes.claim import there_at_start
 from scripts.volumes.formats import slice_folder
@@ -23,7 +22,7 @@ _BYTES_OF_A_SLICE = 512  # of main memory, for what is known of an output slice 
 
 
 def check_output(
-    path: str | os.PathLike, overwrite: bool | str = False, inputs: Sequence[str | os.PathLike | None] = ()
+    path: str | os.PathLike, overwrite: bool = False, inputs: Sequence[str | os.PathLike | None] = ()
 ) -> None:
     """
     Check, before the work, that a volume can be written.
@@ -38,7 +37,6 @@ def check_output(
             made or written to.
     """
     file = as_path(path)
-    replace = true_or_false(overwrite, "overwrite")
     target = target_of(file)
     if target.is_dir():
         raise InputError(f"{file}: is a folder, but the output is one file; the formats are {FORMATS}")
@@ -49,7 +47,7 @@ def check_output(
             f"{file}: points to {target}, which has the name of another format; give a link that ends like it"
         )
     check_no_input(file, inputs)
-    if there_at_start(file) and not replace:
+    if there_at_start(file) and not overwrite:
         raise InputError(f"{file}: exists already; give another name, or --overwrite true to replace it")
     check_place(file)
 
@@ -60,7 +58,7 @@ def check_folder(
     inputs: Sequence[str | os.PathLike | None] = (),
     results: Sequence[str] = (),
     unless: str = "",
-    overwrite: bool | str = False,
+    overwrite: bool = False,
 ) -> None:
     """
     Check, before the work, that files can be written to a folder.
@@ -83,7 +81,7 @@ def check_folder(
             raise InputError(
                 f"{place / name}: is a folder, but this run writes a file of that name; give another folder"
             )
-    replace = true_or_false(overwrite, "overwrite") or os.path.lexists(place / unless)
+    replace = overwrite or os.path.lexists(place / unless)
     existing = [name for name in results if os.path.lexists(place / name)]
     if existing and not replace:
         raise InputError(

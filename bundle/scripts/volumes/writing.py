@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from scripts.cli.command_line import true_or_false
 from scripts.errors import InputError
 from scripts.volumes.block_writer import BlockWriter
 from scripts.volumes.claim import Claim, there_at_start
@@ -34,7 +33,7 @@ def volume_writer(
     dtype: str,
     affine: np.ndarray,
     unit: str,
-    overwrite: bool | str = False,
+    overwrite: bool = False,
 ) -> Iterator[BlockWriter]:
     """
     Write a volume block by block; its name appears only at the end, and not if the work ends in an exception.
@@ -61,8 +60,7 @@ def volume_writer(
     suffix = write_suffix(file).lower()
     target = stored_dtype(dtype)
     create: Any = nifti.create if suffix in nifti.SUFFIXES else tiff.create
-    replace = true_or_false(overwrite, "overwrite")
-    with Claim(file), whole_file(file, replace or there_at_start(file)) as partial, ExitStack() as removed:
+    with Claim(file), whole_file(file, overwrite or there_at_start(file)) as partial, ExitStack() as removed:
         raw = partial
         if suffix.endswith(".gz"):  # only an uncompressed file can be written in any order
             raw = partial.with_suffix("")
@@ -74,7 +72,7 @@ def volume_writer(
             nifti.compress(raw, partial)
 
 
-def write_volume(volume: MetaTensor, path: str | os.PathLike, overwrite: bool | str = False) -> None:
+def write_volume(volume: MetaTensor, path: str | os.PathLike, overwrite: bool = False) -> None:
     """
     Write a volume with its voxel size; the name appears only once the file is complete.
 
