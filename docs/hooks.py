@@ -167,7 +167,8 @@ def _options() -> str:
         lines += ["", "| option | value | default | meaning |", "|---|---|---|---|"]
         for option in texts.options:
             default = "" if option.default == "null" else "computed" if "$" in option.default else option.default
-            shown = f"`{default}`" if default not in ("", "computed") else default
+            default = "needed" if option.required else default
+            shown = f"`{default}`" if default not in ("", "computed", "needed") else default
             value = _escaped(option.type.text) if option.type else ""
             lines.append(f"| `--{option.name}` | {value} | {_escaped(shown)} | {_escaped(option.meaning)} |")
         lines.append("")

@@ -50,8 +50,8 @@ def check_command(words: Sequence[str]) -> None:
     options = options_of(command)
     types = types_of(options)
     _check_unnamed(command, config, types)
-    _check_names(given, config, types)
     check_effect(given)
+    _check_names(given, config, types)
     _check_values(command, options)
     if command.run_id != "help":
         _check_required(command, config, options)

@@ -30,7 +30,10 @@ WITHOUT_EFFECT = {
     **{
         f"{part}dataloader#batch_size": ((None, 1), advice)
         for part, advice in (
-            ("", "blocks of a volume have several sizes, one at a time; --tile changes them"),
+            (
+                "",
+                "blocks of a volume have several sizes, one at a time; --tile changes them, in generate.yaml --batch_size",
+            ),
             ("train#", "one volume gives a whole batch; --batch_size changes it"),
             ("validate#", "one volume gives a whole batch of patches"),
         )

@@ -18,7 +18,6 @@ from scripts.volumes.writing import stored_dtype
 _READ = 4  # single precision
 _BLURRED = 12  # a volume in single precision, the same with its ends repeated, and the result
 _RESTORED = 16  # volume and disagreement of stage II, and their copies for the files
-_SCORED = 16  # truth, reconstruction and both interpolations
 _KEPT = 4  # on disk, by stage II until it is finished: two orientations in half precision
 
 
@@ -98,14 +97,3 @@ def check_decimation(
         "cut the volume",
     )
     check_space(output, (x, y, len(kept)), header.dtype, factor)
-
-
-def check_evaluation(truth: str | os.PathLike, axes: str | None = None) -> None:
-    """
-    Check that memory holds a truth volume and all that is compared with it.
-
-    Raises:
-        InputError: it does not.
-    """
-    voxels = math.prod(read_header(truth, axes=axes).shape)
-    check_memory(_SCORED * voxels, f"{truth}: scores of it need", "free some, or cut the volumes")

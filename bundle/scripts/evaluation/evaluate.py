@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -13,7 +14,6 @@ import numpy as np
 import torch
 
 from scripts import lattice
-from scripts.cli.sizes import check_evaluation
 from scripts.errors import InputError
 from scripts.evaluation.fourier_shell import THRESHOLDS, Curve, shell_correlation
 from scripts.evaluation.plane_scores import best_baseline, gains, plane_scores
@@ -22,11 +22,13 @@ from scripts.provenance import machine
 from scripts.transforms.axial_decimate import axial_decimate
 from scripts.transforms.axial_interpolate import axial_interpolate
 from scripts.volumes.claim import Claim
+from scripts.volumes.memory import check_memory
 from scripts.volumes.outputs import check_folder
-from scripts.volumes.reading import read_volume
+from scripts.volumes.reading import read_header, read_volume
 from scripts.volumes.whole_file import as_path, write_json, write_whole
 
 _WRITTEN = ("scores.json", "scores.md", "comparison.png", "fsc.png")
+_BYTES_A_VOXEL = 16  # of memory at least: truth, reconstruction and both interpolations
 
 
 def evaluate(
@@ -62,7 +64,8 @@ def evaluate(
         for name in _WRITTEN:
             claims.enter_context(Claim(folder / name))
         check_folder(folder, _WRITTEN, inputs=[reconstruction, truth])
-        check_evaluation(truth, axes)
+        voxels = math.prod(read_header(truth, axes=axes).shape)
+        check_memory(_BYTES_A_VOXEL * voxels, f"{truth}: scores of it need", "free some, or cut the volumes")
         return _evaluate(reconstruction, truth, factor, folder, axes, reconstruction_axes)
 
 

@@ -21,7 +21,6 @@ from monai.bundle import ConfigWorkflow
 from scripts import lattice
 from scripts.cli import failures, preparation, words
 from scripts.cli.command_check import check_command
-from scripts.cli.d2r import main
 from scripts.cli.failures import explain, input_error, show_errors_in_one_line
 from scripts.cli.preparation import prepare
 from scripts.cli.signals import SIGNALS, Stopped, stop_on_signals
@@ -256,47 +255,6 @@ def test_debug_is_read_from_the_words():
     assert not wants_debug(["--volume", "a.tif", "--debug", "false"]) and not wants_debug([])
 
 
-# ------------------------------------------------------------------------------------------------- the d2r command
-
-
-def d2r(*words: str, cwd: Path) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": ""}
-    command = [sys.executable, str(BUNDLE / "scripts" / "cli" / "d2r.py"), *words]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd)
-
-
-def test_d2r_without_a_job_lists_them(capsys):
-    assert main([]) == 0
-    printed = capsys.readouterr().out
-    for config in (BUNDLE / "configs").glob("*.yaml"):
-        assert f"  {config.stem} " in printed
-    assert main(["infrence"]) == 1
-    assert capsys.readouterr().err == "error: nothing is called infrence: did you mean inference?\n"
-
-
-def test_completion_offers_jobs_and_options(tmp_path):
-    script = d2r("--completion", "bash", cwd=tmp_path).stdout
-
-    def offered(*words: str) -> list[str]:
-        typed = " ".join(f"'{word}'" for word in ("d2r", *words))
-        lines = f"{script}\nCOMP_WORDS=({typed}); COMP_CWORD={len(words)}; _d2r; echo ${{COMPREPLY[@]}}"
-        return subprocess.run(["bash", "-c", lines], capture_output=True, text=True).stdout.split()
-
-    assert offered("inf") == ["inference"]
-    assert offered("inference", "--o") == ["--output", "--overwrite"]
-    assert offered("inference", "ch") == ["check"]
-    assert "--workdir" in offered("d2r", "--volume", "a.tif", "--")
-    assert offered("inference", "--volume", "a") == []  # bash completes files
-
-
-def test_d2r_forwards_from_any_folder(tmp_path):
-    result = d2r("inference", "--volume", "none.tif", "--output", "x.tif", cwd=tmp_path)
-    assert (result.returncode, result.stderr.splitlines()[-1]) == (1, "error: none.tif: no such file or folder")
-    result = d2r("inference", "chek", cwd=tmp_path)
-    assert result.returncode == 1
-    assert result.stderr == "error: nothing to run is called chek: did you mean check\n"
-
-
 # -------------------------------------------------------------------------------------------------------- errors
 
 
@@ -382,8 +340,8 @@ def test_short_of_memory_or_disk(error, says):
     except RuntimeError as raised:
         line = explain(raised)
     assert "\n" not in line and "fault of the program" not in line
-    for words in says:
-        assert words in line
+    for part in says:
+        assert part in line
 
 
 @pytest.mark.usefixtures("command")
