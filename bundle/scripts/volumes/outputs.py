@@ -11,11 +11,13 @@ from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from humanize import naturalsize
+
 from scripts.cli.command_line import true_or_false
 from scripts.errors import InputError
 from scripts.volumes.claim import there_at_start
 from scripts.volumes.formats import slice_folder
-from scripts.volumes.memory import check_memory, gib
+from scripts.volumes.memory import check_memory
 from scripts.volumes.whole_file import as_path, check_place, nearest_folder, suffix_of, target_of
 from scripts.volumes.writing import FORMATS, WRITE_SUFFIXES, stored_dtype, write_suffix
 
@@ -150,7 +152,7 @@ def check_space(path: str | os.PathLike, shape: Sequence[int], dtype: str, facto
     needed, free = math.prod(shape) * stored_dtype(dtype).itemsize, free_space(path)
     if needed > free:
         raise InputError(
-            f"--factor {factor:g}: the output would need {gib(needed)} GiB and {gib(free)} are free where {path} is to "
+            f"--factor {factor:g}: the output would need {naturalsize(needed, binary=True)} and {naturalsize(free, binary=True)} are free where {path} is to "
             "be: give a lower --factor, cut the volume, or name another place"
         )
     check_memory(
