@@ -1037,7 +1037,7 @@ def test_failing_write_leaves_nothing(tmp_path, monkeypatch, failure, name, wher
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32"])
 @pytest.mark.parametrize("short_row", [0, 4096])
 def test_blocks_in_any_order_make_the_volume(tmp_path, monkeypatch, name, dtype, short_row):
-    monkeypatch.setattr("scripts.volumes.block_writer._SHORT_ROW", short_row)
+    monkeypatch.setattr("scripts.volumes.formats.uncompressed._SHORT_ROW", short_row)
     voxels = stack(dtype).transpose(2, 1, 0)  # 7 x 6 x 5
     corners = [(x, y, z) for x in (4, 0) for z in (2, 4, 0) for y in (3, 0)]
     with volume_writer(tmp_path / name, voxels.shape, dtype, np.diag([2, 3, 8, 1.0]), "nanometer") as writer:
@@ -1234,7 +1234,7 @@ def test_results_of_others_in_a_folder_are_not_replaced(tmp_path):
     with pytest.raises(InputError) as error:
         check_folder(tmp_path, **job)
     assert_in_one_line(error, str(tmp_path / "model.pt"), "exists already", "give another --output_dir")
-    check_folder(tmp_path, **job, overwrite="true")
+    check_folder(tmp_path, **job, overwrite=True)
     (tmp_path / "checkpoint.pt").write_text("of this run")
     check_folder(tmp_path, **job)
     with pytest.raises(InputError, match="is the same file as"):
@@ -1315,7 +1315,7 @@ def test_what_appears_is_left_alone(tmp_path, monkeypatch, name, links):
         assert (tmp_path / name).read_text() == "of somebody else"
         assert np.array_equal(read_volume(expected)[0], stack().transpose(2, 1, 0))
         (tmp_path / name).unlink()
-    with volume_writer(tmp_path / name, (7, 6, 5), "uint8", np.eye(4), "pixel", overwrite="true") as writer:
+    with volume_writer(tmp_path / name, (7, 6, 5), "uint8", np.eye(4), "pixel", overwrite=True) as writer:
         (tmp_path / name).write_text("of somebody else")
     assert read_header(tmp_path / name).shape == (7, 6, 5)
     assert len(os.listdir(tmp_path)) == 3

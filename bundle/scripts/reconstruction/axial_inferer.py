@@ -59,7 +59,7 @@ def reconstruct_file(
     percentiles: Sequence[float],
     device: torch.device,
     spacing: Sequence[float] | None = None,
-    overwrite: bool | str = False,
+    overwrite: bool = False,
     axes: str | None = None,
 ) -> None:
     """Reconstruct a file into another, with memory that the tile bounds and not the volume.
@@ -246,9 +246,7 @@ class AxialInferer(Inferer):
             side -= POOL_CELL  # room for what tiles may be larger
         return self.tile or max(lattice.smallest_tile(self.halo, POOL_CELL), min(side, wanted)), batch
 
-    def predictor(
-        self, network: Any, factor: float, device: torch.device, batch: int
-    ) -> Predictor | TTAPredictor:
+    def predictor(self, network: Any, factor: float, device: torch.device, batch: int) -> Predictor | TTAPredictor:
         """The network made ready to decode ``batch`` slices of a window at once."""
         kind = TTAPredictor if self.tta else Predictor
         return kind(network, factor, device, batch, self.amp)

@@ -16,10 +16,10 @@ from humanize import naturalsize
 from scripts.cli.command_line import true_or_false
 from scripts.errors import InputError
 from scripts.volumes.claim import there_at_start
-from scripts.volumes.formats import slice_folder
+from scripts.volumes.formats import registry, slice_folder
 from scripts.volumes.memory import check_memory
-from scripts.volumes.whole_file import as_path, check_place, nearest_folder, suffix_of, target_of
-from scripts.volumes.writing import FORMATS, WRITE_SUFFIXES, stored_dtype, write_suffix
+from scripts.volumes.whole_file import as_path, check_place, nearest_folder, target_of
+from scripts.volumes.writing import stored_dtype
 
 _BYTES_OF_A_SLICE = 512  # of main memory, for what is known of an output slice beside its voxels
 
@@ -43,10 +43,10 @@ def check_output(
     replace = true_or_false(overwrite, "overwrite")
     target = target_of(file)
     if target.is_dir():
-        raise InputError(f"{file}: is a folder, but the output is one file; the formats are {FORMATS}")
-    suffix = write_suffix(file)
-    formats = [name.lower().replace("tiff", "tif") for name in (suffix, suffix_of(target.name))]
-    if target.name.lower().endswith(WRITE_SUFFIXES) and formats[0] != formats[1]:
+        raise InputError(f"{file}: is a folder, but the output is one file; the formats are {registry.NAMES}")
+    registry.format_to_write(file)
+    formats = [(registry.suffix_of_volume(each) or "").lower().replace("tiff", "tif") for each in (file, target)]
+    if formats[1] and formats[0] != formats[1]:
         raise InputError(
             f"{file}: points to {target}, which has the name of another format; give a link that ends like it"
         )
