@@ -25,8 +25,8 @@ from scripts.provenance import bundle_root, machine
 from scripts.volumes.batches import check_memory as check_room_for
 from scripts.volumes.factor import factor_of, why_not_cubic
 from scripts.volumes.outputs import check_folder, check_output, check_space, free_space
+from scripts.volumes.paths import check_place
 from scripts.volumes.reading import Header, check_volume, read_header
-from scripts.volumes.whole_file import check_place
 from scripts.volumes.writing import stored_dtype
 
 READ_UP_TO = 2**30

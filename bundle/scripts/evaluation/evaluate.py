@@ -22,9 +22,11 @@ from scripts.provenance import machine
 from scripts.transforms.axial_decimate import axial_decimate
 from scripts.transforms.axial_interpolate import axial_interpolate
 from scripts.volumes.claim import Claim
+from scripts.volumes.json_file import write_json
 from scripts.volumes.outputs import check_folder
+from scripts.volumes.paths import as_path
 from scripts.volumes.reading import read_volume
-from scripts.volumes.whole_file import as_path, write_json, write_whole
+from scripts.volumes.whole_file import write_whole
 
 _WRITTEN = ("scores.json", "scores.md", "comparison.png", "fsc.png")
 

@@ -18,7 +18,7 @@ from scripts.errors import InputError
 from scripts.volumes.claim import there_at_start
 from scripts.volumes.formats import registry, slice_folder
 from scripts.volumes.memory import check_memory
-from scripts.volumes.whole_file import as_path, check_place, nearest_folder, target_of
+from scripts.volumes.paths import as_path, check_place, nearest_folder, target_of
 from scripts.volumes.writing import stored_dtype
 
 _BYTES_OF_A_SLICE = 512  # of main memory, for what is known of an output slice beside its voxels

@@ -20,9 +20,9 @@ from scripts.volumes.formats.registry import format_to_read
 from scripts.volumes.formats.slice_folder import is_pattern
 from scripts.volumes.header import Header, check_spacing, header_of
 from scripts.volumes.memory import check_memory, free_memory
+from scripts.volumes.paths import as_path
 from scripts.volumes.slice_cache import SliceCache
 from scripts.volumes.slice_faults import SliceFaults
-from scripts.volumes.whole_file import as_path
 
 _LARGEST_EXACT_INTEGER = 2**24  # of float32
 _MOST_CACHED = 2**32  # bytes of decoded slices

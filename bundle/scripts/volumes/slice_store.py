@@ -19,7 +19,7 @@ import numpy as np
 
 from scripts.errors import InputError, one_line
 from scripts.provenance import difference, read_record, resolve
-from scripts.volumes.whole_file import write_json
+from scripts.volumes.json_file import write_json
 from scripts.volumes.write_all import write_all
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,8 @@ from monai.data import MetaTensor
 from scripts.volumes.block_writer import BlockWriter
 from scripts.volumes.claim import Claim, there_at_start
 from scripts.volumes.formats.registry import format_to_write
-from scripts.volumes.whole_file import as_path, whole_file
+from scripts.volumes.paths import as_path
+from scripts.volumes.whole_file import whole_file
 
 # dtypes that the formats lack or that only some programs read, and what holds the same values
 _STORED_AS = {"int64": "int32", "uint64": "uint32", "float16": "float32"}
