@@ -40,8 +40,9 @@ from scripts import lattice  # noqa: E402
 from scripts.errors import InputError  # noqa: E402
 from scripts.evaluation.segmentation import cell_scores, cells_from_membranes, membrane_iou  # noqa: E402
 from scripts.provenance import machine  # noqa: E402
+from scripts.volumes.json_file import write_json  # noqa: E402
 from scripts.volumes.reading import read_volume  # noqa: E402
-from scripts.volumes.whole_file import write_json, write_whole  # noqa: E402
+from scripts.volumes.whole_file import write_whole  # noqa: E402
 
 PERCENTILES = (0.5, 99.5)  # of the truth's first half: the grey levels that become 0 and 1
 HELD_BACK = 5  # one slice in so many of the first half, the last ones, chooses the checkpoint

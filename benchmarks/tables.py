@@ -44,8 +44,9 @@ from scripts.evaluation.segmentation import cells_from_membranes  # noqa: E402
 from scripts.phantom import tissue, write_sample  # noqa: E402
 from scripts.provenance import machine  # noqa: E402
 from scripts.transforms.axial_interpolate import axial_interpolate  # noqa: E402
+from scripts.volumes.json_file import write_json  # noqa: E402
 from scripts.volumes.reading import read_header, read_volume  # noqa: E402
-from scripts.volumes.whole_file import write_json, write_whole  # noqa: E402
+from scripts.volumes.whole_file import write_whole  # noqa: E402
 from scripts.volumes.writing import write_volume  # noqa: E402
 
 LEARNING = ("train_diffusion.yaml", "generate.yaml", "train.yaml")

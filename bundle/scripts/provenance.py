@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from scripts.errors import InputError, one_line
-from scripts.volumes.whole_file import write_json
+from scripts.volumes.json_file import write_json
 
 
 def bundle_root() -> str:

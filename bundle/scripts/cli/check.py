@@ -27,8 +27,8 @@ from scripts.provenance import bundle_root, machine
 from scripts.reconstruction.save_blocks import SaveBlocks
 from scripts.volumes.factor import factor_of, why_not_cubic
 from scripts.volumes.outputs import check_folder, check_output, check_space, free_space
+from scripts.volumes.paths import check_place
 from scripts.volumes.reading import Header, check_volume, read_header
-from scripts.volumes.whole_file import check_place
 from scripts.volumes.writing import stored_dtype
 
 READ_UP_TO = 2**30

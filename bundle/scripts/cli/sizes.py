@@ -7,9 +7,11 @@ import math
 import os
 from collections.abc import Sequence
 
+from humanize import naturalsize
+
 from scripts import lattice
 from scripts.errors import InputError
-from scripts.volumes.memory import check_memory, gib
+from scripts.volumes.memory import check_memory
 from scripts.volumes.outputs import check_space, free_space
 from scripts.volumes.reading import read_header
 from scripts.volumes.writing import stored_dtype
@@ -66,7 +68,9 @@ def check_restoration(
     check_memory(_RESTORED * voxels, what, advice)
     needed, free = voxels * (_KEPT + 2 * stored_dtype(header.dtype).itemsize), free_space(output)
     if needed > free:
-        raise InputError(f"{what} {gib(needed)} GiB and {gib(free)} are free where {output} is to be: {advice}")
+        raise InputError(
+            f"{what} {naturalsize(needed, binary=True)} and {naturalsize(free, binary=True)} are free where {output} is to be: {advice}"
+        )
 
 
 def check_decimation(

@@ -22,10 +22,12 @@ from scripts.provenance import machine
 from scripts.transforms.axial_decimate import axial_decimate
 from scripts.transforms.axial_interpolate import axial_interpolate
 from scripts.volumes.claim import Claim
+from scripts.volumes.json_file import write_json
 from scripts.volumes.memory import check_memory
 from scripts.volumes.outputs import check_folder
+from scripts.volumes.paths import as_path
 from scripts.volumes.reading import read_header, read_volume
-from scripts.volumes.whole_file import as_path, write_json, write_whole
+from scripts.volumes.whole_file import write_whole
 
 _WRITTEN = ("scores.json", "scores.md", "comparison.png", "fsc.png")
 _BYTES_A_VOXEL = 16  # of memory at least: truth, reconstruction and both interpolations

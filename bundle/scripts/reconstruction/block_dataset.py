@@ -16,10 +16,11 @@ from scripts.errors import InputError
 from scripts.lattice import Block
 from scripts.reconstruction.axial_inferer import AxialInferer
 from scripts.volumes.factor import factor_of
-from scripts.volumes.formats import nifti, tiff
+from scripts.volumes.formats import nifti
+from scripts.volumes.formats.registry import suffix_of_volume
+from scripts.volumes.paths import as_path
 from scripts.volumes.reading import VolumeSource
 from scripts.volumes.volume_block import BLOCK, VOLUME, WHOLE, VolumeBlock
-from scripts.volumes.whole_file import as_path, suffix_of
 
 OUTPUT_VOXELS = {
     "cuda": 2**27,
@@ -128,7 +129,7 @@ def volumes_in(volume: str | os.PathLike | None, folder: str | os.PathLike | Non
     place = as_path(folder)
     if not place.is_dir():
         raise InputError(f"--dataset_dir {folder}: no such folder")
-    files = sorted(file for file in place.iterdir() if file.name.lower().endswith((*tiff.SUFFIXES, *nifti.SUFFIXES)))
+    files = sorted(file for file in place.iterdir() if file.is_file() and suffix_of_volume(file))
     if not files:
         raise InputError(f"--dataset_dir {folder}: holds no TIFF or NIfTI file; a folder of slices is a --volume")
     return [{"image": str(file)} for file in files]
@@ -136,8 +137,7 @@ def volumes_in(volume: str | os.PathLike | None, folder: str | os.PathLike | Non
 
 def named_after(path: str | os.PathLike, factor: float) -> str:
     """Name of the reconstruction of a volume: that of the file, or of the folder of slices, and the factor; TIFF but for NIfTI."""
-    name = Path(os.path.abspath(path)).name
-    suffix = suffix_of(name)
-    stem = name.removesuffix(suffix) if Path(path).is_file() else name
-    nifti = suffix.lower() in (".nii", ".nii.gz")
-    return f"{stem}_x{factor:g}{suffix if nifti else '.tif'}"
+    file = Path(os.path.abspath(path))
+    suffix = suffix_of_volume(file) or "" if file.is_file() else ""
+    kind = suffix if suffix.lower() in nifti.SUFFIXES else ".tif"
+    return f"{file.name.removesuffix(suffix)}_x{factor:g}{kind}"

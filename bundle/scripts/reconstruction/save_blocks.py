@@ -23,8 +23,8 @@ from scripts.volumes.block_writer import BlockWriter
 from scripts.volumes.claim import Claim
 from scripts.volumes.factor import why_not_cubic
 from scripts.volumes.outputs import check_output, check_space
+from scripts.volumes.paths import as_path
 from scripts.volumes.volume_block import BLOCK, VOLUME
-from scripts.volumes.whole_file import as_path
 from scripts.volumes.writing import stored_dtype, tell_written, volume_writer
 
 # A GPU sends what the file holds, where it knows the type: a quarter of the bytes for 8 bits.

@@ -11,12 +11,14 @@ from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from humanize import naturalsize
+
 from scripts.errors import InputError
 from scripts.volumes.claim import there_at_start
-from scripts.volumes.formats import slice_folder
-from scripts.volumes.memory import check_memory, gib
-from scripts.volumes.whole_file import as_path, check_place, nearest_folder, suffix_of, target_of
-from scripts.volumes.writing import FORMATS, WRITE_SUFFIXES, stored_dtype, write_suffix
+from scripts.volumes.formats import registry, slice_folder
+from scripts.volumes.memory import check_memory
+from scripts.volumes.paths import as_path, check_place, nearest_folder, target_of
+from scripts.volumes.writing import stored_dtype
 
 _BYTES_OF_A_SLICE = 512  # of main memory, for what is known of an output slice beside its voxels
 
@@ -39,10 +41,10 @@ def check_output(
     file = as_path(path)
     target = target_of(file)
     if target.is_dir():
-        raise InputError(f"{file}: is a folder, but the output is one file; the formats are {FORMATS}")
-    suffix = write_suffix(file)
-    formats = [name.lower().replace("tiff", "tif") for name in (suffix, suffix_of(target.name))]
-    if target.name.lower().endswith(WRITE_SUFFIXES) and formats[0] != formats[1]:
+        raise InputError(f"{file}: is a folder, but the output is one file; the formats are {registry.NAMES}")
+    registry.format_to_write(file)
+    formats = [(registry.suffix_of_volume(each) or "").lower().replace("tiff", "tif") for each in (file, target)]
+    if formats[1] and formats[0] != formats[1]:
         raise InputError(
             f"{file}: points to {target}, which has the name of another format; give a link that ends like it"
         )
@@ -148,7 +150,7 @@ def check_space(path: str | os.PathLike, shape: Sequence[int], dtype: str, facto
     needed, free = math.prod(shape) * stored_dtype(dtype).itemsize, free_space(path)
     if needed > free:
         raise InputError(
-            f"--factor {factor:g}: the output would need {gib(needed)} GiB and {gib(free)} are free where {path} is to "
+            f"--factor {factor:g}: the output would need {naturalsize(needed, binary=True)} and {naturalsize(free, binary=True)} are free where {path} is to "
             "be: give a lower --factor, cut the volume, or name another place"
         )
     check_memory(

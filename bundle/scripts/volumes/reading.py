@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading of volumes: one module per format in ``formats``, and here what they have in common."""
+"""Reading of volumes of any format: whole, by slices, or by blocks."""
 
 from __future__ import annotations
 
@@ -9,51 +9,23 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from scripts import lattice
 from scripts.errors import InputError, one_line, warn_once
 from scripts.volumes.axes import check_axes
-from scripts.volumes.formats import nifti, slice_folder, tiff
+from scripts.volumes.formats.registry import format_to_read
+from scripts.volumes.formats.slice_folder import is_pattern
+from scripts.volumes.header import Header, check_spacing, header_of
 from scripts.volumes.memory import check_memory, free_memory
+from scripts.volumes.paths import as_path
 from scripts.volumes.slice_cache import SliceCache
 from scripts.volumes.slice_faults import SliceFaults
-from scripts.volumes.whole_file import as_path
-from scripts.volumes.writing import FORMATS
 
 _LARGEST_EXACT_INTEGER = 2**24  # of float32
 _MOST_CACHED = 2**32  # bytes of decoded slices
-
-
-class Header(NamedTuple):
-    """What is known of a volume without its voxels.
-
-    Attributes:
-        shape: number of voxels (x, y, z).
-        dtype: NumPy's name of the file's type of voxel.
-        affine: 4x4, with the voxel size.
-        unit: of the affine: "nanometer", "micrometer", "millimeter", or "pixel" with voxels of size 1 when nothing is
-            known.
-    """
-
-    shape: tuple[int, int, int]
-    dtype: str
-    affine: np.ndarray
-    unit: str
-
-    @property
-    def voxel_size(self) -> tuple[float, float, float]:
-        """Voxel size (x, y, z) in ``unit``."""
-        return lattice.voxel_size(self.affine)
-
-    @property
-    def isotropic_factor(self) -> float:
-        """Factor that makes the voxels isotropic, see :func:`scripts.lattice.isotropic_factor`, which raises where nothing is coarse in Z."""
-        return lattice.isotropic_factor(self.voxel_size)
 
 
 class VolumeSource:
@@ -85,23 +57,17 @@ class VolumeSource:
         self, path: str | os.PathLike, spacing: Sequence[float] | None = None, axes: str | None = None
     ) -> None:
         self._file = file = as_path(path)
-        new_sizes = None if spacing is None else _check_spacing(spacing)
-        order = check_axes(axes)
+        voxel_size, order = check_spacing(spacing), check_axes(axes)
+        _check_readable(file)
         with ExitStack() as opened:
             with _cannot_be_read(file):
-                stack = opened.enter_context(_format_of(file).open_stack(file, order))
-            x, y, z = (int(size) for size in stack.shape)
-            _check_layout((x, y, z), stack.dtype, file)
-            if stack.doubt is not None and new_sizes is None:
-                warn_once(f"{file}: {stack.doubt}; give --spacing")
-            affine, unit = _grid(stack.affine, stack.unit, new_sizes, file)
-            self.header = Header((x, y, z), stack.dtype.newbyteorder("=").name, affine, unit)
+                stack = opened.enter_context(format_to_read(file).open_stack(file, order))
+            self.header = header_of(stack, voxel_size, file)
+            self._read = self._read_for_block = stack.read
             if stack.decoded:
                 cache = SliceCache(stack.read, min(free_memory() // 8, _MOST_CACHED))
                 opened.callback(cache.clear)
                 self._read, self._read_for_block = cache.read, cache.keep
-            else:
-                self._read = self._read_for_block = stack.read
             self._opened = opened.pop_all()
 
     def close(self) -> None:
@@ -279,13 +245,13 @@ def check_volume(
     return min(low for low, _ in ranges), max(high for _, high in ranges)
 
 
-def _format_of(file: Path) -> Any:
-    """Return the module for the format of a file, a folder, or a pattern of slices in a folder."""
+def _check_readable(file: Path) -> None:
+    """Raise InputError unless this is a file or folder that may be read, or a pattern of slices in a folder."""
     try:
         mode = file.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        if slice_folder.is_pattern(file):
-            return slice_folder
+        if is_pattern(file):
+            return
         raise InputError(f"{file}: no such file or folder") from None
     except (OSError, ValueError) as error:  # a name that is too long, a loop of links, a folder that may not be entered
         raise InputError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
@@ -296,13 +262,6 @@ def _format_of(file: Path) -> Any:
         )
     if not os.access(file, os.R_OK):
         raise InputError(f"{file}: may not be read; change its permissions")
-    if stat.S_ISDIR(mode):
-        return slice_folder
-    if file.name.lower().endswith(tiff.SUFFIXES):
-        return tiff
-    if file.name.lower().endswith(nifti.SUFFIXES):
-        return nifti
-    raise InputError(f"{file}: cannot be read; the formats are {FORMATS} and folders of PNG or TIFF slices")
 
 
 @contextmanager
@@ -314,44 +273,3 @@ def _cannot_be_read(file: Path) -> Iterator[None]:
         raise
     except Exception as error:  # each library has its own exceptions for a damaged file
         raise InputError(f"{file}: cannot be read; is it complete and of that format? ({one_line(error)})") from error
-
-
-def _grid(
-    affine: np.ndarray | None, unit: str | None, new_sizes: tuple[float, float, float] | None, file: Path
-) -> tuple[np.ndarray, str]:
-    """Return the affine and the unit of a volume from those of its file, which may be None, and of --spacing."""
-    affine = np.eye(4) if affine is None else affine
-    if new_sizes is not None:
-        return _with_voxel_size(affine, new_sizes), unit or "micrometer"
-    if not (np.isfinite(affine).all() and (np.linalg.norm(affine[:3, :3], axis=0) > 0).all()):
-        raise InputError(f"{file}: its header has a voxel size that is not positive; give --spacing '[z,y,x]'")
-    return affine, unit or "pixel"
-
-
-def _check_spacing(spacing: Sequence[float]) -> tuple[float, float, float]:
-    """Return [z, y, x] as (x, y, z)."""
-    try:
-        z, y, x = (float(size) for size in spacing)
-    except (TypeError, ValueError):
-        z = y = x = 0.0
-    if isinstance(spacing, str) or not all(0 < size < float("inf") for size in (z, y, x)):
-        raise InputError(f"--spacing {spacing}: three positive numbers are needed, such as --spacing '[0.5,0.1,0.1]'")
-    return x, y, z
-
-
-def _with_voxel_size(affine: np.ndarray, sizes: tuple[float, float, float]) -> np.ndarray:
-    """Return the affine with the same directions and origin and another voxel size (x, y, z)."""
-    directions, lengths = affine[:3, :3], np.linalg.norm(affine[:3, :3], axis=0)
-    if not (np.isfinite(affine).all() and (lengths > 0).all()):
-        return np.diag([*sizes, 1.0])
-    result = affine.copy()
-    result[:3, :3] = directions / lengths * sizes
-    return result
-
-
-def _check_layout(shape: tuple[int, ...], dtype: np.dtype, file: Path) -> None:
-    """Raise InputError when sizes (x, y, z) and type are not those of a volume to work with."""
-    if dtype.kind not in "uif":
-        raise InputError(f"{file}: has voxels of type {dtype}; save it as greyscale integers or floats")
-    if shape[2] < 2 or 0 in shape:
-        raise InputError(f"{file}: has {shape[2]} slice; at least 2 are needed")

@@ -17,9 +17,12 @@ from nibabel.arrayproxy import ArrayProxy
 
 from scripts.errors import InputError
 from scripts.volumes.axes import Order, order_given
-from scripts.volumes.formats.stack import Stack
+from scripts.volumes.block_writer import BlockWriter
+from scripts.volumes.formats.base import Stack
+from scripts.volumes.formats.uncompressed import open_uncompressed
 
-SUFFIXES = (".nii", ".nii.gz")
+NAME = "NIfTI"
+SUFFIXES: tuple[str, ...] = (".nii", ".nii.gz")
 
 # Code in the header -> (our unit, how many of our unit one of it is)
 _READ_UNITS: dict[int, tuple[str | None, float]] = {
@@ -143,6 +146,23 @@ def _grid(image: nib.Nifti1Image, order: Order, path: Path) -> tuple[np.ndarray,
     affine = np.array(image.affine, dtype=float)[:, [*(column_of[axis] for axis in "XYZ"), 3]]
     affine[:3] *= scale
     return affine, unit, doubt
+
+
+@contextmanager
+def open_writer(
+    path: Path, shape: tuple[int, int, int], dtype: np.dtype, affine: np.ndarray, unit: str
+) -> Iterator[BlockWriter]:
+    """Write a volume block by block, see :meth:`scripts.volumes.formats.base.Format.open_writer` and :func:`create`."""
+    compressed = path.name.lower().endswith(".gz")
+    raw = path.with_suffix("") if compressed else path  # only an uncompressed file can be written in any order
+    try:
+        with open_uncompressed(raw, create(raw, shape, dtype, affine, unit), shape, dtype) as writer:
+            yield writer
+        if compressed:
+            compress(raw, path)
+    finally:
+        if compressed:
+            raw.unlink(missing_ok=True)
 
 
 def create(path: Path, shape: tuple[int, int, int], dtype: np.dtype, affine: np.ndarray, unit: str) -> int:

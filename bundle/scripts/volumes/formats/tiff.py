@@ -16,10 +16,13 @@ import tifffile
 
 from scripts.errors import InputError, warn_once
 from scripts.volumes.axes import Order, order_given, order_named
-from scripts.volumes.formats.stack import Stack
+from scripts.volumes.block_writer import BlockWriter
+from scripts.volumes.formats.base import Stack
 from scripts.volumes.formats.tiff_voxel_size import voxel_size
+from scripts.volumes.formats.uncompressed import open_uncompressed
 
-SUFFIXES = (".tif", ".tiff")
+NAME = "TIFF"
+SUFFIXES: tuple[str, ...] = (".tif", ".tiff", ".ome.tif", ".ome.tiff")
 
 _OME_UNITS = {"nanometer": "nm", "micrometer": "\u00b5m", "millimeter": "mm", "pixel": "pixel"}
 _IMAGEJ_UNITS = {"nanometer": "nm", "micrometer": "micron", "millimeter": "mm", "pixel": "pixel"}
@@ -93,6 +96,15 @@ def read_slice(path: Path) -> np.ndarray:
             what = "is a colour image" if color else f"holds {math.prod(sizes[:-2])} pages"
             raise InputError(f"{path}: {what}, but each file in a folder must be one 2-D slice in greyscale")
         return tif.series[0].asarray().reshape(sizes)
+
+
+@contextmanager
+def open_writer(
+    path: Path, shape: tuple[int, int, int], dtype: np.dtype, affine: np.ndarray, unit: str
+) -> Iterator[BlockWriter]:
+    """Write a stack block by block, see :meth:`scripts.volumes.formats.base.Format.open_writer` and :func:`create`."""
+    with open_uncompressed(path, create(path, shape, dtype, affine, unit), shape, dtype) as writer:
+        yield writer
 
 
 def create(path: Path, shape: tuple[int, int, int], dtype: np.dtype, affine: np.ndarray, unit: str) -> int:

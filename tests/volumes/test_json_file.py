@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from scripts.errors import InputError
-from scripts.volumes.whole_file import write_json
+from scripts.volumes.json_file import write_json
 
 
 def test_json_is_strict_json(tmp_path):
