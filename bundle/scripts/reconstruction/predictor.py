@@ -4,18 +4,14 @@
 from __future__ import annotations
 
 import copy
-import logging
 from itertools import product
 from typing import Any
 
 import torch
 from torch import nn
 
-from scripts.networks.aenet import AENet
-from scripts.networks.plane_conv import fold_planes
+from scripts.networks.optimize import optimize_for_inference
 from scripts.networks.precision import autocast
-
-logger = logging.getLogger(__name__)
 
 _CUDA_WINDOWS = 4  # fewer leave a GPU idle where feature maps are small; more gain under a tenth and take memory
 
@@ -40,7 +36,7 @@ class Predictor:
     recordings = 1
 
     def __init__(self, network: nn.Module, factor: float, device: torch.device, depth_batch: int, amp: bool) -> None:
-        self.network: Any = _prepared(network, device, amp)
+        self.network: Any = optimize_for_inference(network, device, amp)
         self.factor = factor
         self.device = device
         self.depth_batch = depth_batch
@@ -160,19 +156,3 @@ class TTAPredictor:
                 slices = slices.transpose(2, 3)
             total += slices.flip([1 + axis for axis in axes])
         return total / 8
-
-
-def _prepared(network: nn.Module, device: torch.device, amp: bool) -> nn.Module:
-    """A copy of the network, with its weights folded and, on CUDA in bfloat16, its small operations fused."""
-    if device.type == "cuda" and amp and isinstance(network, AENet):
-        try:
-            from scripts.networks.triton_kernels import fuse
-
-            fused: Any = fuse(network)
-            with torch.no_grad(), autocast(torch.zeros(1, device=device), amp):
-                number = torch.ones(1, device=device)
-                fused.decode(fused.encode(torch.zeros(1, 1, 64, 64, 4, device=device)), number / 2, 8 * number)
-            return fused
-        except Exception as error:  # no Triton, or no C compiler for it
-            logger.warning(f"slower than it could be: the fused kernels cannot be built here ({error})")
-    return fold_planes(network)
