@@ -188,7 +188,7 @@ class RestorationCost:
             left["xz"] * self._computed(x, z) + left["yz"] * self._computed(y, z),
         )
         of_a_batch = batch * self._computed(max(x, y), z) / trial.units
-        work = f"{y} XZ and {x} YZ slices, {len(self.inferer.restore.states) - 1} evaluations of the prior each"
+        work = f"{y} XZ and {x} YZ slices, {len(self.inferer.restore.timesteps) - 1} evaluations of the prior each"
         if any(done.values()):
             work += f" ({sum(done.values())} slices were restored before)"
         here = _PER_INPUT_VOXEL * math.prod(header.shape) + _PER_RESTORED_VOXEL * x * y * z
