@@ -165,7 +165,12 @@ def test_prior_comes_from_its_file(tmp_path):
 def counted(monkeypatch) -> list:
     """The files that are read from now on."""
     read, original = [], torch.load
-    monkeypatch.setattr(torch, "load", lambda file, **options: (read.append(file.name), original(file, **options))[1])
+
+    def load(file, **options):
+        read.append(file.name)
+        return original(file, **options)
+
+    monkeypatch.setattr(torch, "load", load)
     return read
 
 
