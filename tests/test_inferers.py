@@ -19,6 +19,7 @@ from scripts import lattice
 from scripts.diffusion.noise import NoiseInferer
 from scripts.diffusion.pseudo_volume import PseudoVolumeInferer
 from scripts.diffusion.restoration import MARGIN, RestorationInferer, margins
+from scripts.diffusion.room import room_for
 from scripts.diffusion.sde import MeanRevertingSDE
 from scripts.errors import InputError
 from scripts.training.sequence_inferer import SequenceInferer
@@ -329,16 +330,39 @@ def test_a_file_system_that_cannot_take_room_beforehand(tmp_path, monkeypatch, e
 def test_memory_that_does_not_suffice_is_told_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr("scripts.volumes.memory.free_memory", lambda: 1000)
     restore = Restore()
-    with pytest.raises(InputError, match="--factor 4: the output would need .* give a lower --factor"):
+    with pytest.raises(InputError, match="--prior_factor 4: stage II would need .* give a lower one"):
         pseudo(restore, tmp_path)(DATA, NO_NETWORK)
     assert restore.calls == [] and list(tmp_path.iterdir()) == []
 
 
-def test_memory_that_does_not_suffice_for_a_batch(tmp_path):
+def test_room_of_stage_ii():
+    """Of 5 x 8 x 13 voxels: volume and disagreement twice in single precision; on the disk two orientations in half."""
+    assert room_for((5, 8, 4), 4) == (5 * 8 * 13 * 16, 5 * 8 * 13 * 4)
+    assert room_for((5, 8, 4), 1) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        MemoryError(),
+    ],
+)
+def test_memory_that_does_not_suffice_for_a_batch(tmp_path, error):
     def restore(mu, network, draw):
-        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried")
+        raise error
 
     with pytest.raises(InputError, match="--batch_size 3: the memory does not suffice for 3 slices at once"):
+        pseudo(restore, tmp_path)(DATA, NO_NETWORK)
+
+
+def test_another_error_of_the_restoration_stays_itself(tmp_path):
+    def restore(mu, network, draw):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="^mat1 and mat2"):
         pseudo(restore, tmp_path)(DATA, NO_NETWORK)
 
 

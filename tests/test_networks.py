@@ -17,8 +17,8 @@ from scripts.networks.cell_average import cell_average, spread
 from scripts.networks.factory import check_network, make_network
 from scripts.networks.nafnet import ConditionalNAFNet
 from scripts.networks.plane_conv import PlaneConv, PlaneConvTranspose, fold_planes
-from scripts.networks.settings import Settings, agree, settings_of
 from scripts.networks.srunet import GRID, LARGEST_FACTOR, SRUNet
+from scripts.networks.trained_settings import TrainedSettings, agree, trained_settings
 from scripts.reconstruction.axial_inferer import AxialInferer
 
 SMALL: dict[str, Any] = {"widths": (4, 6, 8, 10)}
@@ -151,9 +151,9 @@ def test_aenet_takes_any_size(x, y, strides):
 def test_untrained_aenet_is_linear_interpolation():
     network = AENet(**SMALL)
     planes = random_planes(2, 1, 37, 50, 4)
-    for depth in (0.0, 0.125, 0.7):
-        expected = planes[..., 1] * (1 - depth) + planes[..., 2] * depth
-        assert torch.allclose(network(planes, torch.tensor(depth), torch.tensor(6.5)), expected, atol=1e-6)
+    for relative_depth in (0.0, 0.125, 0.7):
+        expected = planes[..., 1] * (1 - relative_depth) + planes[..., 2] * relative_depth
+        assert torch.allclose(network(planes, torch.tensor(relative_depth), torch.tensor(6.5)), expected, atol=1e-6)
 
 
 def test_untrained_aenet_begins_to_learn():
@@ -165,16 +165,18 @@ def test_untrained_aenet_begins_to_learn():
 
 def test_aenet_scripts_to_the_same_network(aenet):
     scripted = torch.jit.script(aenet)
-    planes, depth, gap = random_planes(2, 1, 37, 50, 4), torch.tensor([0.25, 0.6]), torch.tensor([4.0, 8.0])
+    planes, relative_depth, factor = random_planes(2, 1, 37, 50, 4), torch.tensor([0.25, 0.6]), torch.tensor([4.0, 8.0])
     with torch.no_grad():
-        assert torch.allclose(scripted(planes, depth, gap), aenet(planes, depth, gap), atol=1e-6)
+        assert torch.allclose(
+            scripted(planes, relative_depth, factor), aenet(planes, relative_depth, factor), atol=1e-6
+        )
         assert torch.allclose(scripted(planes), aenet(planes), atol=1e-6)
         features = scripted.encode(planes)
-        found = scripted.decode(features, depth, gap)
-    assert torch.allclose(found, aenet(planes, depth, gap), atol=1e-6)
+        found = scripted.decode(features, relative_depth, factor)
+    assert torch.allclose(found, aenet(planes, relative_depth, factor), atol=1e-6)
 
 
-def test_defaults_are_the_middle_at_the_papers_gap(aenet):
+def test_defaults_are_the_middle_at_the_papers_factor(aenet):
     planes = random_planes(1, 1, 32, 32, 4)
     assert torch.equal(aenet(planes), aenet(planes, torch.tensor([0.5]), torch.tensor([8.0])))
 
@@ -182,20 +184,20 @@ def test_defaults_are_the_middle_at_the_papers_gap(aenet):
 def test_one_encoding_serves_many_depths(aenet):
     """Two windows of three depths each, against six networks runs of one."""
     planes = random_planes(2, 1, 40, 33, 4)
-    depth = torch.tensor([0.2, 0.4, 0.9, 0.1, 0.5, 0.8])
-    gap = torch.tensor([5.0, 5.0, 5.0, 10.0, 10.0, 10.0])
+    relative_depth = torch.tensor([0.2, 0.4, 0.9, 0.1, 0.5, 0.8])
+    factor = torch.tensor([5.0, 5.0, 5.0, 10.0, 10.0, 10.0])
     with torch.no_grad():
-        many = aenet.decode(aenet.encode(planes), depth, gap)
+        many = aenet.decode(aenet.encode(planes), relative_depth, factor)
         for i in range(6):
             window = planes[i // 3 : i // 3 + 1]
-            assert torch.allclose(many[i], aenet(window, depth[i], gap[i])[0], atol=1e-5)
+            assert torch.allclose(many[i], aenet(window, relative_depth[i], factor[i])[0], atol=1e-5)
 
 
-@pytest.mark.parametrize("what", ["depth", "gap"])
+@pytest.mark.parametrize("what", ["relative_depth", "factor"])
 def test_condition_reaches_the_residual(aenet, what):
     planes = random_planes(1, 1, 32, 32, 4)
     planes[..., 2] = planes[..., 1]  # linear interpolation is the same at each depth: what differs is the network's
-    one = {"depth": torch.tensor(0.3), "gap": torch.tensor(4.0)}
+    one = {"relative_depth": torch.tensor(0.3), "factor": torch.tensor(4.0)}
     other = one | {what: one[what] * 2}
     assert (aenet(planes, **one) - aenet(planes, **other)).abs().mean() > 1e-4
 
@@ -256,7 +258,7 @@ def test_srunet_computes_the_middle_of_what_the_whole_stack_gives(factor):
     assert network.stack(planes[..., :3]).shape == (1, 1, 16, 12, 3 * factor)
 
 
-def test_upsampling_centres_each_slice_on_its_plane(srunet):
+def test_upsampling_centers_each_slice_on_its_plane(srunet):
     """Plane i of the input is centred on plane 5 i of the output, in both branches: no shift along Z."""
     for upsample in (*srunet.up_skip, *srunet.up):
         stride = upsample.stride[0]
@@ -280,10 +282,10 @@ def test_every_slice_of_srunet_sees_the_image(factor):
 
 def test_srunet_decodes_the_nearest_slice_of_each_window(srunet):
     planes = random_planes(2, 1, 16, 12, 4)
-    depth, gap = torch.tensor([0.0, 0.2, 0.38, 0.6, 0.8, 0.99]), torch.full((6,), 5.0)
+    relative_depth, factor = torch.tensor([0.0, 0.2, 0.38, 0.6, 0.8, 0.99]), torch.full((6,), 5.0)
     with torch.no_grad():
         features = srunet.encode(planes)
-        found = srunet.decode(features, depth, gap)
+        found = srunet.decode(features, relative_depth, factor)
         assert found.shape == (6, 1, 16, 12)
         for i, (window, index) in enumerate([(0, 0), (0, 1), (0, 2), (1, 3), (1, 4), (1, 4)]):
             assert torch.equal(found[i, 0], features[0][window, index])
@@ -292,12 +294,14 @@ def test_srunet_decodes_the_nearest_slice_of_each_window(srunet):
 
 def test_srunet_scripts_to_the_same_network(srunet):
     scripted = torch.jit.script(srunet)
-    planes, depth, gap = random_planes(2, 1, 13, 18, 4), torch.tensor([0.2, 0.6]), torch.tensor([5.0, 5.0])
+    planes, relative_depth, factor = random_planes(2, 1, 13, 18, 4), torch.tensor([0.2, 0.6]), torch.tensor([5.0, 5.0])
     with torch.no_grad():
-        assert torch.allclose(scripted(planes, depth, gap), srunet(planes, depth, gap), atol=1e-6)
+        assert torch.allclose(
+            scripted(planes, relative_depth, factor), srunet(planes, relative_depth, factor), atol=1e-6
+        )
         assert torch.allclose(scripted(planes), srunet(planes), atol=1e-6)
-        found = scripted.decode(scripted.encode(planes), depth, gap)
-    assert torch.allclose(found, srunet(planes, depth, gap), atol=1e-6)
+        found = scripted.decode(scripted.encode(planes), relative_depth, factor)
+    assert torch.allclose(found, srunet(planes, relative_depth, factor), atol=1e-6)
 
 
 def test_srunet_reads_every_slice_and_learns_in_every_parameter(srunet):
@@ -365,9 +369,9 @@ def test_folded_convolution_is_the_3d_one(folded, reference, options):
 def test_folding_once_changes_nothing(aenet):
     folded = fold_planes(aenet)
     assert not any(isinstance(module, (PlaneConv, PlaneConvTranspose)) for module in folded.modules())
-    planes, depth, gap = random_planes(2, 1, 37, 50, 4), torch.tensor([0.25, 0.6]), torch.tensor([4.0, 8.0])
+    planes, relative_depth, factor = random_planes(2, 1, 37, 50, 4), torch.tensor([0.25, 0.6]), torch.tensor([4.0, 8.0])
     with torch.no_grad():
-        assert torch.allclose(folded(planes, depth, gap), aenet(planes, depth, gap), atol=1e-6)
+        assert torch.allclose(folded(planes, relative_depth, factor), aenet(planes, relative_depth, factor), atol=1e-6)
     assert any(isinstance(module, PlaneConv) for module in aenet.modules())  # a copy was folded
 
 
@@ -430,14 +434,14 @@ def test_settings_travel_in_the_state_dict():
             r"train_factors = \[2\.0, 12\.0\], the configuration says \[2\.0, 9\.0\]",
         ),
         ({"delta": 0.2, "train_factors": 2}, "train_factors"),
-        ({"delta": 0.2, "train_factors": [2, 12], "steps": 100}, "Missing.*steps"),
+        ({"delta": 0.2, "train_factors": [2, 12], "timesteps": 100}, "Missing.*steps"),
         ({"delta": 0.2}, "Unexpected.*train_factors"),
     ],
 )
 def test_other_settings_are_an_error(own, message):
-    stored = Settings({"delta": 0.2, "train_factors": [2, 12]}).state_dict()
+    stored = TrainedSettings({"delta": 0.2, "train_factors": [2, 12]}).state_dict()
     with pytest.raises(RuntimeError, match=message):
-        Settings(own).load_state_dict(stored)
+        TrainedSettings(own).load_state_dict(stored)
 
 
 def test_weights_without_settings_are_refused_by_a_lenient_load_too():
@@ -448,7 +452,7 @@ def test_weights_without_settings_are_refused_by_a_lenient_load_too():
 
 @pytest.mark.parametrize("value", [0.1, 99.9, 10 / 3, [0.1, 99.9], 8, [2, 12], 50 / 255])
 def test_settings_come_back_as_they_were_meant(value):
-    found = settings_of(AENet(**SMALL, settings={"value": value}))["value"]
+    found = trained_settings(AENet(**SMALL, settings={"value": value}))["value"]
     assert found == pytest.approx(value, rel=1e-7) and agree(found, value)
     if value in (0.1, [0.1, 99.9]):
         assert found == value  # to the last digit: 0.1 of single precision is 0.10000000149
@@ -462,7 +466,7 @@ def test_settings_that_do_not_agree(own):
 # ---- from tensors ----------------------------------------------------------------------------------------------------
 
 AENET_SETTINGS = {"percentiles": [0.1, 99.9], "train_factors": [2, 12]}
-PRIOR_SETTINGS = {"delta": 0.2, "steps": 100, "percentiles": [0.1, 99.9], "prior_factor": 8}
+PRIOR_SETTINGS = {"delta": 0.2, "timesteps": 100, "percentiles": [0.1, 99.9], "prior_factor": 8}
 
 
 @pytest.mark.parametrize("strides", list(product((1, 2), repeat=5)))

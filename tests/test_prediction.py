@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from collections.abc import Callable
 from functools import partial
 
@@ -47,7 +49,7 @@ def test_batches_are_what_the_network_gives(device, amp, sides, caplog):
     with caplog.at_level(logging.WARNING):
         predict = Predictor(aenet, 5.0, torch.device(device), 2, amp)
     assert not caplog.records  # on CUDA the fused kernels were built
-    for _ in range(2):  # on CUDA the second is a replay
+    for _ in range(3):  # on CUDA the second is recorded, and the third replays it
         windows, depths = torch.rand(3, *sides, 4, device=device), torch.rand(3, 5, device=device)
         found = predict(windows, depths)
         difference = (found - expected(aenet, windows, depths, 5.0)).abs()
@@ -106,14 +108,14 @@ def test_ensemble_is_the_mean_of_all_ways_to_look_at_a_window(device, sides):
     aenet = network(device)
     predict = TTAPredictor(aenet, 5.0, torch.device(device), 2, False)
     windows, depths = torch.rand(2, *sides, 4, device=device), torch.tensor([[0.0, 0.2, 0.6], [0.8, 0.0, 0.4]])
-    for _ in range(2):  # on CUDA the second is a replay
+    for _ in range(3):  # on CUDA the second is recorded, and the third replays it
         found = predict(windows, depths.to(device))
         assert found.shape == (2, 3, *sides)
         for b, row in enumerate(depths.tolist()):
             for d, depth in enumerate(row):
                 mean = by_hand(aenet, windows[b], depth, 5.0)
                 assert torch.allclose(found[b, d], mean, atol=1e-3 if device == "cuda" else 1e-5), (b, d)
-    assert not torch.allclose(predict.upright(windows, depths.to(device)), found, atol=1e-3)
+    assert not torch.allclose(predict.predictor(windows, depths.to(device)), found, atol=1e-3)
     predict.forget()
 
 
@@ -122,3 +124,20 @@ def test_ensemble_of_a_network_that_turns_with_its_input_changes_nothing():
     windows, depths = torch.rand(2, 33, 48, 4), torch.rand(2, 3)
     alone, tta = (kind(interpolation, 5.0, torch.device("cpu"), 4, False) for kind in (Predictor, TTAPredictor))
     assert torch.allclose(alone(windows, depths), tta(windows, depths), atol=1e-5)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=CUDA)])
+@pytest.mark.parametrize("kind, recordings", [(Predictor, 1), (TTAPredictor, 2)])
+def test_a_predictor_that_is_gone_leaves_its_memory(kind, recordings, device):
+    """At once, and not when Python next looks for cycles: the tile is chosen from the memory that is then free."""
+    predict = kind(network(device), 5.0, torch.device(device), 2, True)
+    assert predict.recordings == recordings
+    for _ in range(3):
+        predict(torch.rand(1, 32, 64, 4, device=device), torch.rand(1, 1, device=device))
+    gone = weakref.ref(predict)
+    gc.disable()
+    try:
+        del predict
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The samplers with a network that knows the answer, and the states they walk through."""
+"""The samplers with a network that knows the answer, and the timesteps they take."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def blind(x, t):
     return x[:, :1] / SDE.std(t)
 
 
-def worst_gain(states):
+def worst_gain(timesteps):
     """Largest factor by which one step carries an error of the predicted noise into the next state."""
     gains = []
-    for t, s in pairwise(states):
+    for t, s in pairwise(timesteps):
         t, s = torch.tensor([t]), torch.tensor([s])
         gains.append((SDE.bridge(t, s).from_clean * SDE.std(t) / SDE.decay(t)).item())
     return max(gains)
@@ -73,21 +73,25 @@ def test_reverse_sde_without_noise_ends_on_the_image(images):
     assert error.abs().max().item() < 0.5 * GREY_LEVEL
 
 
-@pytest.mark.parametrize("sampler, states", [(posterior, skipped_timesteps(SDE, 6)), (reverse_sde, all_timesteps(SDE))])
+@pytest.mark.parametrize(
+    "sampler, timesteps", [(posterior, skipped_timesteps(SDE, 6)), (reverse_sde, all_timesteps(SDE))]
+)
 @pytest.mark.parametrize("stochastic", [False, True])
-def test_the_seed_decides(images, sampler, states, stochastic):
+def test_the_seed_decides(images, sampler, timesteps, stochastic):
     _, mu = images
 
     def keep(x, t):  # the score of the stationary state: a reverse step leaves x - mu as it is
         return 0.5 * x[:, :1] * SDE.std(t) / SDE.delta**2
 
-    first, again, other = (sampler(SDE, keep, mu, states, seeded(seed), stochastic=stochastic) for seed in (3, 3, 4))
+    first, again, other = (sampler(SDE, keep, mu, timesteps, seeded(seed), stochastic=stochastic) for seed in (3, 3, 4))
     assert torch.equal(first, again)
     assert (first - other).abs().mean() > 1e-3
 
 
-@pytest.mark.parametrize("sampler, states", [(posterior, skipped_timesteps(SDE, 6)), (reverse_sde, all_timesteps(SDE))])
-def test_without_noise_only_the_start_is_drawn(images, sampler, states):
+@pytest.mark.parametrize(
+    "sampler, timesteps", [(posterior, skipped_timesteps(SDE, 6)), (reverse_sde, all_timesteps(SDE))]
+)
+def test_without_noise_only_the_start_is_drawn(images, sampler, timesteps):
     """Two generators that agree on the first draw and differ afterwards."""
     _, mu = images
     for stochastic, same in ((False, True), (True, False)):
@@ -99,7 +103,7 @@ def test_without_noise_only_the_start_is_drawn(images, sampler, states):
                 generator.manual_seed(seed)  # whatever is drawn after the start differs
                 return 0.9 * blind(x, t)
 
-            results.append(sampler(SDE, network, mu, states, generator, stochastic=stochastic))
+            results.append(sampler(SDE, network, mu, timesteps, generator, stochastic=stochastic))
         assert torch.equal(*results) == same
 
 
@@ -118,9 +122,9 @@ def test_network_sees_difference_mean_and_state(images):
         seen.append(t.tolist())
         return blind(x, t)
 
-    states = skipped_timesteps(SDE, 4)
-    posterior(SDE, network, mu, states, seeded())
-    assert seen == [[state, state] for state in states[:-1]]
+    timesteps = skipped_timesteps(SDE, 4)
+    posterior(SDE, network, mu, timesteps, seeded())
+    assert seen == [[timestep, timestep] for timestep in timesteps[:-1]]
 
 
 def test_start_is_the_last_state(images):
@@ -136,23 +140,23 @@ def test_start_is_the_last_state(images):
     assert starts[0].std().item() == pytest.approx(50 / 255, rel=0.02)
 
 
-def test_all_states():
+def test_all_timesteps():
     assert all_timesteps(SDE) == list(range(100, -1, -1))
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 5, 8, 20, 50])
-def test_skipped_states_are_even_in_cumulative_theta(num_steps):
-    states = skipped_timesteps(SDE, num_steps)
-    assert states[0] == 100 and states[-1] == 0
-    assert len(states) == num_steps + 1
-    assert all(t > s for t, s in pairwise(states))
+def test_skipped_timesteps_are_even_in_cumulative_theta(num_steps):
+    timesteps = skipped_timesteps(SDE, num_steps)
+    assert timesteps[0] == 100 and timesteps[-1] == 0
+    assert len(timesteps) == num_steps + 1
+    assert all(t > s for t, s in pairwise(timesteps))
     targets = torch.linspace(float(SDE.cumulative[-1]), 0, num_steps + 1)
-    found = SDE.cumulative[states].float()
+    found = SDE.cumulative[timesteps].float()
     coarsest = float(SDE.cumulative.diff().max())
     assert (found - targets).abs().max() <= coarsest / 2 + 1e-6
 
 
-def test_skipped_states_amplify_errors_less_than_even_steps():
+def test_skipped_timesteps_amplify_errors_less_than_even_steps():
     even = [100, 80, 60, 40, 20, 0]
     assert worst_gain(even) == pytest.approx(1.44, abs=0.01)
     assert worst_gain(skipped_timesteps(SDE, 5)) == pytest.approx(0.54, abs=0.01)

@@ -15,11 +15,12 @@ from bundle_run import BUNDLE
 
 from scripts.errors import InputError
 from scripts.networks.aenet import AENet
+from scripts.networks.factory import network_of, prior_factor_of, prior_of
 from scripts.networks.nafnet import ConditionalNAFNet
-from scripts.networks.settings import settings_of
 from scripts.networks.srunet import SRUNet
 from scripts.networks.tensor_file import check_zip
-from scripts.networks.weights import load_weights, network_of, prior_factor_of, prior_of, read_weights, save_weights
+from scripts.networks.trained_settings import trained_settings
+from scripts.networks.weights import load_weights, read_weights, save_weights
 
 SETTINGS = {"percentiles": [0.1, 99.9], "train_factors": [2, 12]}
 
@@ -129,7 +130,7 @@ def test_other_settings(saved):
 
 # ---- a file alone is enough ------------------------------------------------------------------------------------------
 
-PRIOR = {"delta": 50 / 255, "steps": 100, "percentiles": [0.1, 99.9], "prior_factor": 10 / 3, "factor": 10 / 3}
+PRIOR = {"delta": 50 / 255, "timesteps": 100, "percentiles": [0.1, 99.9], "prior_factor": 10 / 3, "factor": 10 / 3}
 
 
 def prior(**changes) -> ConditionalNAFNet:
@@ -144,7 +145,7 @@ def prior(**changes) -> ConditionalNAFNet:
 def test_network_comes_from_its_file(tmp_path, network):
     save_weights(network, tmp_path / "model.pt")
     found = load_weights(network_of(tmp_path / "model.pt"), tmp_path / "model.pt")
-    assert type(found) is type(network) and settings_of(found) == settings_of(network)
+    assert type(found) is type(network) and trained_settings(found) == trained_settings(network)
     window = torch.rand(1, 1, 40, 36, 4)
     with torch.no_grad():
         assert torch.allclose(found(window), network(window), atol=1e-2)
@@ -153,7 +154,7 @@ def test_network_comes_from_its_file(tmp_path, network):
 def test_prior_comes_from_its_file(tmp_path):
     save_weights(prior(), tmp_path / "prior.pt")
     found = load_weights(prior_of(tmp_path / "prior.pt"), tmp_path / "prior.pt")
-    assert settings_of(found)["steps"] == 100 and settings_of(found)["percentiles"] == [0.1, 99.9]
+    assert trained_settings(found)["timesteps"] == 100 and trained_settings(found)["percentiles"] == [0.1, 99.9]
     inputs = torch.rand(1, 2, 20, 24), torch.tensor([50])
     with torch.no_grad():
         again = prior()
@@ -161,14 +162,51 @@ def test_prior_comes_from_its_file(tmp_path):
         assert torch.equal(found(*inputs), again(*inputs))
 
 
+def counted(monkeypatch) -> list:
+    """The files that are read from now on."""
+    read, original = [], torch.load
+
+    def load(file, **options):
+        read.append(file.name)
+        return original(file, **options)
+
+    monkeypatch.setattr(torch, "load", load)
+    return read
+
+
+@pytest.mark.parametrize("build", [network_of, prior_of])
+def test_a_file_is_read_once(tmp_path, monkeypatch, build):
+    path = tmp_path / "model.pt"
+    save_weights(aenet() if build is network_of else prior(), path)
+    read = counted(monkeypatch)
+    first = load_weights(build(path), path)
+    assert read == [str(path)]
+    with torch.no_grad():
+        for parameter in first.parameters():
+            parameter.zero_()
+    again = load_weights(first, path)  # the second time it is read again, whatever became of the network
+    assert read == [str(path)] * 2
+    assert all(torch.equal(value, read_weights(path)[name]) for name, value in again.state_dict().items())
+
+
+def test_a_file_that_changed_meanwhile_is_read_again(saved):
+    network = network_of(saved)
+    save_weights(aenet(seed=5), saved)
+    expected = read_weights(saved)
+    assert all(torch.equal(value, expected[name]) for name, value in load_weights(network, saved).state_dict().items())
+    network = network_of(saved)
+    saved.unlink()
+    refused(network, saved, "no such file")
+
+
 def test_shipped_weights_are_enough():
     model = network_of(BUNDLE / "models" / "model.pt")
-    assert settings_of(model) == {"percentiles": [0.1, 99.9], "train_factors": [2, 12]}
+    assert trained_settings(model) == {"percentiles": [0.1, 99.9], "train_factors": [2, 12]}
     load_weights(model, BUNDLE / "models" / "model.pt")
     restoring = prior_of(BUNDLE / "models" / "model_diffusion.pt")
-    assert settings_of(restoring) == {
+    assert trained_settings(restoring) == {
         "delta": 0.19607843,
-        "steps": 100,
+        "timesteps": 100,
         "percentiles": [0.1, 99.9],
         "prior_factor": 8,
     }

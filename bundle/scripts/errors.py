@@ -4,10 +4,20 @@
 from __future__ import annotations
 
 import logging
+from typing import NamedTuple
 
 from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
+_NO_MEMORY = (  # how PyTorch says it in RuntimeErrors
+    "can't allocate memory",
+    "not enough memory",
+    "Storage size calculation overflowed",
+    "integer multiplication overflow",
+    "std::bad_alloc",
+    "out of memory",
+)
+_NO_GPU_MEMORY = ("CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _told: set[str] = set()
 
 
@@ -18,6 +28,42 @@ class InputError(ValueError):
     The message is one line that names the file or option, says what is wrong and what to do. On the command line it is
     printed alone, without a traceback (see :mod:`scripts.cli.failures`).
     """
+
+
+class MemoryShortage(NamedTuple):
+    """
+    What an exception says of memory that does not suffice.
+
+    Attributes:
+        of_gpu: whether it is the memory of a GPU.
+        tried: what was asked for, in the words of the library; empty where it does not say.
+    """
+
+    of_gpu: bool
+    tried: str
+
+
+def memory_shortage(error: BaseException) -> MemoryShortage | None:
+    """
+    Tell the exceptions of Python and PyTorch that mean a lack of memory from others.
+
+    Args:
+        error: any exception.
+
+    Returns:
+        What it says, or None where it means something else.
+    """
+    text = one_line(error)
+    if isinstance(error, MemoryError):
+        return MemoryShortage(False, text if text != type(error).__name__ else "")
+    if not isinstance(error, RuntimeError):
+        return None
+    # by its name, for torch takes seconds to import
+    if type(error).__name__ == "OutOfMemoryError" or any(words in text for words in _NO_GPU_MEMORY):
+        return MemoryShortage(True, text.removeprefix("CUDA out of memory. ").split(". ")[0])
+    if any(words in text for words in _NO_MEMORY):
+        return MemoryShortage(False, text.split("] ")[-1])
+    return None
 
 
 def one_line(error: BaseException) -> str:

@@ -19,18 +19,9 @@ from typing import Any
 from tqdm import tqdm
 
 from scripts.cli.signals import Stopped
-from scripts.errors import InputError, one_line
+from scripts.errors import InputError, memory_shortage, one_line
 
 _BELOW_ALL_LEVELS = -1  # a log record of this level is shown by no handler
-_NO_MEMORY = (  # how PyTorch says it in RuntimeErrors
-    "can't allocate memory",
-    "not enough memory",
-    "Storage size calculation overflowed",
-    "integer multiplication overflow",
-    "std::bad_alloc",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "out of memory",
-)
 _CANNOT_WRITE = ("PytorchStreamWriter failed", "unexpected pos", "file write failed")  # of torch.save
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -146,15 +137,13 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _short_of_memory(error: BaseException) -> str:
     advice = "give a smaller --tile, --patch_size, --batch_size or network, or cut the volume"
-    text = one_line(error)
-    of_gpu = type(error).__name__ == "OutOfMemoryError" or "CUDA out of memory" in text  # torch takes seconds to import
-    if isinstance(error, RuntimeError) and of_gpu:
-        tried = text.removeprefix("CUDA out of memory. ").split(". ")[0]
-        return f"the memory of the GPU does not suffice ({tried}): {advice}, or --device cpu"
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(t in text for t in _NO_MEMORY)):
-        tried = f" ({text.split('] ')[-1]})" if text != type(error).__name__ else ""
-        return f"the memory of this machine does not suffice{tried}: {advice}"
-    return ""
+    shortage = memory_shortage(error)
+    if shortage is None:
+        return ""
+    if shortage.of_gpu:
+        return f"the memory of the GPU does not suffice ({shortage.tried}): {advice}, or --device cpu"
+    tried = f" ({shortage.tried})" if shortage.tried else ""
+    return f"the memory of this machine does not suffice{tried}: {advice}"
 
 
 def _trouble_with_file(error: BaseException) -> str:

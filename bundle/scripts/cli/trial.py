@@ -130,7 +130,7 @@ class RestorationTrial:
             larger = side * z / (height * width)
             seconds += took * larger * max(0, left) / len(images)
             gpu_memory = max(gpu_memory, gpu * larger)
-        work = f"{y} XZ and {x} YZ slices, {len(self.inferer.restore.states) - 1} evaluations of the prior each"
+        work = f"{y} XZ and {x} YZ slices, {len(self.inferer.restore.timesteps) - 1} evaluations of the prior each"
         if any(done.values()):
             work += f" ({sum(done.values())} slices were restored before)"
         return Cost(work, seconds, _memory(x * y * z, 9), gpu_memory)  # two orientations, their mean and difference

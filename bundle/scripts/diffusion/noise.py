@@ -12,7 +12,7 @@ from scripts.networks.precision import autocast
 
 
 class NoiseInferer(Inferer):
-    """Stage I training: predicted noise of ``inputs`` (B, 2, H, W) at states t (B,).
+    """Stage I training: predicted noise of ``inputs`` (B, 2, H, W) at timesteps t (B,).
 
     Args:
         amp: compute in bfloat16 where torch's autocast finds it safe.

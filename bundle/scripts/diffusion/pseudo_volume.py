@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,12 +13,12 @@ import torch
 from monai.inferers import Inferer
 from tqdm import tqdm
 
-from scripts import lattice
 from scripts.diffusion.restoration import RestorationInferer
-from scripts.errors import InputError
+from scripts.diffusion.room import check_restoration_memory, restored_shape
+from scripts.errors import InputError, memory_shortage
 from scripts.networks.finite import finite_output
 from scripts.transforms.axial_interpolate import axial_interpolate
-from scripts.volumes.batches import check_memory, check_volumes, with_grid_of
+from scripts.volumes.batches import check_volumes, with_grid_of
 from scripts.volumes.slice_store import SliceStore, read_checksums
 
 
@@ -63,19 +62,18 @@ class PseudoVolumeInferer(Inferer):
         if self.prior_factor == 1:
             result = torch.stack([volume, torch.zeros_like(volume)])[None].cpu()
             return with_grid_of(result, inputs, 1.0)
-        x, y, slices = volume.shape
-        size = (x, y, lattice.output_size(slices, self.prior_factor))
-        check_memory(2 * math.prod(size), self.prior_factor)
+        check_restoration_memory(volume.shape, self.prior_factor)
+        x, y, z = restored_shape(volume.shape, self.prior_factor)
         # Plain tensors from here on: one batch of slices at a time is on the device.
         volume = torch.Tensor.as_subclass(volume, torch.Tensor)
-        with self._store("xz", (y, x, size[2])) as of_xz, self._store("yz", size) as of_yz:
+        with self._store("xz", (y, x, z)) as of_xz, self._store("yz", (x, y, z)) as of_yz:
             total = len(of_xz.checksums) + len(of_yz.checksums)
             initial = total - len(of_xz.missing()) - len(of_yz.missing())
             with tqdm(total=total, initial=initial, desc="restoring XZ and YZ slices", unit="batch") as progress:
                 self._restore_planes(volume.movedim(1, 0), of_xz, 0, network, inputs.device, progress)
                 self._restore_planes(volume, of_yz, 1, network, inputs.device, progress)
             xz, yz = np.moveaxis(of_xz.read(), 0, 1), of_yz.read()
-        result = torch.empty((1, 2, *size))
+        result = torch.empty((1, 2, x, y, z))
         for i in range(x):  # row by row: two float copies of the volume are enough
             a, b = torch.from_numpy(xz[i].astype(np.float32)), torch.from_numpy(yz[i].astype(np.float32))
             result[0, 0, i] = (a + b) / 2
@@ -146,10 +144,10 @@ class PseudoVolumeInferer(Inferer):
     def _restore(self, mu: torch.Tensor, network: Callable, draw: int) -> torch.Tensor:
         try:
             return self.restore(mu, network, draw)
-        except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):  # of a GPU; of a CPU
-                smaller = "give a smaller one" if self.batch_size > 1 else "cut the volume in X, Y or Z"
-                raise InputError(
-                    f"--batch_size {self.batch_size}: the memory does not suffice for {len(mu)} slices at once: {smaller}"
-                ) from error
-            raise
+        except (RuntimeError, MemoryError) as error:
+            if memory_shortage(error) is None:
+                raise
+            smaller = "give a smaller one" if self.batch_size > 1 else "cut the volume in X, Y or Z"
+            raise InputError(
+                f"--batch_size {self.batch_size}: the memory does not suffice for {len(mu)} slices at once: {smaller}"
+            ) from error

@@ -30,7 +30,7 @@ class RestorationInferer(Inferer):
     Args:
         sde: the one the prior was trained with.
         sampler: "posterior" or "reverse_sde" (the paper's).
-        num_steps: network evaluations; "reverse_sde" skips no state and needs all of them (100).
+        num_steps: network evaluations; "reverse_sde" skips no timestep and needs all of them (100).
         stochastic: add noise along the way. Off, "posterior" is deterministic but for the start.
         seed: of the noise.
         amp: compute in bfloat16 where torch's autocast finds it safe.
@@ -48,13 +48,13 @@ class RestorationInferer(Inferer):
         super().__init__()
         if sampler not in SAMPLERS:
             raise InputError(f"--sampler {sampler}: there is none of that name; choose {' or '.join(SAMPLERS)}")
-        if sampler == "reverse_sde" and num_steps != sde.steps:
+        if sampler == "reverse_sde" and num_steps != sde.timesteps:
             raise InputError(
-                f"--num_steps {num_steps}: reverse_sde cannot skip states, give {sde.steps} or leave it out"
+                f"--num_steps {num_steps}: reverse_sde cannot skip timesteps, give {sde.timesteps} or leave it out"
             )
         self.sde = sde
         self.sampler = SAMPLERS[sampler]
-        self.states = all_timesteps(sde) if sampler == "reverse_sde" else skipped_timesteps(sde, num_steps)
+        self.timesteps = all_timesteps(sde) if sampler == "reverse_sde" else skipped_timesteps(sde, num_steps)
         self.stochastic = stochastic
         self.seed = seed
         self.amp = amp
@@ -71,7 +71,7 @@ class RestorationInferer(Inferer):
         top, bottom, left, right = margins(height, width, getattr(network, "multiple", 1))
         with torch.no_grad():
             mu = F.pad(inputs, (left, right, top, bottom), mode="replicate")
-            restored = self.sampler(self.sde, predict, mu, self.states, generator, self.stochastic)
+            restored = self.sampler(self.sde, predict, mu, self.timesteps, generator, self.stochastic)
         return restored[..., top : top + height, left : left + width]
 
 

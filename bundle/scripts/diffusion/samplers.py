@@ -2,7 +2,7 @@
 """Samplers of stage II: functions that lead x_T = mu + delta * noise back to a sharp image.
 
 Each takes ``network(torch.cat([x - mu, mu], 1), t) -> predicted noise``, the interpolated images ``mu`` (B, 1, H, W) in [0, 1]
-and a descending list of states that ends at 0, and returns restored images of the same shape.
+and a descending list of timesteps that ends at 0, and returns restored images of the same shape.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ Network = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def all_timesteps(sde: MeanRevertingSDE) -> list[int]:
-    """T, T-1, ..., 1, 0: what :func:`reverse_sde` walks through."""
-    return list(range(sde.steps, -1, -1))
+    """T, T-1, ..., 1, 0: those of :func:`reverse_sde`."""
+    return list(range(sde.timesteps, -1, -1))
 
 
 def skipped_timesteps(sde: MeanRevertingSDE, num_steps: int) -> list[int]:
-    """``num_steps`` states from T downwards, then 0, spaced evenly in Theta.
+    """``num_steps`` timesteps from T downwards, then 0, spaced evenly in Theta.
 
     Even spacing in t wastes steps where nothing is left to decide and amplifies the network's errors more.
     """
-    if not 1 <= num_steps <= sde.steps:
-        raise InputError(f"--num_steps {num_steps}: give 1 to {sde.steps}")
+    if not 1 <= num_steps <= sde.timesteps:
+        raise InputError(f"--num_steps {num_steps}: give 1 to {sde.timesteps}")
     targets = torch.linspace(float(sde.cumulative[-1]), 0, num_steps + 1, dtype=torch.float64)[:-1]
-    states: list[int] = []
+    timesteps: list[int] = []
     for i, target in enumerate(targets):
         nearest = int((sde.cumulative - target).abs().argmin())
-        # Where Theta is steep two targets may share a state: each is walked through once, and enough are left for the rest.
-        below = states[-1] - 1 if states else sde.steps
-        states.append(max(min(nearest, below), num_steps - i))
-    return [*states, 0]
+        # Where Theta is steep two targets may share a timestep: each is taken once, and enough are left for the rest.
+        below = timesteps[-1] - 1 if timesteps else sde.timesteps
+        timesteps.append(max(min(nearest, below), num_steps - i))
+    return [*timesteps, 0]
 
 
-def _states(value: int, like: torch.Tensor) -> torch.Tensor:
-    return torch.full((like.shape[0],), value, device=like.device, dtype=torch.long)
+def _batch_of(timestep: int, like: torch.Tensor) -> torch.Tensor:
+    return torch.full((like.shape[0],), timestep, device=like.device, dtype=torch.long)
 
 
 def _start(sde: MeanRevertingSDE, mu: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
@@ -57,17 +57,17 @@ def reverse_sde(
     sde: MeanRevertingSDE,
     network: Network,
     mu: torch.Tensor,
-    states: Sequence[int],
+    timesteps: Sequence[int],
     generator: torch.Generator | None = None,
     stochastic: bool = True,
 ) -> torch.Tensor:
-    """The paper's sampler: one reverse Euler step of Eq. 2 per state; ``states`` must not skip any.
+    """The paper's sampler: one reverse Euler step of Eq. 2 per timestep; ``timesteps`` must not skip any.
 
-    Its last step still adds about one grey level of noise.
+    Its last step still adds about one gray level of noise.
     """
     x = _start(sde, mu, generator)
-    for value in states[:-1]:
-        t = _states(value, x)
+    for value in timesteps[:-1]:
+        t = _batch_of(value, x)
         noise = network(torch.cat([x - mu, mu], 1), t).float()
         of_state, of_noise = sde.reverse_drift(t)
         x = x + of_state * (x - mu) - of_noise * noise
@@ -80,11 +80,11 @@ def posterior(
     sde: MeanRevertingSDE,
     network: Network,
     mu: torch.Tensor,
-    states: Sequence[int],
+    timesteps: Sequence[int],
     generator: torch.Generator | None = None,
     stochastic: bool = False,
 ) -> torch.Tensor:
-    """Bridge sampler (Luo et al. 2024, arXiv 2404.09732); states may be skipped.
+    """Bridge sampler (Luo et al. 2024, arXiv 2404.09732); timesteps may be skipped.
 
     Each step estimates x0, clips it to a little beyond the data range (at T an error of the noise is amplified 39 times) and walks
     the exact bridge to the next state.
@@ -93,8 +93,8 @@ def posterior(
         stochastic: add the bridge's noise; without it the result follows from the start noise alone.
     """
     x = _start(sde, mu, generator)
-    for value, following in zip(states[:-1], states[1:]):
-        t, s = _states(value, x), _states(following, x)
+    for value, following in zip(timesteps[:-1], timesteps[1:]):
+        t, s = _batch_of(value, x), _batch_of(following, x)
         noise = network(torch.cat([x - mu, mu], 1), t).float()
         clean = sde.clean(x, mu, t, noise).clamp(-0.1, 1.1)
         if following == 0:
@@ -104,7 +104,7 @@ def posterior(
             x = mu + bridge.from_state * (x - mu) + bridge.from_clean * (clean - mu)
             x = x + bridge.std * _noise_like(x, generator)
         else:
-            # The noise that leads from the clipped estimate to x_t, carried over to state s (as DDIM does).
+            # The noise that leads from the clipped estimate to x_t, carried over to timestep s (as DDIM does).
             noise = (x - mu - sde.decay(t) * (clean - mu)) / sde.std(t)
             x = sde.state(clean, mu, s, noise)
     return x

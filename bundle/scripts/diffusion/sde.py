@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The mean-reverting SDE of stage I in closed form (paper Eq. 1-3; Luo et al. 2023, arXiv 2301.11699).
 
-``x`` are images (B, 1, H, W) scaled to [0, 1], ``mu`` their aligned cubic upsample, ``t`` states 1..T of shape (B,). The
+``x`` are images (B, 1, H, W) scaled to [0, 1], ``mu`` their aligned cubic upsample, ``t`` timesteps 1..T of shape (B,). The
 paper's lambda is ``theta`` here. A sharp image ``x0`` drifts towards ``mu`` while noise of standard deviation ``delta``
 builds up.
 """
@@ -27,24 +27,24 @@ class MeanRevertingSDE:
 
     Args:
         delta: standard deviation of the stationary noise, in units of the image range [0, 1].
-        steps: number of states T.
-        epsilon: exp(-Theta_T), what is left of x0 - mu in the last state.
+        timesteps: their number T.
+        epsilon: exp(-Theta_T), what is left of x0 - mu at the last timestep.
     """
 
-    def __init__(self, delta: float = 50 / 255, steps: int = 100, epsilon: float = 0.005) -> None:
+    def __init__(self, delta: float = 50 / 255, timesteps: int = 100, epsilon: float = 0.005) -> None:
         self.delta = delta
-        self.steps = steps
-        grid = torch.arange(steps + 3, dtype=torch.float64) / (steps + 2)
+        self.timesteps = timesteps
+        grid = torch.arange(timesteps + 3, dtype=torch.float64) / (timesteps + 2)
         cosine = torch.cos((grid + 0.008) / 1.008 * math.pi / 2) ** 2
-        theta = 1 - (cosine / cosine[0])[1 : steps + 2]
-        theta[0] = 0  # state 0 is the clean image: no time passes before it
+        theta = 1 - (cosine / cosine[0])[1 : timesteps + 2]
+        theta[0] = 0  # timestep 0 is the clean image: no time passes before it
         self.dt = -math.log(epsilon) / float(theta.sum())
         self.theta = theta
         self.cumulative = torch.cumsum(theta, 0) * self.dt
         self._copies: dict[tuple[torch.device, int], torch.Tensor] = {}
 
     def _at(self, values: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """Values of states ``t`` (B,), as (B, 1, 1, 1) in double precision."""
+        """Values at timesteps ``t`` (B,), as (B, 1, 1, 1) in double precision."""
         # Copied to a device once: a copy would end the recording of a CUDA graph.
         key = t.device, id(values)
         if key not in self._copies:
@@ -71,7 +71,7 @@ class MeanRevertingSDE:
         return mu + (x - mu - self.std(t) * noise) / self.decay(t)
 
     def bridge(self, t: torch.Tensor, s: torch.Tensor) -> Bridge:
-        """Distribution of x_s given x_t and x0, exact for any states s < t (s = 0 is x0 itself)."""
+        """Distribution of x_s given x_t and x0, exact for any timesteps s < t (s = 0 is x0 itself)."""
         a = torch.exp(-(self._total(t) - self._total(s)))
         b = torch.exp(-self._total(t))
         c = torch.exp(-self._total(s))

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AENet, the stage III network: four neighbouring slices and a depth in, the slice at that depth out.
+"""AENet, the stage III network: a window of four neighboring slices and a relative depth in, the slice at that depth out.
 
-The FLAVR pattern (Kalluri et al. 2023, arXiv 2012.08512) with the channel gate of the paper's Eq. 7 and conditioning on depth and gap.
+The FLAVR pattern (Kalluri et al. 2023, arXiv 2012.08512) with the channel gate of the paper's Eq. 7, conditioned on the relative depth
+and the factor.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from torch import nn
 
 from scripts.networks.cell_average import POOL_CELL, cell_average, spread
 from scripts.networks.plane_conv import PLANES, PlaneConv, PlaneConvTranspose
-from scripts.networks.settings import Settings
+from scripts.networks.trained_settings import TrainedSettings
 
 _DEPTH_FREQUENCIES = 8
 _CONDITION_WIDTH = 64
 
 
 class ChannelGate(nn.Module):
-    """Eq. 7: sigmoid(W pool(f) + b) * f with a full C x C map; the pool is local (see ``local_average``).
+    """Eq. 7: sigmoid(W pool(f) + b) * f with a full C x C map; the pool is local (see ``cell_average``).
 
     Args:
         channels: C.
@@ -146,16 +147,16 @@ class OutputStage(nn.Module):
 
 
 class AENet(nn.Module):
-    """Axial Enhancement Network (paper section 2.3) conditioned on depth and gap.
+    """Axial Enhancement Network (paper section 2.3) conditioned on the relative depth and the factor.
 
     Predicts the residual over linear interpolation of the middle two slices; its last layer starts at zero, so an untrained
-    network is linear interpolation. Depth and gap enter in the decoder only: a window is encoded once and decoded for each new slice.
+    network is linear interpolation. Both conditions enter in the decoder only: a window is encoded once and decoded for each new slice.
     The decoder ends at the stem's resolution, which costs a quarter of convolutions of all planes at full resolution.
 
     Args:
         widths: channels of the four encoder stages.
         strides: in-plane strides of the stem and the four stages, each 1 or 2; their product is at most 32.
-        settings: numbers the weights belong to (intensity percentiles, gap range), compared when weights are loaded.
+        settings: numbers the weights belong to (intensity percentiles, factors it is trained for), compared when weights are loaded.
 
     Sizes: any X and Y above 3; they are padded inside to multiples of the product of the strides.
 
@@ -163,7 +164,7 @@ class AENet(nn.Module):
 
         net = AENet(widths=(16, 32, 64, 128))
         window = torch.rand(1, 1, 64, 64, 4)                    # (B, 1, X, Y, 4), intensities scaled to [0, 1]
-        middle = net(window)                                    # (B, 1, X, Y), depth 0.5 and gap 8 by default
+        middle = net(window)                                    # (B, 1, X, Y), in the middle, at factor 8 by default
         features = net.encode(window)
         three = net.decode(features, torch.tensor([0.25, 0.5, 0.75]), torch.tensor([4.0, 4.0, 4.0]))  # (3, 1, X, Y)
     """
@@ -204,7 +205,7 @@ class AENet(nn.Module):
             nn.Linear(_CONDITION_WIDTH, _CONDITION_WIDTH),
         )
         self.output = OutputStage(w0, strides[0])
-        self.settings = Settings(settings or {})
+        self.settings = TrainedSettings(settings or {})
 
     def encode(self, window: torch.Tensor) -> list[torch.Tensor]:
         """All that does not depend on depth: window (B, 1, X, Y, 4) in [0, 1] -> features for :meth:`decode`."""
@@ -222,39 +223,39 @@ class AENet(nn.Module):
             features.append(from_skip(skips[3 - i]))
         return features
 
-    def decode(self, features: list[torch.Tensor], depth: torch.Tensor, gap: torch.Tensor) -> torch.Tensor:
-        """Slices at ``depth`` between the middle two of the encoded windows.
+    def decode(self, features: list[torch.Tensor], relative_depth: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        """Slices at ``relative_depth`` between the middle two of the encoded windows.
 
         Args:
             features: of B windows.
-            depth: (N,) in [0, 1), N a multiple of B: the first N / B belong to the first window, and so on.
-            gap: (N,) distance between neighbouring input slices in fine voxels, the factor r.
+            relative_depth: (N,) in [0, 1), N a multiple of B: the first N / B belong to the first window, and so on.
+            factor: (N,) output over input sampling along Z, any number above 1.
 
         Returns:
             (N, 1, X, Y), intensities in the scale of the window.
         """
-        octaves = torch.arange(self.depth_frequencies, device=depth.device)
-        angles = depth.float()[:, None] * math.pi * 2.0**octaves
-        gap_feature = torch.log2(gap.float())[:, None] - 3  # 0 at the paper's factor of 8
-        condition = self.condition(torch.cat([torch.sin(angles), torch.cos(angles), gap_feature], 1))
+        octaves = torch.arange(self.depth_frequencies, device=relative_depth.device)
+        angles = relative_depth.float()[:, None] * math.pi * 2.0**octaves
+        log_factor = torch.log2(factor.float())[:, None] - 3  # 0 at the paper's factor of 8
+        condition = self.condition(torch.cat([torch.sin(angles), torch.cos(angles), log_factor], 1))
 
         x = self.bottom.at_depth(features[2], features[3], condition)
         for i, stage in enumerate(self.decoder):
             x = stage(x, features[i + 4], condition)
-        middle = for_each_slice(features[0], depth.shape[0] // features[0].shape[0])
+        middle = for_each_slice(features[0], relative_depth.shape[0] // features[0].shape[0])
         residual = self.output(x, features[1])[:, :, : middle.shape[2], : middle.shape[3]]
 
-        weight = depth.to(middle.dtype)[:, None, None, None]
+        weight = relative_depth.to(middle.dtype)[:, None, None, None]
         return middle[:, :1] * (1 - weight) + middle[:, 1:] * weight + residual
 
     def forward(
         self,
         window: torch.Tensor,
-        depth: torch.Tensor = torch.tensor(0.5),
-        gap: torch.Tensor = torch.tensor(8.0),
+        relative_depth: torch.Tensor = torch.tensor(0.5),
+        factor: torch.Tensor = torch.tensor(8.0),
     ) -> torch.Tensor:
-        """Slices (B, 1, X, Y) at ``depth`` (scalar or (B,)) for a gap (scalar or (B,)) from windows (B, 1, X, Y, 4)."""
+        """Slices (B, 1, X, Y) from windows (B, 1, X, Y, 4) at ``relative_depth`` for ``factor``, each a scalar or (B,)."""
         batch = window.shape[0]
-        depth = depth.to(window.device).expand(batch)
-        gap = gap.to(window.device).expand(batch)
-        return self.decode(self.encode(window), depth, gap)
+        relative_depth = relative_depth.to(window.device).expand(batch)
+        factor = factor.to(window.device).expand(batch)
+        return self.decode(self.encode(window), relative_depth, factor)

@@ -2,7 +2,7 @@
 """What network the tensors of a weights file belong to, read from their names and shapes.
 
 The shapes are the only description of a network's size, so that nothing beside them can contradict them, and files of every version
-have it. What shapes cannot tell (intensity percentiles, factors, noise level) are numbers beside the weights, see ``settings.py``.
+have it. What shapes cannot tell (intensity percentiles, factors, noise level) are numbers beside the weights, see ``trained_settings.py``.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from scripts.errors import InputError, one_line
 from scripts.networks.aenet import AENet
 from scripts.networks.cell_average import POOL_CELL
 from scripts.networks.nafnet import ConditionalNAFNet
-from scripts.networks.settings import plain
 from scripts.networks.srunet import LARGEST_FACTOR, SRUNet
+from scripts.networks.trained_settings import plain
 
 _SETTINGS = "settings."
 
@@ -136,7 +136,7 @@ class _Kind(NamedTuple):
 _KINDS = (
     _Kind("aenet", "stem.weight", _aenet_sizes, ("percentiles", "train_factors")),
     _Kind("srunet", "down.0.0.weight", lambda shapes: {}, ("percentiles", "factor")),
-    _Kind("nafnet", "intro.weight", _nafnet_sizes, ("delta", "steps", "percentiles", "prior_factor"), ("factor",)),
+    _Kind("nafnet", "intro.weight", _nafnet_sizes, ("delta", "timesteps", "percentiles", "prior_factor"), ("factor",)),
 )
 
 _POSSIBLE: dict[str, Callable[[Any], bool]] = {
@@ -144,7 +144,7 @@ _POSSIBLE: dict[str, Callable[[Any], bool]] = {
     "train_factors": lambda pair: len(pair) == 2 and 1 <= pair[0] <= pair[1],
     "factor": lambda number: number > 1,
     "delta": lambda number: number > 0,
-    "steps": lambda number: number in range(1, 10_001),
+    "timesteps": lambda number: number in range(1, 10_001),
     "prior_factor": lambda number: number > 1,
 }
 

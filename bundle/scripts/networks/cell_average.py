@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Average over a fixed neighbourhood, in place of the whole image that channel attention usually averages over.
+"""Average over a fixed neighborhood, in place of the whole image that channel attention usually averages over.
 
 A global average makes the result depend on how the image was cut into tiles. Averages over a fixed grid of cells, read off
 in between by bilinear interpolation, are the same in every tile whose origin lies on the grid and which does not end within a cell, but where
@@ -34,7 +34,7 @@ def averaging(pixels: int, cell: int, like: torch.Tensor) -> torch.Tensor:
 
 
 def spread(cells: torch.Tensor, like: torch.Tensor, cell: int) -> torch.Tensor:
-    """Carry cell values (B, C, h, w) back to the pixels of ``like`` (..., H, W), bilinearly between cell centres.
+    """Carry cell values (B, C, h, w) back to the pixels of ``like`` (..., H, W), bilinearly between cell centers.
 
     Two matrix products in the type of ``cells``: on CUDA, ``F.interpolate`` would leave mixed precision, and its gradient alone took
     a fifth of a training step.
@@ -48,7 +48,7 @@ def spread(cells: torch.Tensor, like: torch.Tensor, cell: int) -> torch.Tensor:
 
 
 def interpolation(cells: int, pixels: int, cell: int, like: torch.Tensor) -> torch.Tensor:
-    """Weights (pixels, cells) of linear interpolation between cell centres; exact in bfloat16, being multiples of 1 / 64."""
+    """Weights (pixels, cells) of linear interpolation between cell centers; exact in bfloat16, being multiples of 1 / 64."""
     identity = torch.eye(cells, device=like.device)[None]
     weights = F.interpolate(identity, size=cells * cell, mode="linear", align_corners=False)[0, :, :pixels]
     return weights.transpose(0, 1).to(like.dtype)

@@ -44,7 +44,7 @@ def _numbers(values: Any, name: str) -> Iterator[tuple[str, Any]]:
 def finite_output(values: torch.Tensor, what: str) -> Callable[[], None]:
     """Begin to check what a network put out; what is returned waits for the result.
 
-    Clipping and rounding would make black, white or grey of it in silence.
+    Clipping and rounding would make black, white or gray of it in silence.
 
     Args:
         values: of any shape.

@@ -13,7 +13,7 @@ from torch import nn
 
 from scripts.errors import InputError
 from scripts.networks.cell_average import POOL_CELL, cell_average, spread
-from scripts.networks.settings import Settings
+from scripts.networks.trained_settings import TrainedSettings
 
 
 def simple_gate(x: torch.Tensor) -> torch.Tensor:
@@ -118,7 +118,7 @@ class ConditionalNAFNet(nn.Module):
         decoder_blocks: NAF blocks of each decoder level.
         pixel_unshuffle: side of the squares of pixels that become channels at the beginning and pixels again at the end. With 2 the network
             works at half the resolution, which at twice the width moves half the memory.
-        settings: numbers the weights belong to (noise level, steps, factor, percentiles), compared when weights are loaded.
+        settings: numbers the weights belong to (noise level, timesteps, factor, percentiles), compared when weights are loaded.
 
     The paper's code uses width 64, [14, 1, 1, 1], 1, [1, 1, 1, 1]: 20,400,261 parameters.
 
@@ -178,7 +178,7 @@ class ConditionalNAFNet(nn.Module):
         self.register_buffer(
             "frequencies", torch.exp(-math.log(10000) * torch.arange(half) / max(1, half - 1)), persistent=False
         )
-        self.settings = Settings(settings or {})
+        self.settings = TrainedSettings(settings or {})
 
     def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """x (B, 2, H, W), t (B,) in 1..T -> predicted noise (B, 1, H, W). Any H, W: padded inside to multiples of its smallest scale."""

@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from scripts.errors import InputError
-from scripts.networks.settings import Settings
+from scripts.networks.trained_settings import TrainedSettings
 
 GRID = 4
 """Pixels: two poolings by 2. Images are padded inside to multiples of it; tiles that begin on it agree with the whole image."""
 
 LARGEST_FACTOR = 22
-"""Above it some whole factors leave slices halfway between two input slices that no kernel reaches, a constant grey."""
+"""Above it some whole factors leave slices halfway between two input slices that no kernel reaches, a constant gray."""
 
 _REACH = 4  # fine planes to either side that the four convolutions of the last level see
 
@@ -35,10 +35,10 @@ class SRUNet(nn.Module):
     The strides change, the weights keep their shapes: 2,408,257 parameters at any factor.
 
     On the lattice of ``lattice.py``: input slice i lies at plane i * factor of the output (every transposed convolution has kernel 3 and
-    padding 1, so it centres plane i on plane i * stride), and plane j after it at depth j / factor. Of a window of four slices the planes
+    padding 1, so it centers plane i on plane i * stride), and plane j after it at relative depth j / factor. Of a window of four slices the planes
     factor to 2 * factor - 1 are the middle interval; they alone are computed, to the same values as in the whole stack.
 
-    It predicts the intensities themselves, not a residual, and nothing tells it a depth: a plane's place in the output is its depth.
+    It predicts the intensities themselves, not a residual, and nothing tells it a relative depth: that is a plane's place in the output.
 
     Args:
         factor: whole number from 2 to 22, kept with the weights as the setting ``factor``.
@@ -53,7 +53,7 @@ class SRUNet(nn.Module):
 
         net = SRUNet(factor=8)
         window = torch.rand(1, 1, 64, 64, 4)                    # (B, 1, X, Y, 4), intensities scaled to [0, 1]
-        middle = net(window)                                    # (B, 1, X, Y), at depth 0.5
+        middle = net(window)                                    # (B, 1, X, Y), in the middle
         features = net.encode(window)                           # one tensor: all 8 slices of the middle interval
         two = net.decode(features, torch.tensor([0.25, 0.875]), torch.tensor([8.0, 8.0]))  # (2, 1, X, Y): slices 2 and 7
     """
@@ -70,44 +70,44 @@ class SRUNet(nn.Module):
         self.up = nn.ModuleList([_upsample(128, 64, first, 2), _upsample(64, 32, self.factor // first, 2)])
         self.merge = nn.ModuleList([_three_convolutions(128, 64), _three_convolutions(64, 32)])
         self.head = nn.Conv3d(32, 1, 3, padding=1)
-        self.settings = Settings({**(settings or {}), "factor": self.factor})
+        self.settings = TrainedSettings({**(settings or {}), "factor": self.factor})
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # a fifth faster on a CPU
 
     def encode(self, window: torch.Tensor) -> list[torch.Tensor]:
-        """Slab (B, 1, X, Y, 4) in [0, 1] -> [all slices of its middle interval, (B, factor, X, Y)], for :meth:`decode`."""
+        """Window (B, 1, X, Y, 4) in [0, 1] -> [all slices between its middle two, (B, factor, X, Y)], for :meth:`decode`."""
         return [self._planes(window, self.factor, 2 * self.factor)]
 
     def stack(self, window: torch.Tensor) -> torch.Tensor:
         """The whole output, as the paper's code uses it: (B, 1, X, Y, K) in [0, 1] -> (B, 1, X, Y, factor * K)."""
         return self._planes(window, 0, self.factor * window.shape[4]).permute(0, 2, 3, 1)[:, None]
 
-    def decode(self, features: list[torch.Tensor], depth: torch.Tensor, gap: torch.Tensor) -> torch.Tensor:
-        """Slices of the encoded windows, the nearest to depth * factor.
+    def decode(self, features: list[torch.Tensor], relative_depth: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        """Slices of the encoded windows, the nearest to relative_depth * factor.
 
         Args:
             features: of B windows.
-            depth: (N,) in [0, 1), N a multiple of B: the first N / B belong to the first window, and so on. Depths that are
-                no multiple of 1 / factor get the nearest slice of the interval; it is not interpolated.
-            gap: (N,), not used: the gap is always ``factor``.
+            relative_depth: (N,) in [0, 1), N a multiple of B: the first N / B belong to the first window, and so on. Those that are no
+                multiple of 1 / factor get the nearest slice; it is not interpolated.
+            factor: (N,), not used: it is always that of the network.
 
         Returns:
             (N, 1, X, Y), intensities in the scale of the window.
         """
         slices = features[0]
-        each = depth.shape[0] // slices.shape[0]
-        windows = torch.arange(depth.shape[0], device=slices.device) // each
-        index = torch.round(depth.float() * self.factor).long().clamp(0, self.factor - 1)
+        each = relative_depth.shape[0] // slices.shape[0]
+        windows = torch.arange(relative_depth.shape[0], device=slices.device) // each
+        index = torch.round(relative_depth.float() * self.factor).long().clamp(0, self.factor - 1)
         return slices[windows, index.to(slices.device)][:, None]
 
     def forward(
         self,
         window: torch.Tensor,
-        depth: torch.Tensor = torch.tensor(0.5),
-        gap: torch.Tensor = torch.tensor(8.0),
+        relative_depth: torch.Tensor = torch.tensor(0.5),
+        factor: torch.Tensor = torch.tensor(8.0),
     ) -> torch.Tensor:
-        """Slices (B, 1, X, Y) at ``depth`` (scalar or (B,)) from windows (B, 1, X, Y, 4); ``gap`` is not used."""
+        """Slices (B, 1, X, Y) from windows (B, 1, X, Y, 4) at ``relative_depth`` (scalar or (B,)); ``factor`` is not used."""
         batch = window.shape[0]
-        return self.decode(self.encode(window), depth.expand(batch), gap.expand(batch))
+        return self.decode(self.encode(window), relative_depth.expand(batch), factor.expand(batch))
 
     def _planes(self, window: torch.Tensor, begin: int, end: int) -> torch.Tensor:
         """Planes ``begin`` to ``end`` - 1 of the output: (B, 1, X, Y, K) -> (B, end - begin, X, Y)."""
@@ -154,6 +154,6 @@ def _three_convolutions(channels_in: int, channels: int) -> nn.Sequential:
 
 
 def _upsample(channels_in: int, channels: int, axial: int, lateral: int) -> nn.ConvTranspose3d:
-    """(B, C_in, Z, H, W) -> (B, C, axial * Z, lateral * H, lateral * W), plane i centred on plane axial * i."""
+    """(B, C_in, Z, H, W) -> (B, C, axial * Z, lateral * H, lateral * W), plane i centered on plane axial * i."""
     stride, rest = (axial, lateral, lateral), (axial - 1, lateral - 1, lateral - 1)
     return nn.ConvTranspose3d(channels_in, channels, 3, stride, padding=1, output_padding=rest)

@@ -2,31 +2,28 @@
 """Weights files: plain state dicts of tensors, loadable with ``torch.load(weights_only=True)``.
 
 A file is all that is needed to use a network again: its shapes say how large the network is (``architecture.py``), and the numbers that
-it was trained with stand beside the weights (``settings.py``). Options that say the same are compared with the file.
+it was trained with stand beside the weights (``trained_settings.py``). ``factory.py`` builds the network of a file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
 from scripts.errors import InputError
-from scripts.networks.architecture import architecture_of
-from scripts.networks.factory import NETWORKS, check_network
 from scripts.networks.finite import first_not_finite
-from scripts.networks.settings import agree, settings_of
-from scripts.networks.srunet import check_whole_factor
 from scripts.networks.tensor_file import check_zip, write_tensors
 
 Network = TypeVar("Network", bound=nn.Module)
 
-_TRAIN_IT = "use weights that were trained for it"
 # Trained settings under the names of 0.6 and before, which the files of those versions have.
-_RENAMED_SETTINGS = {"gap_range": "train_factors", "upsampling": "prior_factor"}
+_RENAMED_SETTINGS = {"gap_range": "train_factors", "upsampling": "prior_factor", "steps": "timesteps"}
+# What was read to build a network, for the load that follows: to read and check a file twice takes twice as long.
+_read_before: WeakKeyDictionary[nn.Module, tuple[Any, dict[str, torch.Tensor]]] = WeakKeyDictionary()
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -98,10 +95,17 @@ def read_weights(path: str | Path, option: str = "--weights") -> dict[str, torch
 def load_weights(network: Network, path: str | Path, option: str = "--weights") -> Network:
     """Load a weights file into ``network`` and return it in evaluation mode.
 
+    Args:
+        network: of the file's shapes and settings, such as :func:`scripts.networks.factory.network_of` builds.
+        path: of the file.
+        option: that named it.
+
     Raises:
         InputError: see :func:`read_weights`; or it belongs to another network or was trained with other settings.
     """
-    state = read_weights(path, option)
+    version, state = _read_before.pop(network, (None, {}))
+    if version is None or version != _version(path):
+        state = read_weights(path, option)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -109,112 +113,20 @@ def load_weights(network: Network, path: str | Path, option: str = "--weights") 
     return network.eval()
 
 
-def network_of(
-    path: str | Path,
-    network: str | None = None,
-    *,
-    widths: Any = None,
-    strides: Any = None,
-    percentiles: Any = None,
-    train_factors: Any = None,
-    factor: Any = None,
-) -> nn.Module:
-    """The stage III network that a weights file belongs to, untrained and with the file's settings; :func:`load_weights` fills it.
-
-    Args:
-        path: of the file.
-        network: "aenet" or "srunet"; this and the others are only compared with the file, None is not.
-        widths, strides: of AENet.
-        percentiles: of the intensity scale.
-        train_factors: of AENet: smallest and largest factor it was trained for.
-        factor: of SRUNet: the factor it was trained for. AENet's is free.
-
-    Raises:
-        InputError: see :func:`read_weights`; or the weights are not of stage III, or an option differs from the file.
-    """
-    if network is not None:
-        check_network(network, 2)  # the name alone
-    if network == "srunet" and factor is not None:
-        check_whole_factor(factor)
-    found = architecture_of(read_weights(path), f"--weights {path}")
-    where = f"--weights {path}: weights of another network"
-    if found.network not in NETWORKS:
-        raise InputError(f"{where}: a prior of stage I; use weights of stage III, written by configs/train.yaml")
-    if network not in (None, found.network):
-        raise InputError(
-            f"{where}: they are of {found.network}, the configuration says {network}; leave --network out to use the weights'"
-        )
-    options = {"widths": widths, "strides": strides, "percentiles": percentiles, "train_factors": train_factors}
-    _check_agreement(path, {**found.sizes, **found.settings}, options)
-    if found.network == "srunet":
-        _check_agreement(path, found.settings, {"factor": factor}, advice=_TRAIN_IT)
-    return found.build()
+def keep_for_load(network: nn.Module, path: str | Path, state: dict[str, torch.Tensor]) -> None:
+    """Have :func:`load_weights` take the tensors that were just read from ``path`` for this network, unless the file changes."""
+    version = _version(path)
+    if version is not None:
+        _read_before[network] = version, state
 
 
-def prior_of(
-    path: str | Path,
-    *,
-    width: Any = None,
-    encoder_blocks: Any = None,
-    middle_blocks: Any = None,
-    decoder_blocks: Any = None,
-    pixel_unshuffle: Any = None,
-    percentiles: Any = None,
-) -> nn.Module:
-    """The prior of stage I that a weights file belongs to, untrained and with the file's settings; :func:`load_weights` fills it.
-
-    Args:
-        path: of the file.
-        width, encoder_blocks, middle_blocks, decoder_blocks, pixel_unshuffle: see ``ConditionalNAFNet``; these and the percentiles are
-            only compared with the file, None is not.
-        percentiles: of the intensity scale.
-
-    Raises:
-        InputError: see :func:`read_weights`; or the weights are no prior, or an option differs from the file.
-    """
-    found = architecture_of(read_weights(path), f"--weights {path}")
-    if found.network != "nafnet":
-        raise InputError(
-            f"--weights {path}: weights of another network: {found.network} of stage III; use a prior, written by "
-            "configs/train_diffusion.yaml"
-        )
-    options = {
-        "width": width,
-        "encoder_blocks": encoder_blocks,
-        "middle_blocks": middle_blocks,
-        "decoder_blocks": decoder_blocks,
-        "pixel_unshuffle": pixel_unshuffle,
-        "percentiles": percentiles,
-    }
-    _check_agreement(path, {**found.sizes, **found.settings}, options)
-    return found.build()
-
-
-def prior_factor_of(
-    prior: nn.Module | None, weights: str | Path, factor: float, prior_factor: float | None = None
-) -> float:
-    """k of stage II: how many times a prior makes Z finer, which is a number of its training.
-
-    Args:
-        prior: None where nothing is restored.
-        weights: file of the prior, for the message.
-        factor: how many times coarser Z is than XY.
-        prior_factor: k as an option, compared with the prior's. Without it k is the prior's, which was trained for this factor.
-
-    Raises:
-        InputError: the prior was trained for another k, or for another factor.
-    """
-    if prior is None:
-        return 1
-    trained = settings_of(prior)
-    if prior_factor is not None:
-        _check_agreement(weights, trained, {"prior_factor": prior_factor})
-    elif "factor" not in trained:  # a file of 0.5 or before does not say it, and k alone cannot vouch for it
-        _check_agreement(weights, trained, {"prior_factor": factor}, advice=_TRAIN_IT)
-    if "factor" in trained:
-        _check_agreement(weights, trained, {"factor": factor}, advice=_TRAIN_IT)
-    # the file has single precision, in which 10 / 3 is not quite itself
-    return factor if agree(trained["prior_factor"], factor) else trained["prior_factor"]
+def _version(path: str | Path) -> tuple[int, ...] | None:
+    """What changes when a file does; None for one that is gone."""
+    try:
+        status = Path(str(path)).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _today(name: str) -> str:
@@ -232,21 +144,6 @@ def _is_plain(name: Any, value: Any) -> bool:
         and value.dtype in _FLOATS
         and value.device.type == "cpu"
     )
-
-
-def _check_agreement(
-    path: str | Path, stored: Mapping[str, Any], options: Mapping[str, Any], advice: str | None = None
-) -> None:
-    """Raise InputError where an option that was given is not what the file has stored."""
-    for name, asked in options.items():
-        if asked is None or (name in stored and agree(stored[name], asked)):
-            continue
-        has = f"trained with {name} = {stored[name]}" if name in stored else f"of a network that has no {name}"
-        asked = float(asked) if type(asked) is int and isinstance(stored.get(name), float) else asked
-        raise InputError(
-            f"--weights {path}: weights of another network: the weights were {has}, the configuration says {asked}; "
-            + (advice or f"leave --{name} out to use the weights'")
-        )
 
 
 def _first_difference(error: RuntimeError) -> str:

@@ -3,19 +3,16 @@
 
 from __future__ import annotations
 
-import copy
-import logging
+from functools import partial
 from itertools import product
 from typing import Any
 
 import torch
 from torch import nn
 
-from scripts.networks.aenet import AENet
-from scripts.networks.plane_conv import fold_planes
+from scripts.networks.optimize import optimize_for_inference
 from scripts.networks.precision import autocast
-
-logger = logging.getLogger(__name__)
+from scripts.networks.recorded import RecordedStep
 
 _CUDA_WINDOWS = 4  # fewer leave a GPU idle where feature maps are small; more gain under a tenth and take memory
 
@@ -23,7 +20,7 @@ _CUDA_WINDOWS = 4  # fewer leave a GPU idle where feature maps are small; more g
 class Predictor:
     """New slices of batches of windows of one size.
 
-    On CUDA the work on a batch, some hundred small operations, is recorded once as a CUDA graph and then replayed.
+    On CUDA the work on a batch is recorded, see :class:`~scripts.networks.recorded.RecordedStep`.
 
     Args:
         network: of stage III, on the device; it is copied.
@@ -31,24 +28,27 @@ class Predictor:
         device: that computes.
         depth_batch: slices of a window decoded at once.
         amp: compute in bfloat16 where torch's autocast finds it safe.
+        recordings: for how many shapes of a tile work is recorded at the same time.
 
     Attributes:
         windows: how many make a batch.
-        recordings: for how many shapes of a tile work is recorded at the same time.
     """
 
-    recordings = 1
-
-    def __init__(self, network: nn.Module, factor: float, device: torch.device, depth_batch: int, amp: bool) -> None:
-        self.network: Any = _prepared(network, device, amp)
-        self.factor = factor
+    def __init__(
+        self,
+        network: nn.Module,
+        factor: float,
+        device: torch.device,
+        depth_batch: int,
+        amp: bool,
+        recordings: int = 1,
+    ) -> None:
+        self.recordings = recordings
         self.device = device
-        self.depth_batch = depth_batch
-        self.amp = amp
         self.windows = _CUDA_WINDOWS if device.type == "cuda" else 1
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._inputs: list[torch.Tensor] = []
-        self._output = torch.empty(0)
+        ready = optimize_for_inference(network, device, amp)
+        # no method: a step that refers back to this object would keep its memory on the GPU until Python looks for cycles
+        self._step = RecordedStep(partial(_predict, ready, factor, depth_batch, amp), device, shapes=recordings)
 
     @torch.no_grad()
     def __call__(self, windows: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
@@ -60,45 +60,24 @@ class Predictor:
         Returns:
             Slices (B, D, H, W), float32. On CUDA they are overwritten by the next call.
         """
-        if self.device.type != "cuda":
-            return self._compute(windows, depths)
-        if [value.shape for value in self._inputs] != [windows.shape, depths.shape]:
-            self._record(windows, depths)
-        for place, value in zip(self._inputs, (windows, depths)):
-            place.copy_(value)
-        assert self._graph is not None
-        self._graph.replay()
-        return self._output
-
-    def _compute(self, windows: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
-        with autocast(windows, self.amp):
-            features = self.network.encode(windows[:, None])
-            parts = []
-            for some in depths.split(self.depth_batch, 1):
-                gap = torch.full_like(some, self.factor).flatten()
-                slices = self.network.decode(features, some.flatten(), gap)
-                parts.append(slices.float().view(*some.shape, *slices.shape[-2:]))
-        return torch.cat(parts, 1)
+        return self._step(windows, depths)
 
     def forget(self) -> None:
-        """Free the memory of a recording, for one of another size."""
-        self._graph, self._inputs, self._output = None, [], torch.empty(0)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        """Free the memory of recordings, for tiles of another size."""
+        self._step.forget()
 
-    def _record(self, windows: torch.Tensor, depths: torch.Tensor) -> None:
-        self.forget()
-        inputs = [windows.clone(), depths.clone()]
-        stream = torch.cuda.Stream(self.device)
-        stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(stream):  # beside the recording, libraries load what they need
-            self._compute(*inputs)
-        torch.cuda.current_stream(self.device).wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        # only what this thread does counts: meanwhile another one may wait for results and write them
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            self._output = self._compute(*inputs)
-        self._graph, self._inputs = graph, inputs
+
+def _predict(
+    network: Any, factor: float, depth_batch: int, amp: bool, windows: torch.Tensor, depths: torch.Tensor
+) -> torch.Tensor:
+    """Encodes each window once and decodes its slices, ``depth_batch`` at a time."""
+    with autocast(windows, amp):
+        features = network.encode(windows[:, None])
+        parts = []
+        for some in depths.split(depth_batch, 1):
+            slices = network.decode(features, some.flatten(), torch.full_like(some, factor).flatten())
+            parts.append(slices.float().view(*some.shape, *slices.shape[-2:]))
+    return torch.cat(parts, 1)
 
 
 class TTAPredictor:
@@ -115,14 +94,12 @@ class TTAPredictor:
         looks: calls of the predictor for one of this.
     """
 
-    recordings = 2
     looks = 16
 
     def __init__(self, network: nn.Module, factor: float, device: torch.device, depth_batch: int, amp: bool) -> None:
-        self.upright = Predictor(network, factor, device, depth_batch, amp)
         # On its side a tile that is no square has another shape: with one recording for both, each would undo the other's.
-        self.on_its_side = copy.copy(self.upright)
-        self.windows, self.device = self.upright.windows, device
+        self.predictor = Predictor(network, factor, device, depth_batch, amp, recordings=2)
+        self.windows, self.device, self.recordings = self.predictor.windows, device, self.predictor.recordings
 
     @torch.no_grad()
     def __call__(self, windows: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
@@ -142,8 +119,7 @@ class TTAPredictor:
 
     def forget(self) -> None:
         """Free the memory of the recordings, for tiles of another size."""
-        self.upright.forget()
-        self.on_its_side.forget()
+        self.predictor.forget()
 
     def _turns_and_flips(self, windows: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
         """Mean over the eight."""
@@ -153,26 +129,8 @@ class TTAPredictor:
             turned = windows.flip(axes)
             if on_its_side:
                 turned = turned.transpose(1, 2).contiguous()
-            square = turned.shape[1] == turned.shape[2]
-            predictor = self.on_its_side if on_its_side and not square else self.upright
-            slices = predictor(turned, depths)
+            slices = self.predictor(turned, depths)
             if on_its_side:
                 slices = slices.transpose(2, 3)
             total += slices.flip([1 + axis for axis in axes])
         return total / 8
-
-
-def _prepared(network: nn.Module, device: torch.device, amp: bool) -> nn.Module:
-    """A copy of the network, with its weights folded and, on CUDA in bfloat16, its small operations fused."""
-    if device.type == "cuda" and amp and isinstance(network, AENet):
-        try:
-            from scripts.networks.triton_kernels import fuse
-
-            fused: Any = fuse(network)
-            with torch.no_grad(), autocast(torch.zeros(1, device=device), amp):
-                number = torch.ones(1, device=device)
-                fused.decode(fused.encode(torch.zeros(1, 1, 64, 64, 4, device=device)), number / 2, 8 * number)
-            return fused
-        except Exception as error:  # no Triton, or no C compiler for it
-            logger.warning(f"slower than it could be: the fused kernels cannot be built here ({error})")
-    return fold_planes(network)

@@ -30,7 +30,7 @@ class NoisePrepareBatch(PrepareBatch):
         **kwargs: Any,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor], tuple[torch.Tensor], dict]:
         x0, mu = (_tensor(batchdata[key], device, non_blocking) for key in ("image", "mu"))
-        t = torch.randint(1, self.sde.steps + 1, (x0.shape[0],), device=x0.device)
+        t = torch.randint(1, self.sde.timesteps + 1, (x0.shape[0],), device=x0.device)
         x = self.sde.state(x0, mu, t, torch.randn_like(x0))
         of_state, gain = self.sde.reverse_drift(t)
         bridge = self.sde.bridge(t, t - 1)

@@ -25,7 +25,7 @@ class SequenceInferer(Inferer):
     def __call__(  # type: ignore[override]
         self, inputs: torch.Tensor, network: Any, depth: torch.Tensor, gap: torch.Tensor
     ) -> torch.Tensor:
-        """Slabs (B, 1, H, W, 4), depth (B, D), gap (B,) -> slices (B, D, H, W)."""
+        """Windows (B, 1, H, W, 4), depth (B, D), gap (B,) -> slices (B, D, H, W)."""
         with autocast(inputs, self.amp):
             features = network.encode(inputs)
             slices = network.decode(features, depth.flatten(), gap.repeat_interleave(depth.shape[1]))

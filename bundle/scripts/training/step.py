@@ -4,22 +4,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from scripts.networks.recorded import RecordedStep
 from scripts.training.prepare_batch import _tensor
 
 
 class TrainingStep:
     """A step of MONAI's ``SupervisedTrainer`` (its ``iteration_update``) which on CUDA is recorded once and then replayed.
 
-    A step is a thousand small operations, and launching them one by one takes longer than computing them. After a few ordinary
-    steps one is recorded as a CUDA graph, from the batch on the device to the optimizer's update; what it reads and writes stays in place. So
-    batches must keep their shapes, and nothing in the step may wait for the GPU or depend on values. The optimizer must be
-    ``capturable``, with its learning rate in a tensor, which a schedule changes in place.
+    Recorded is all from the batch on the device to the optimizer's update, under the rules of
+    :class:`~scripts.networks.recorded.RecordedStep`. The optimizer must be ``capturable``, with its learning rate in a tensor, which a
+    schedule changes in place.
 
     Output: {"loss": scalar on the device}. Reading it waits for the GPU.
 
@@ -33,29 +33,24 @@ class TrainingStep:
         self.max_grad_norm = max_grad_norm
         self.ordinary = ordinary
         self.done = 0
-        self.graph: torch.cuda.CUDAGraph | None = None
-        self.batch: dict[str, torch.Tensor] = {}
-        self.loss = torch.zeros(())
+        self.recorded: RecordedStep | None = None
 
     def __call__(self, engine: Any, batchdata: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Make a step with a batch; ``engine`` has the network, the optimizer, the loss and so on."""
         device = torch.device(engine.state.device)
         batch = {key: _tensor(value, device, engine.non_blocking) for key, value in batchdata.items()}
-        if self.done == 0:
+        names = sorted(batch)
+        if self.recorded is None:
             engine.network.train()
-        if device.type != "cuda":
-            self.loss = self._step(engine, batch)
-        elif self.done < self.ordinary:
-            self._beside(device, lambda: self._step(engine, batch))
-        else:
-            if self.graph is None:
-                self._record(engine, batch)
-            for key, value in self.batch.items():
-                value.copy_(batch[key])
-            assert self.graph is not None
-            self.graph.replay()
+
+            def step(*values: torch.Tensor) -> torch.Tensor:
+                return self._step(engine, dict(zip(names, values)))
+
+            self.recorded = RecordedStep(step, device, warmup=self.ordinary)
+        if self.done == self.ordinary:
+            engine.optimizer.zero_grad()  # so that the gradients come to lie in the memory of the recording
         self.done += 1
-        return {"loss": self.loss}
+        return {"loss": self.recorded(*(batch[name] for name in names))}
 
     def _step(self, engine: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         inputs, targets, *rest = engine.prepare_batch(batch, engine.state.device, engine.non_blocking)
@@ -67,18 +62,3 @@ class TrainingStep:
             nn.utils.clip_grad_norm_(engine.network.parameters(), self.max_grad_norm)
         engine.optimizer.step()
         return loss.detach()
-
-    def _beside(self, device: torch.device, step: Callable[[], torch.Tensor]) -> None:
-        """Work on a stream of its own, as before a recording one must."""
-        stream = torch.cuda.Stream(device)
-        stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(stream):
-            self.loss = step()
-        torch.cuda.current_stream(device).wait_stream(stream)
-
-    def _record(self, engine: Any, batch: Mapping[str, torch.Tensor]) -> None:
-        self.batch = {key: value.clone() for key, value in batch.items()}
-        self.graph = torch.cuda.CUDAGraph()
-        engine.optimizer.zero_grad()  # so that the gradients come to lie in the graph's memory
-        with torch.cuda.graph(self.graph):
-            self.loss = self._step(engine, self.batch)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 
-class Settings(nn.Module):
+class TrainedSettings(nn.Module):
     """Named numbers kept as buffers, so that they travel in any plain state dict and in TorchScript files.
 
     Loading weights whose numbers differ is an error: pictures made with the wrong intensity range or noise level look
@@ -28,7 +28,7 @@ class Settings(nn.Module):
         self.register_load_state_dict_pre_hook(_compare)
 
 
-def settings_of(network: nn.Module | None) -> dict[str, Any]:
+def trained_settings(network: nn.Module | None) -> dict[str, Any]:
     """The numbers that a network was trained with, by name: a float, or a list of them.
 
     Args:
