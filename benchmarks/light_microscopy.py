@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 from stages import make_stage, run  # noqa: E402
 
 from scripts import lattice  # noqa: E402
-from scripts.evaluation.report import compare_slices  # noqa: E402
+from scripts.evaluation.figures import compare_slices  # noqa: E402
 from scripts.provenance import machine  # noqa: E402
 from scripts.transforms.axial_interpolate import axial_interpolate  # noqa: E402
 from scripts.volumes.reading import read_volume  # noqa: E402

@@ -21,7 +21,7 @@ from training_time import FIGURE, Timed, timed_rows  # noqa: E402
 
 from scripts.evaluation.fourier_shell import THRESHOLDS  # noqa: E402
 from scripts.evaluation.plane_scores import MEASURES, PLANES  # noqa: E402
-from scripts.evaluation.report import SYMBOLS, rounded_down  # noqa: E402
+from scripts.evaluation.tables import SYMBOLS, rounded_down  # noqa: E402
 
 Seeds = Sequence[Mapping[str, Any]]
 """The entries of a row, one a seed."""

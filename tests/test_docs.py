@@ -13,7 +13,7 @@ from bundle_run import BUNDLE
 
 from scripts.cli.command_line import check_command
 from scripts.cli.option_help import read_help
-from scripts.evaluation.report import score_table
+from scripts.evaluation.tables import score_table
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SITE = REPOSITORY / "docs"
@@ -71,6 +71,8 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
 def test_named_configs_and_options_exist(page):
     text = page.read_text(encoding="utf-8")
+    if page.name == "CHANGELOG.md":
+        text = ""  # names options as they were called in their time
     for config in re.findall(r"([\w<>]+)\.yaml", text):
         assert config in OTHER_CONFIGS or (BUNDLE / "configs" / f"{config}.yaml").is_file(), config
     known = {option.name for config in (BUNDLE / "configs").glob("*.yaml") for option in read_help(config).options}
