@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +12,9 @@ from monai.data import MetaTensor
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from benchmarks.paper.segmentation import MembraneBenchmark, Segmentation, experts, score
 from scripts.errors import InputError
 from scripts.volumes.writing import write_volume
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-from segmentation import MembraneBenchmark, Segmentation, experts, score  # noqa: E402
 
 SHAPE = (40, 40, 33)
 HALF = SHAPE[2] // 2

@@ -14,11 +14,10 @@ import pytest
 from bundle_run import environment
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+from benchmarks.paper.page import mean_and_spread
+from benchmarks.paper.tables import Results
 
-from page import mean_and_spread  # noqa: E402
-from tables import Results  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.parametrize(
@@ -37,9 +36,9 @@ def test_cells_round_to_the_worse_side_and_spreads_up(values, lower, cell):
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory) -> tuple[Path, list[str]]:
     folder = tmp_path_factory.mktemp("tables")
-    words = [sys.executable, str(ROOT / "benchmarks" / "tables.py"), "--size", "toy", "--work", str(folder / "work")]
+    words = [sys.executable, "-m", "benchmarks.paper.tables", "--size", "toy", "--work", str(folder / "work")]
     words += ["--page", str(folder / "benchmarks.md"), "--results", str(folder / "tables.json")]
-    subprocess.run(words, env=environment(), check=True, capture_output=True, text=True)
+    subprocess.run(words, cwd=ROOT, env=environment(), check=True, capture_output=True, text=True)
     return folder, words
 
 
@@ -99,7 +98,7 @@ def test_what_is_finished_is_not_done_again(toy):
     shutil.rmtree(folder / "work" / "seed0")  # as on another machine, to which the results alone were taken
     page = (folder / "benchmarks.md").read_text()
     (folder / "benchmarks.md").unlink()
-    subprocess.run(words, env=environment(), check=True, capture_output=True, text=True)
+    subprocess.run(words, cwd=ROOT, env=environment(), check=True, capture_output=True, text=True)
     assert not (folder / "work" / "seed0").exists()
     assert (folder / "benchmarks.md").read_text() == page
 
@@ -110,7 +109,7 @@ def test_results_of_other_sizes_are_not_mixed(toy):
     result["sizes"]["factor"] = 5
     other = folder / "other.json"
     other.write_text(json.dumps(result))
-    run = subprocess.run([*words, "--results", str(other)], env=environment(), capture_output=True, text=True)
+    run = subprocess.run([*words, "--results", str(other)], cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert run.returncode == 2 and "holds results with factor 5, not 4" in run.stderr.splitlines()[-1]
 
 
@@ -125,7 +124,7 @@ def test_results_are_continued_with_a_table_declared_since(toy):
 def test_missing_data_are_told_in_one_line(toy):
     folder, words = toy
     words = [*words, "--size", "paper", "--data", str(folder / "none"), "--results", str(folder / "none.json")]
-    run = subprocess.run(words, env=environment(), capture_output=True, text=True)
+    run = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True)
     last = run.stderr.splitlines()[-1]
     assert run.returncode == 2 and "none/test.ome.tif: no such file or folder" in last and "Traceback" not in run.stderr
 

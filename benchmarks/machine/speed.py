@@ -34,22 +34,20 @@ from ignite.engine import Events
 from monai.bundle import ConfigParser, ConfigWorkflow
 from torch import nn
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "bundle"))
+from scripts import lattice
+from scripts.diffusion.restoration import RestorationInferer
+from scripts.diffusion.sde import MeanRevertingSDE
+from scripts.networks.aenet import AENet
+from scripts.networks.plane_conv import PLANES, PlaneConv, PlaneConvTranspose
+from scripts.networks.srunet import SRUNet
+from scripts.phantom import tissue
+from scripts.provenance import machine
+from scripts.reconstruction.axial_inferer import AxialInferer, reconstruct_file
+from scripts.reconstruction.predictor import Predictor
+from scripts.transforms.axial_interpolate import axial_interpolate
+from scripts.volumes.reading import read_header
 
-from scripts import lattice  # noqa: E402
-from scripts.diffusion.restoration import RestorationInferer  # noqa: E402
-from scripts.diffusion.sde import MeanRevertingSDE  # noqa: E402
-from scripts.networks.aenet import AENet  # noqa: E402
-from scripts.networks.plane_conv import PLANES, PlaneConv, PlaneConvTranspose  # noqa: E402
-from scripts.networks.srunet import SRUNet  # noqa: E402
-from scripts.phantom import tissue  # noqa: E402
-from scripts.provenance import machine  # noqa: E402
-from scripts.reconstruction.axial_inferer import AxialInferer, reconstruct_file  # noqa: E402
-from scripts.reconstruction.predictor import Predictor  # noqa: E402
-from scripts.transforms.axial_interpolate import axial_interpolate  # noqa: E402
-from scripts.volumes.reading import read_header  # noqa: E402
-
+ROOT = Path(__file__).resolve().parents[2]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TYPE = torch.bfloat16 if DEVICE.type == "cuda" else torch.float32
 AMP = DEVICE.type == "cuda"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -22,32 +21,29 @@ import torch
 import yaml
 from monai.data import MetaTensor
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "bundle"))
+from benchmarks.paper.baselines import ALIGNED, misaligned_interpolation
+from benchmarks.paper.cases import draw_best_and_worst
+from benchmarks.paper.light_microscopy import LIGHT, draw_light_microscopy
+from benchmarks.paper.page import page
+from benchmarks.paper.recipes import Recipes, Row
+from benchmarks.paper.segmentation import MembraneBenchmark
+from benchmarks.paper.stages import run
+from benchmarks.paper.tasks import Task, make_task
+from benchmarks.paper.training_time import FIGURE, draw_training_time, timed_rows
+from scripts import lattice
+from scripts.errors import InputError
+from scripts.evaluation.evaluate import resolutions
+from scripts.evaluation.fourier_shell import shell_correlation
+from scripts.evaluation.plane_scores import best_baseline, gains, plane_scores
+from scripts.evaluation.segmentation import cells_from_membranes
+from scripts.phantom import tissue, write_sample
+from scripts.provenance import machine
+from scripts.transforms.axial_interpolate import axial_interpolate
+from scripts.volumes.reading import read_header, read_volume
+from scripts.volumes.whole_file import write_json, write_whole
+from scripts.volumes.writing import write_volume
 
-from baselines import ALIGNED, misaligned_interpolation  # noqa: E402
-from cases import draw_best_and_worst  # noqa: E402
-from light_microscopy import LIGHT, draw_light_microscopy  # noqa: E402
-from page import page  # noqa: E402
-from recipes import Recipes, Row  # noqa: E402
-from segmentation import MembraneBenchmark  # noqa: E402
-from stages import run  # noqa: E402
-from tasks import Task, make_task  # noqa: E402
-from training_time import FIGURE, draw_training_time, timed_rows  # noqa: E402
-
-from scripts import lattice  # noqa: E402
-from scripts.errors import InputError  # noqa: E402
-from scripts.evaluation.evaluate import resolutions  # noqa: E402
-from scripts.evaluation.fourier_shell import shell_correlation  # noqa: E402
-from scripts.evaluation.plane_scores import best_baseline, gains, plane_scores  # noqa: E402
-from scripts.evaluation.segmentation import cells_from_membranes  # noqa: E402
-from scripts.phantom import tissue, write_sample  # noqa: E402
-from scripts.provenance import machine  # noqa: E402
-from scripts.transforms.axial_interpolate import axial_interpolate  # noqa: E402
-from scripts.volumes.reading import read_header, read_volume  # noqa: E402
-from scripts.volumes.whole_file import write_json, write_whole  # noqa: E402
-from scripts.volumes.writing import write_volume  # noqa: E402
-
+ROOT = Path(__file__).resolve().parents[2]
 LEARNING = ("train_diffusion.yaml", "generate.yaml", "train.yaml")
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -34,14 +33,12 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
-
-from scripts import lattice  # noqa: E402
-from scripts.errors import InputError  # noqa: E402
-from scripts.evaluation.segmentation import cell_scores, cells_from_membranes, membrane_iou  # noqa: E402
-from scripts.provenance import machine  # noqa: E402
-from scripts.volumes.reading import read_volume  # noqa: E402
-from scripts.volumes.whole_file import write_json, write_whole  # noqa: E402
+from scripts import lattice
+from scripts.errors import InputError
+from scripts.evaluation.segmentation import cell_scores, cells_from_membranes, membrane_iou
+from scripts.provenance import machine
+from scripts.volumes.reading import read_volume
+from scripts.volumes.whole_file import write_json, write_whole
 
 PERCENTILES = (0.5, 99.5)  # of the truth's first half: the grey levels that become 0 and 1
 HELD_BACK = 5  # one slice in so many of the first half, the last ones, chooses the checkpoint

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BUNDLE = ROOT / "bundle"
 
 
@@ -95,7 +95,6 @@ def measure(sizes: Sizes) -> dict[str, Any]:
     # only now: torch is large
     import torch
 
-    sys.path.insert(0, str(BUNDLE))
     from scripts.provenance import machine
 
     return {"machine": machine(), "torch": torch.__version__, "sizes": asdict(sizes), "rows": rows}

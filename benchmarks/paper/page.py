@@ -4,24 +4,19 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
-
-import light_microscopy  # noqa: E402
-from baselines import ALIGNED  # noqa: E402
-from cases import NAMES  # noqa: E402
-from recipes import AGAIN, NO_DIFFUSION, SELF_TRAINED, SHIPPED, SUPERVISED, TWICE, WHOLE, WHOLE_SRUNET  # noqa: E402
-from training_time import FIGURE, Timed, timed_rows  # noqa: E402
-
-from scripts.evaluation.fourier_shell import THRESHOLDS  # noqa: E402
-from scripts.evaluation.plane_scores import MEASURES, PLANES  # noqa: E402
-from scripts.evaluation.tables import SYMBOLS, rounded_down  # noqa: E402
+from benchmarks.paper import light_microscopy
+from benchmarks.paper.baselines import ALIGNED
+from benchmarks.paper.cases import NAMES
+from benchmarks.paper.recipes import AGAIN, NO_DIFFUSION, SELF_TRAINED, SHIPPED, SUPERVISED, TWICE, WHOLE, WHOLE_SRUNET
+from benchmarks.paper.training_time import FIGURE, Timed, timed_rows
+from scripts.evaluation.fourier_shell import THRESHOLDS
+from scripts.evaluation.plane_scores import MEASURES, PLANES
+from scripts.evaluation.tables import SYMBOLS, rounded_down
 
 Seeds = Sequence[Mapping[str, Any]]
 """The entries of a row, one a seed."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stages import Stage, make_stage
-from tasks import Task
+from benchmarks.paper.stages import Stage, make_stage
+from benchmarks.paper.tasks import Task
 
 SHIPPED = "the shipped weights"
 SUPERVISED = "Sup-AENet"
