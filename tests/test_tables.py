@@ -11,13 +11,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from bundle_run import environment
 from PIL import Image
 
-from benchmarks.paper.page import mean_and_spread
-from benchmarks.paper.tables import Results
+from benchmarks.paper.page import mean_and_spread, page
+from benchmarks.paper.recipes import Recipes
+from benchmarks.paper.tables import Results, rows
+from benchmarks.paper.tasks import Task
 
 ROOT = Path(__file__).resolve().parents[1]
+PAPER = ROOT / "benchmarks" / "paper"
 
 
 @pytest.mark.parametrize(
@@ -31,6 +35,21 @@ ROOT = Path(__file__).resolve().parents[1]
 )
 def test_cells_round_to_the_worse_side_and_spreads_up(values, lower, cell):
     assert mean_and_spread(values, 2, lower) == cell
+
+
+def test_the_page_is_what_the_results_give():
+    results = json.loads((PAPER / "tables.json").read_text(encoding="utf-8"))
+    assert page(results) == (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+
+
+def test_results_are_of_the_sizes_and_rows_that_are_declared(tmp_path):
+    """Otherwise the next run would refuse the file, or drop a row of it."""
+    sizes = yaml.safe_load((PAPER / "tables.yaml").read_text(encoding="utf-8"))["paper"]
+    results = Results(PAPER / "tables.json", sizes)
+    tasks = {factor: Task(tmp_path / "truth.tif", tmp_path / "low.tif", factor) for factor in sizes["factors"]}
+    declared = {(table, row.title) for table, row in rows(Recipes(tmp_path, tmp_path, sizes, sizes["seeds"][0]), tasks)}
+    there = {(table, title) for table, titles in results.content["rows"].items() for title in titles}
+    assert there == declared
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +94,11 @@ def test_every_row_is_trained_and_scored(toy):
     for picture in ("worst", "time", "light"):
         assert f"benchmarks_{picture}.png" in text
     # AENet begins at interpolation and SRUNet at nothing: the rows are what they say
-    rows = {title: row["seeds"]["0"]["scores"]["psnr"]["xz"] for title, row in result["rows"]["table 1"].items()}
-    assert rows["Sup-AENet"] > rows["SRUNet"] + 1 and rows["D2R-AENet"] > rows["D2R-SRUNet"] + 1
+    scored = {title: row["seeds"]["0"]["scores"]["psnr"]["xz"] for title, row in result["rows"]["table 1"].items()}
+    assert scored["Sup-AENet"] > scored["SRUNet"] + 1 and scored["D2R-AENet"] > scored["D2R-SRUNet"] + 1
     first, other = "D2R-AENet", "AENet at k = 1 (no diffusion)"
     line = next(line for line in text.splitlines() if line.startswith(f"| {first} less {other} | 0 |"))
-    assert float(line.split("|")[4]) == pytest.approx(rows[first] - rows[other], abs=0.01)
+    assert float(line.split("|")[4]) == pytest.approx(scored[first] - scored[other], abs=0.01)
 
 
 def test_stage_2_is_compared_with_other_ways_of_it(toy):
@@ -96,11 +115,11 @@ def test_stage_2_is_compared_with_other_ways_of_it(toy):
 def test_what_is_finished_is_not_done_again(toy):
     folder, words = toy
     shutil.rmtree(folder / "work" / "seed0")  # as on another machine, to which the results alone were taken
-    page = (folder / "benchmarks.md").read_text()
+    before = (folder / "benchmarks.md").read_text()
     (folder / "benchmarks.md").unlink()
     subprocess.run(words, cwd=ROOT, env=environment(), check=True, capture_output=True, text=True)
     assert not (folder / "work" / "seed0").exists()
-    assert (folder / "benchmarks.md").read_text() == page
+    assert (folder / "benchmarks.md").read_text() == before
 
 
 def test_results_of_other_sizes_are_not_mixed(toy):

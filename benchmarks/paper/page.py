@@ -1,20 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page of the documentation that the benchmark's results become."""
+"""The page of the documentation that the benchmark's results become: its tables; the prose is in ``page.md.j2``."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks.paper import light_microscopy
 from benchmarks.paper.baselines import ALIGNED
 from benchmarks.paper.cases import NAMES
-from benchmarks.paper.recipes import AGAIN, NO_DIFFUSION, SELF_TRAINED, SHIPPED, SUPERVISED, TWICE, WHOLE, WHOLE_SRUNET
+from benchmarks.paper.recipes import (
+    AGAIN,
+    NO_DIFFUSION,
+    SELF_TRAINED,
+    SHIPPED,
+    SUPERVISED,
+    TWICE,
+    WHOLE,
+    WHOLE_SRUNET,
+)
 from benchmarks.paper.training_time import FIGURE, Timed, timed_rows
-from scripts.evaluation.fourier_shell import THRESHOLDS
+from benchmarks.template import fill
+from scripts.evaluation.fourier_shell import CONE, THRESHOLDS
 from scripts.evaluation.plane_scores import MEASURES, PLANES
 from scripts.evaluation.tables import SYMBOLS, rounded_down
 
@@ -35,6 +46,20 @@ COMPARED = (
 SCORES = [f"{measure.upper()} {plane.upper()}" for measure in MEASURES for plane in PLANES]
 
 
+class Table(NamedTuple):
+    """A table of the page.
+
+    Attributes:
+        second: heading of the second column, behind that of the methods.
+        head: headings of the columns of numbers.
+        rows: text of all cells, the first two of a row its method and what the second column tells.
+    """
+
+    second: str
+    head: Sequence[str]
+    rows: list[list[str]]
+
+
 def page(results: Mapping[str, Any]) -> str:
     """Markdown of all tables.
 
@@ -42,137 +67,46 @@ def page(results: Mapping[str, Any]) -> str:
         results: what ``tables.json`` holds.
     """
     sizes, rows = results["sizes"], results["rows"]
-    machines = sorted({entry["machine"] for table in rows.values() for row in table.values() for entry in _seeds(row)})
     first, interpolations = rows.get("table 1", {}), _interpolations(results, f"{sizes['factor']:g}")
-    spread = (
-        f" Where there are several of the seeds {', '.join(map(str, sizes['seeds']))}, a cell is their mean and, behind ±, half their range."
-        if len(sizes["seeds"]) > 1
-        else ""
-    )
-    lines = [
-        "# Benchmarks",
-        "",
-        f"Written by `make benchmark` from `benchmarks/tables.json`: test.ome.tif, every {sizes['factor']}th slice kept; rows run on "
-        f"{', '.join(machines)}. What is trained for how long, and the rule by which it was chosen, stands in `benchmarks/tables.yaml`."
-        f"{spread} Means are rounded to the worse side, spreads up.",
-        "",
-        "## Table 1: quality",
-        "",
-        "PSNR in dB and SSIM; higher is better. XY leaves out the slices that coincide with an input slice, XZ and YZ include them. Every AENet "
-        f"of this table was trained for {_steps(sizes['aenet'])} steps; a self-trained one for as many after its teacher, and {TWICE} for both "
-        f"together; every SRUNet for {_steps(sizes['srunet'])}, which take about as long as those of AENet; the shipped "
-        "weights, those of `d2r.yaml --preset standard`, for longer.",
-        "",
-        *_score_table({**interpolations, **first}),
-        "",
-        *_pictures(first),
-        "## What each part gives",
-        "",
-        "Scores of a method less those of another, seed by seed. The first two rows are what the diffusion stages give, without self-training and with it, "
-        "the next two what self-training gives, with the diffusion stages and without.",
-        "",
-        *_difference_table(first, COMPARED),
-        "",
-        "## Resolution",
-        "",
-        f"By Fourier shell correlation with the truth, in {SYMBOLS.get(results['unit'], results['unit'])}; lower is better. 0.5 is the threshold for a "
-        "comparison with a reference, 0.143 belongs to two independent halves and flatters here. Axial: within 30 degrees of Z. Kept slices "
-        "that are copied agree with the truth exactly and lower all numbers; predicted ones do not. ≤: some seed agrees down to two voxels. Where a curve "
-        "runs flat near its threshold the number jumps: two rows that differ in one column alone may hardly differ.",
-        "",
-        *_resolution_table({**interpolations, **first}),
-        "",
-        "## Table 2: membranes and cells",
-        "",
-        "A small U-Net, trained on the experts' cells in the first half of the true volume, finds membranes in the second half of each "
-        f"reconstruction; a watershed makes cells of them. Seeds of the U-Net: {len(sizes['segmentation']['seeds'])}, which the spread is of too; for each, threshold "
-        "and seed distance were chosen on the true first half by the adapted Rand error. IoU: higher is better; it is at that threshold, not at its own best. "
-        "Adapted Rand error and variation of information (splits + merges, bits): lower is better.",
-        "",
-        "Against the cells that the same U-Net finds in the truth, as in the paper:",
-        "",
-        *_cell_table(results, "against the truth's segmentation"),
-        "",
-        "Against the experts' cells:",
-        "",
-        *_cell_table(results, "against the experts' labels"),
-    ]
-    if "table 3" in rows:
-        lines += ["", "## Table 3: the prior_factor k of stage II", "", *_score_table(rows["table 3"])]
-    if "restorations" in rows:
-        lines += ["", *_restorations(first, rows["restorations"], sizes)]
-    if "factors" in rows:
-        lines += [
-            "",
-            "## Other factors",
-            "",
-            "One network for all factors, as shipped and self-trained for fewer steps, beside one that has learned a single factor, from the same teacher "
-            "and for as many steps. No slice lies at half a voxel: at a factor and a half all is measured on every second voxel along X, Y and Z, a grid "
-            "twice as coarse as any of these networks has seen, and the network that knows it alone has learned the two whole factors around it.",
-            "",
-            *_factor_table(results),
-        ]
+    restored, compared = _restorations(first, rows["restorations"], sizes) if "restorations" in rows else (None, None)
     timed = timed_rows(results)
-    if timed:
-        lines += [
-            "",
-            "## Training time and score",
-            "",
-            "Seconds of all trainings behind a row, the diffusion included, as they were on that machine.",
-            "",
-            *_time_table(timed),
-            "",
-            f"![Gain against training time]({FIGURE})",
-        ]
-    if light_microscopy.LIGHT in results:
-        lines += ["", *_light(results[light_microscopy.LIGHT])]
-    return "\n".join(lines) + "\n"
+    return fill(
+        Path(__file__).with_name("page.md.j2"),
+        sizes=sizes,
+        machines=sorted({entry["machine"] for each in rows.values() for row in each.values() for entry in _seeds(row)}),
+        steps=_steps,
+        unit=SYMBOLS.get(results["unit"], results["unit"]),
+        cone=CONE,
+        twice=TWICE,
+        shipped=SHIPPED,
+        pictured=SHIPPED in first,
+        pictures=NAMES,
+        quality=_score_table({**interpolations, **first}),
+        parts=_difference_table(first, COMPARED),
+        resolution=_resolution_table({**interpolations, **first}),
+        cells_of_truth=_cell_table(results, "against the truth's segmentation"),
+        cells_of_experts=_cell_table(results, "against the experts' labels"),
+        prior_factors=_score_table(rows["table 3"]) if "table 3" in rows else None,
+        restorations=restored,
+        restorations_compared=compared,
+        factors=_factor_table(results) if "factors" in rows else None,
+        times=_time_table(timed) if timed else None,
+        time_figure=FIGURE,
+        light=results.get(light_microscopy.LIGHT),
+        light_figure=light_microscopy.FIGURE,
+    )
 
 
-def _restorations(first: Mapping[str, Any], others: Mapping[str, Any], sizes: Mapping[str, Any]) -> list[str]:
+def _restorations(first: Mapping[str, Any], others: Mapping[str, Any], sizes: Mapping[str, Any]) -> tuple[Table, Table]:
+    """Other ways of stage II beside that of table 1, and each of them less that of table 1."""
     beside = {title: first[title] for title in (WHOLE, SELF_TRAINED) if title in first}
     rows = {**beside, **others}
     compared = [(f"{title}, {name}", title) for title in beside for name in sizes["restorations"]]
-    return [
-        "## How stage II restores",
-        "",
-        f"Evaluations of the prior a slice in the rows of table 1: {sizes['generate']['num_steps']}, without noise on the way.",
-        "",
-        *_score_table(rows),
-        "",
-        "Each of the others less the row of table 1, seed by seed.",
-        "",
-        *_difference_table(rows, compared),
-    ]
-
-
-def _light(found: Mapping[str, Any]) -> list[str]:
-    options = " ".join(f"--{name} {value}" for name, value in found["options"].items())
-    return [
-        "## Light microscopy",
-        "",
-        f"{found['volume']}, every {found['factor']}th slice kept, {found['slices']} in all; `d2r.yaml {options}` on these alone ({found['machine']}). "
-        "The part of an XZ slice where grey levels vary most; a picture and no score, for the truth is not sharp: a light microscope blurs along Z "
-        "more than in XY, in what it recorded (right) as in the kept slices. D2R fills in slices. It does not take away that blur, and where its prior "
-        "makes XZ look as sharp as XY, the sharpness is a guess. "
-        f"Data: {found['source']}.",
-        "",
-        f"![XZ slice of a light microscope's volume: input, interpolation, reconstruction, recorded]({light_microscopy.FIGURE})",
-    ]
+    return _score_table(rows), _difference_table(rows, compared)
 
 
 def _steps(lengths: Mapping[str, Any]) -> int:
     return int(lengths["max_epochs"] * lengths["epoch_length"])
-
-
-def _pictures(rows: Mapping[str, Any]) -> list[str]:
-    if SHIPPED not in rows:
-        return []
-    text = (
-        f"Of {SHIPPED}: the part of an XZ slice, 96 voxels wide, that gains most over linear interpolation, and the one that gains least. "
-        "Data: FIB-25, FlyEM, HHMI Janelia (Takemura et al., PNAS 2015), CC BY."
-    )
-    return [text, "", *(f"![The {name} part](benchmarks_{name}.png)\n" for name in NAMES)]
 
 
 def _seeds(row: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -194,11 +128,11 @@ def _score_cells(entries: Seeds) -> list[str]:
     ]
 
 
-def _score_table(rows: Mapping[str, Any]) -> list[str]:
+def _score_table(rows: Mapping[str, Any]) -> Table:
     return _table(SCORES, [(title, row["kind"], _seeds(row)) for title, row in rows.items()], _score_cells)
 
 
-def _difference_table(rows: Mapping[str, Any], compared: Sequence[tuple[str, str]]) -> list[str]:
+def _difference_table(rows: Mapping[str, Any], compared: Sequence[tuple[str, str]]) -> Table:
     listed = []
     for one, other in compared:
         seeds = [rows[title]["seeds"] for title in (one, other) if title in rows]
@@ -212,7 +146,7 @@ def _difference_table(rows: Mapping[str, Any], compared: Sequence[tuple[str, str
     return _table(SCORES, listed, _score_cells, "seeds")
 
 
-def _factor_table(results: Mapping[str, Any]) -> list[str]:
+def _factor_table(results: Mapping[str, Any]) -> Table:
     """The rows of other factors, each factor's after its interpolations."""
     rows: dict[str, Any] = {}
     for title, row in results["rows"]["factors"].items():
@@ -224,7 +158,7 @@ def _factor_table(results: Mapping[str, Any]) -> list[str]:
     return _score_table(rows)
 
 
-def _resolution_table(rows: Mapping[str, Any]) -> list[str]:
+def _resolution_table(rows: Mapping[str, Any]) -> Table:
     head = [f"{direction} at {threshold:g}" for threshold in THRESHOLDS for direction in DIRECTIONS]
 
     def cells(entries: Seeds) -> list[str]:
@@ -240,13 +174,13 @@ def _resolution_table(rows: Mapping[str, Any]) -> list[str]:
     for title, row in rows.items():
         entries = _seeds(row)
         listed.append((title, "copied", entries))
-        predicted = [entry["kept slices predicted"] for entry in entries if "kept slices predicted" in entry]
+        predicted = [entry["input slices predicted"] for entry in entries if "input slices predicted" in entry]
         if predicted:
             listed.append((title, "predicted", predicted))
-    return _table(head, listed, cells, "kept slices")
+    return _table(head, listed, cells, "input slices")
 
 
-def _cell_table(results: Mapping[str, Any], reference: str) -> list[str]:
+def _cell_table(results: Mapping[str, Any], reference: str) -> Table:
     measures = {
         "membrane_iou": ("IoU", 3, False),
         "adapted_rand_error": ("Rand error", 3, True),
@@ -273,7 +207,7 @@ def _cell_table(results: Mapping[str, Any], reference: str) -> list[str]:
     return _table([title for title, _, _ in measures.values()], listed, cells)
 
 
-def _time_table(rows: Timed) -> list[str]:
+def _time_table(rows: Timed) -> Table:
     def cells(entries: Seeds) -> list[str]:
         return [mean_and_spread([e["seconds"] for e in entries], 0, lower=True), *_score_cells(entries)]
 
@@ -285,10 +219,8 @@ def _table(
     rows: Sequence[tuple[str, str, Seeds]],
     cells: Callable[[Seeds], list[str]],
     second: str = "kind",
-) -> list[str]:
-    lines = [f"| method | {second} | {' | '.join(head)} |", "|---|---|" + "---:|" * len(head)]
-    lines += [f"| {title} | {kind} | {' | '.join(cells(entries))} |" for title, kind, entries in rows if entries]
-    return lines
+) -> Table:
+    return Table(second, head, [[title, kind, *cells(entries)] for title, kind, entries in rows if entries])
 
 
 def mean_and_spread(values: Sequence[float], digits: int, lower: bool = False) -> str:

@@ -226,7 +226,7 @@ def score_row(
         "machine": machine(),
     }
     if row.predicted is not None:
-        entry["kept slices predicted"] = scores_of(row.predicted, row.task)
+        entry["input slices predicted"] = scores_of(row.predicted, row.task)
     return entry, {title: took for title, took in seconds.items() if title in entry["stages"]}
 
 
