@@ -58,7 +58,7 @@ def draw_light_microscopy(volume: Path, settings: Mapping[str, Any], work: Path,
 
 
 def _most_contrast(volume: torch.Tensor) -> tuple[int, slice]:
-    """Y of an XZ slice and the part of it along X, half as wide again as the volume is deep, where the grey levels vary most."""
+    """Y of an XZ slice and the part of it along X, half as wide again as the volume is deep, where the gray levels vary most."""
     width = min(volume.shape[0], round(1.5 * volume.shape[2]))
     step = max(1, width // 4)
     spread = volume.unfold(0, width, step).std((2, 3))  # (parts, Y)

@@ -143,7 +143,7 @@ def scores_of(volume: Path, task: Task) -> dict[str, Any]:
 
 
 def interpolated(output: Path, task: Task, interpolate: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """Write the coarse volume, interpolated along Z, on the grid of the truth and in whole grey levels, unless it is there."""
+    """Write the coarse volume, interpolated along Z, on the grid of the truth and in whole gray levels, unless it is there."""
     if not output.is_file():
         coarse = torch.Tensor.as_subclass(read_volume(task.lowres), torch.Tensor)
         planes = interpolate(coarse).clamp(coarse.min(), coarse.max()).round()
@@ -299,8 +299,8 @@ def make_toy_data(folder: Path, factor: int) -> Path:
     if not labels.is_file():
         volume = read_volume(folder / "test.ome.tif")
         # the phantom has no labels: what is bright stands for cells
-        grey = tissue((64, 64, 16 * factor + 1), seed, noise=0).astype(np.float32)
-        cells = cells_from_membranes(-grey, -105, 20, lattice.voxel_size(volume.affine.numpy()))
+        gray = tissue((64, 64, 16 * factor + 1), seed, noise=0).astype(np.float32)
+        cells = cells_from_membranes(-gray, -105, 20, lattice.voxel_size(volume.affine.numpy()))
         neurons = MetaTensor(torch.from_numpy(cells[None].astype(np.float32))).copy_meta_from(volume)
         neurons.meta["dtype"] = "uint16"
         write_volume(neurons, labels)
