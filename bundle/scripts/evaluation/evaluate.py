@@ -15,9 +15,10 @@ import torch
 
 from scripts import lattice
 from scripts.errors import InputError
+from scripts.evaluation.figures import compare_slices, draw_correlations
 from scripts.evaluation.fourier_shell import THRESHOLDS, Curve, shell_correlation
 from scripts.evaluation.plane_scores import best_baseline, gains, plane_scores
-from scripts.evaluation.report import compare_slices, draw_correlations, resolution_table, rounded_down, score_table
+from scripts.evaluation.tables import resolution_table, rounded_down, score_table
 from scripts.provenance import machine
 from scripts.transforms.axial_decimate import axial_decimate
 from scripts.transforms.axial_interpolate import axial_interpolate

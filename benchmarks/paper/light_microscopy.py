@@ -3,22 +3,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
-
-from stages import make_stage, run  # noqa: E402
-
-from scripts import lattice  # noqa: E402
-from scripts.evaluation.report import compare_slices  # noqa: E402
-from scripts.provenance import machine  # noqa: E402
-from scripts.transforms.axial_interpolate import axial_interpolate  # noqa: E402
-from scripts.volumes.reading import read_volume  # noqa: E402
+from benchmarks.paper.stages import make_stage, run
+from scripts import lattice
+from scripts.evaluation.figures import compare_slices
+from scripts.provenance import machine
+from scripts.transforms.axial_interpolate import axial_interpolate
+from scripts.volumes.reading import read_volume
 
 LIGHT = "light microscopy"
 FIGURE = "benchmarks_light.png"
@@ -62,7 +58,7 @@ def draw_light_microscopy(volume: Path, settings: Mapping[str, Any], work: Path,
 
 
 def _most_contrast(volume: torch.Tensor) -> tuple[int, slice]:
-    """Y of an XZ slice and the part of it along X, half as wide again as the volume is deep, where the grey levels vary most."""
+    """Y of an XZ slice and the part of it along X, half as wide again as the volume is deep, where the gray levels vary most."""
     width = min(volume.shape[0], round(1.5 * volume.shape[2]))
     step = max(1, width // 4)
     spread = volume.unfold(0, width, step).std((2, 3))  # (parts, Y)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -11,9 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.figure import Figure
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
-
-from scripts.volumes.whole_file import write_whole  # noqa: E402
+from scripts.volumes.whole_file import write_whole
 
 TABLES = ("table 1", "restorations", "lengths")
 FIGURE = "benchmarks_time.png"

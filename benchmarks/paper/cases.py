@@ -3,19 +3,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
-
-from scripts import lattice  # noqa: E402
-from scripts.evaluation.report import compare_slices  # noqa: E402
-from scripts.transforms.axial_decimate import axial_decimate  # noqa: E402
-from scripts.transforms.axial_interpolate import axial_interpolate  # noqa: E402
-from scripts.volumes.reading import read_volume  # noqa: E402
+from scripts import lattice
+from scripts.evaluation.figures import compare_slices
+from scripts.transforms.axial_decimate import axial_decimate
+from scripts.transforms.axial_interpolate import axial_interpolate
+from scripts.volumes.reading import read_volume
 
 NAMES = ("best", "worst")
 

@@ -34,22 +34,21 @@ from ignite.engine import Events
 from monai.bundle import ConfigParser, ConfigWorkflow
 from torch import nn
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "bundle"))
+from benchmarks.template import fill
+from scripts import lattice
+from scripts.diffusion.restoration import RestorationInferer
+from scripts.diffusion.sde import MeanRevertingSDE
+from scripts.networks.aenet import AENet
+from scripts.networks.plane_conv import PLANES, PlaneConv, PlaneConvTranspose
+from scripts.networks.srunet import SRUNet
+from scripts.phantom import tissue
+from scripts.provenance import machine
+from scripts.reconstruction.axial_inferer import AxialInferer
+from scripts.reconstruction.predictor import Predictor
+from scripts.transforms.axial_interpolate import axial_interpolate
+from scripts.volumes.reading import read_header
 
-from scripts import lattice  # noqa: E402
-from scripts.diffusion.restoration import RestorationInferer  # noqa: E402
-from scripts.diffusion.sde import MeanRevertingSDE  # noqa: E402
-from scripts.networks.aenet import AENet  # noqa: E402
-from scripts.networks.plane_conv import PLANES, PlaneConv, PlaneConvTranspose  # noqa: E402
-from scripts.networks.srunet import SRUNet  # noqa: E402
-from scripts.phantom import tissue  # noqa: E402
-from scripts.provenance import machine  # noqa: E402
-from scripts.reconstruction.axial_inferer import AxialInferer, reconstruct_file  # noqa: E402
-from scripts.reconstruction.predictor import Predictor  # noqa: E402
-from scripts.transforms.axial_interpolate import axial_interpolate  # noqa: E402
-from scripts.volumes.reading import read_header  # noqa: E402
-
+ROOT = Path(__file__).resolve().parents[2]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TYPE = torch.bfloat16 if DEVICE.type == "cuda" else torch.float32
 AMP = DEVICE.type == "cuda"
@@ -203,7 +202,7 @@ def restoration(sizes: Sizes) -> list[Row]:
         work, moved = cost(network, lambda: restore(mu, network))
     took = seconds(lambda: restore(mu, network), sizes.repeats)
     row = Row("stage II, 8 evaluations", mu.numel() / took, "voxel/s restored", took, work, moved, peak_memory())
-    return [row, Row("stage II, network", num_steps * sizes.restored / took, "num_steps/s of a slice", took)]
+    return [row, Row("stage II, network", num_steps * sizes.restored / took, "evaluations/s of a slice", took)]
 
 
 def section(config: str, name: str, **options: Any) -> Any:
@@ -268,7 +267,7 @@ def on_the_device(network: AENet, window: torch.Tensor, factor: float, repeats: 
 
 def memory_to_memory(network: AENet, volume: torch.Tensor, factor: float, repeats: int) -> Row:
     """The whole volume by the inferer in single precision, its preparations included."""
-    infer = AxialInferer(factor, amp=AMP, progress=False)
+    infer = AxialInferer(factor, amp=AMP)
     took = seconds(lambda: infer(volume, network), repeats)
     voxels = volume[..., 0].numel() * lattice.output_size(volume.shape[-1], factor)
     return Row(f"reconstruction x{factor:g}, memory to memory", voxels / took, "voxel/s", took)
@@ -276,34 +275,45 @@ def memory_to_memory(network: AENet, volume: torch.Tensor, factor: float, repeat
 
 def file_to_file(network: AENet, folder: Path, sizes: Sizes) -> Row:
     """An 8-bit TIFF to another, as inference.yaml does it."""
-    infer = AxialInferer(8.0, amp=AMP, progress=False)
     output = folder / "result.tif"
+    options = {"volume": str(folder / "coarse.tif"), "output": str(output), "factor": 8, "overwrite": True, "amp": AMP}
+    workflow = ConfigWorkflow(
+        config_file=str(ROOT / "bundle" / "configs" / "inference.yaml"),
+        workflow_type="infer",
+        logging_file=False,
+        network_def=network,
+        model=network,
+        trained={"percentiles": [0.1, 99.9], "train_factors": [2, 12]},
+        device=DEVICE,
+        **options,
+    )
+    workflow.initialize()
 
     def reconstruct() -> None:
         with contextlib.redirect_stdout(io.StringIO()):
-            reconstruct_file(folder / "coarse.tif", output, network, infer, (0.1, 99.9), DEVICE, overwrite=True)
+            workflow.run()
 
     took = seconds(reconstruct, sizes.repeats)
     return Row("reconstruction x8, file to file", math.prod(read_header(output).shape) / took, "voxel/s", took)
 
 
 def agreement(sizes: Sizes) -> dict[str, float]:
-    """Difference in grey levels of an 8-bit reconstruction x8 with the shipped weights, as the inferer makes it here, from eager fp32."""
+    """Difference in gray levels of an 8-bit reconstruction x8 with the shipped weights, as the inferer makes it here, from eager fp32."""
     coarse = tissue((sizes.side, sizes.side, 33), seed=0)[..., ::8]
     network = section("inference.yaml", "model").eval()
     windows = torch.from_numpy(coarse.astype(np.float32)).to(DEVICE)[None, None] / 255
     allowed = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     with torch.no_grad():
-        exact = AxialInferer(8.0, amp=AMP, progress=False)(windows, network)[0, 0]
+        exact = AxialInferer(8.0, amp=AMP)(windows, network)[0, 0]
         worst, total, count = 0.0, 0.0, 0
         gap = torch.full((1,), 8.0, device=DEVICE)
         for i in range(coarse.shape[-1] - 1):
             window = windows[..., lattice.window(i, coarse.shape[-1])]
             for j in range(1, 8):
                 plain = network(window, torch.full((1,), j / 8, device=DEVICE), gap)[0, 0].cpu()
-                grey = [(255 * values).round().clamp(0, 255) for values in (plain, exact[..., 8 * i + j])]
-                difference = (grey[0] - grey[1]).abs()
+                gray = [(255 * values).round().clamp(0, 255) for values in (plain, exact[..., 8 * i + j])]
+                difference = (gray[0] - gray[1]).abs()
                 worst = max(worst, float(difference.max()))
                 total, count = total + float(difference.sum()), count + difference.numel()
     torch.backends.cudnn.allow_tf32 = allowed
@@ -354,37 +364,31 @@ def parts(log: str, voxels: int) -> list[Row]:
 def table(result: dict[str, Any]) -> str:
     """What :func:`measure` found, as Markdown; shares are of the measured ceilings."""
     operations, bytes_ = result["ceilings"].values()
-    sizes = result["sizes"]
-    lines = [
-        f"{result['machine']}, torch {result['torch']}, {result['type'].removeprefix('torch.')}; volume {sizes['side']} x {sizes['side']} x "
-        f"{sizes['slices']}; a matrix product runs at {operations / 1e12:.3g} TFLOP/s and a copy at {bytes_ / 1e9:.3g} GB/s.",
-        "",
-        "| | rate | seconds | operations | share of the matrix rate | share of the bandwidth | peak memory |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    for row in result["rows"]:
-        shares = [
-            f"{100 * value / row['seconds'] / ceiling:.1f} %" if value else ""
-            for value, ceiling in ((row["work"], operations), (row["moved"], bytes_))
-        ]
-        work = f"{row['work'] / 1e12:.3g} TFLOP" if row["work"] else ""
-        memory = f"{row['memory'] / 2**30:.2f} GiB" if row["memory"] else ""
-        rate = f"{row['rate']:,.4g} {row['unit']}"
-        lines.append(
-            f"| {row['what']} | {rate} | {row['seconds']:.4g} | {work} | {shares[0]} | {shares[1]} | {memory} |"
-        )
     rates = {row["what"]: row["rate"] for row in result["rows"]}
     networks = [name for name in rates if name.startswith("peer: ") and name.endswith("fp32")]
-    ratios = " and ".join(f"{rates[MAIN] / rates[name]:.1f} times {name.removeprefix('peer: ')}" for name in networks)
-    grey = result["grey levels from eager fp32"]
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"{MAIN[0].upper()}{MAIN[1:]}, is {ratios}. In 8 bits it differs from eager fp32 by {grey['mean']:.3f} grey levels on average and "
-            f"{grey['largest']:.0f} at most.",
-        ]
+    return fill(
+        Path(__file__).with_name("speed.md.j2"),
+        machine=result["machine"],
+        torch=result["torch"],
+        type=result["type"].removeprefix("torch."),
+        sizes=result["sizes"],
+        operations=operations,
+        bytes=bytes_,
+        rows=[_cells(row, operations, bytes_) for row in result["rows"]],
+        ratios=[f"{rates[MAIN] / rates[name]:.1f} times {name.removeprefix('peer: ')}" for name in networks],
+        gray=result["gray levels from eager fp32"],
     )
+
+
+def _cells(row: dict[str, Any], operations: float, bytes_: float) -> list[str]:
+    """One row of the table; what was not measured is left empty."""
+    shares = [
+        f"{100 * value / row['seconds'] / ceiling:.1f} %" if value else ""
+        for value, ceiling in ((row["work"], operations), (row["moved"], bytes_))
+    ]
+    work = f"{row['work'] / 1e12:.3g} TFLOP" if row["work"] else ""
+    memory = f"{row['memory'] / 2**30:.2f} GiB" if row["memory"] else ""
+    return [row["what"], f"{row['rate']:,.4g} {row['unit']}", f"{row['seconds']:.4g}", work, *shares, memory]
 
 
 def measure(
@@ -439,8 +443,8 @@ def measure(
             if name not in result["groups"]:
                 result["rows"] += [asdict(row) for row in group()]
                 result["groups"].append(name)
-            if "grey levels from eager fp32" not in result:
-                result["grey levels from eager fp32"] = agreement(sizes)
+            if "gray levels from eager fp32" not in result:
+                result["gray levels from eager fp32"] = agreement(sizes)
             yield result
 
 
@@ -458,8 +462,8 @@ def main() -> None:
     toy, workdir = arguments.size == "toy", arguments.workdir.resolve()
     for result in measure(SIZES[arguments.size], toy, arguments.volume, workdir, before):
         arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        arguments.output.with_suffix(".md").write_text(table(result) + "\n", encoding="utf-8")
-    print(f"{table(result)}\n\nwrote {arguments.output} and the table beside it")
+        arguments.output.with_suffix(".md").write_text(table(result), encoding="utf-8")
+    print(f"{table(result)}\nwrote {arguments.output} and the table beside it")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -11,10 +10,8 @@ from pathlib import Path
 import torch
 from monai.data import MetaTensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
-
-from scripts.volumes.reading import read_volume  # noqa: E402
-from scripts.volumes.writing import write_volume  # noqa: E402
+from scripts.volumes.reading import read_volume
+from scripts.volumes.writing import write_volume
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Interpolations that are scored beside the networks; those of published code are labelled as what they are."""
+"""Interpolations that are scored beside the networks; those of published code are labeled as what they are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ALIGNED = ("aligned linear", "aligned cubic")
 def misaligned_interpolation(volume: torch.Tensor, factor: int, mode: str = "bicubic") -> torch.Tensor:
     """Interpolation along Z with ``torch.nn.functional.interpolate(align_corners=False)``, as comparisons in papers use it.
 
-    That function takes slices for windows: it puts the centre of slice i at plane factor * i + (factor - 1) / 2, where a volume made by
+    That function takes slices for windows: it puts the center of slice i at plane factor * i + (factor - 1) / 2, where a volume made by
     keeping every factor-th slice has it at plane factor * i. The result is (factor - 1) / 2 planes off, 3.5 at a factor of 8, and its
     scores against the truth are those of the shift. Not to be used for anything else.
 

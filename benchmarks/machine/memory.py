@@ -21,7 +21,9 @@ from typing import Any
 import numpy as np
 import tifffile
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.template import fill
+
+ROOT = Path(__file__).resolve().parents[2]
 BUNDLE = ROOT / "bundle"
 
 
@@ -95,7 +97,6 @@ def measure(sizes: Sizes) -> dict[str, Any]:
     # only now: torch is large
     import torch
 
-    sys.path.insert(0, str(BUNDLE))
     from scripts.provenance import machine
 
     return {"machine": machine(), "torch": torch.__version__, "sizes": asdict(sizes), "rows": rows}
@@ -112,19 +113,7 @@ def _save_untrained(widths: list[int], path: Path) -> None:
 
 def table(result: dict[str, Any]) -> str:
     """What :func:`measure` found, as Markdown."""
-    sizes = result["sizes"]
-    lines = [
-        f"{result['machine']}, torch {result['torch']}; {sizes['dtype']}, x{sizes['factor']:g}, tiles of {sizes['tile']} with a margin of "
-        f"{sizes['halo']}.",
-        "",
-        "| volume | output | size of the output | peak memory of the process |",
-        "|---|---|---:|---:|",
-    ]
-    for row in result["rows"]:
-        shapes = (" x ".join(map(str, row[name])) for name in ("volume", "output"))
-        sizes_ = " | ".join(f"{row[name] / 2**20:,.0f} MiB" for name in ("output_bytes", "peak_bytes"))
-        lines.append(f"| {' | '.join(shapes)} | {sizes_} |")
-    return "\n".join(lines)
+    return fill(Path(__file__).with_name("memory.md.j2"), **result)
 
 
 def main() -> None:
@@ -136,8 +125,8 @@ def main() -> None:
     result = measure(SIZES[arguments.size])
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    arguments.output.with_suffix(".md").write_text(table(result) + "\n", encoding="utf-8")
-    print(f"{table(result)}\n\nwrote {arguments.output} and the table beside it")
+    arguments.output.with_suffix(".md").write_text(table(result), encoding="utf-8")
+    print(f"{table(result)}\nwrote {arguments.output} and the table beside it")
 
 
 if __name__ == "__main__":

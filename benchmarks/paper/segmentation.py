@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -34,20 +33,18 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
+from scripts import lattice
+from scripts.errors import InputError
+from scripts.evaluation.segmentation import cell_scores, cells_from_membranes, membrane_iou
+from scripts.provenance import machine
+from scripts.volumes.json_file import write_json
+from scripts.volumes.reading import read_volume
+from scripts.volumes.whole_file import write_whole
 
-from scripts import lattice  # noqa: E402
-from scripts.errors import InputError  # noqa: E402
-from scripts.evaluation.segmentation import cell_scores, cells_from_membranes, membrane_iou  # noqa: E402
-from scripts.provenance import machine  # noqa: E402
-from scripts.volumes.json_file import write_json  # noqa: E402
-from scripts.volumes.reading import read_volume  # noqa: E402
-from scripts.volumes.whole_file import write_whole  # noqa: E402
-
-PERCENTILES = (0.5, 99.5)  # of the truth's first half: the grey levels that become 0 and 1
+PERCENTILES = (0.5, 99.5)  # of the truth's first half: the gray levels that become 0 and 1
 HELD_BACK = 5  # one slice in so many of the first half, the last ones, chooses the checkpoint
 VALIDATIONS = 15  # looks at them in one training
-OVERLAP = 0.25  # of neighbouring windows
+OVERLAP = 0.25  # of neighboring windows
 _NANOMETERS = {"nanometer": 1.0, "micrometer": 1e3, "millimeter": 1e6}
 
 
@@ -77,7 +74,7 @@ class Grid:
 
     Attributes:
         thresholds: of the probability of membrane.
-        seed_distances: in nanometres, see :func:`scripts.evaluation.segmentation.cells_from_membranes`.
+        seed_distances: in nanometers, see :func:`scripts.evaluation.segmentation.cells_from_membranes`.
     """
 
     thresholds: Sequence[float]
@@ -85,12 +82,12 @@ class Grid:
 
 
 class MembraneNetwork(nn.Module):
-    """A U-Net with the map of grey levels it was trained with, so that every volume goes through the same one.
+    """A U-Net with the map of gray levels it was trained with, so that every volume goes through the same one.
 
     Args:
         channels: as in :class:`Training`.
-        low: grey level that becomes 0.
-        high: grey level that becomes 1.
+        low: gray level that becomes 0.
+        high: gray level that becomes 1.
     """
 
     low: torch.Tensor
@@ -105,9 +102,9 @@ class MembraneNetwork(nn.Module):
         self.register_buffer("low", torch.tensor(float(low)))
         self.register_buffer("high", torch.tensor(float(high)))
 
-    def forward(self, grey: torch.Tensor) -> torch.Tensor:
-        """Logits of membrane for grey levels (batch, 1, X, Y, Z)."""
-        return self.unet((grey - self.low) / (self.high - self.low))
+    def forward(self, gray: torch.Tensor) -> torch.Tensor:
+        """Logits of membrane for gray levels (batch, 1, X, Y, Z)."""
+        return self.unet((gray - self.low) / (self.high - self.low))
 
 
 @dataclass(frozen=True)
@@ -143,7 +140,7 @@ def train_membranes(
     The last fifth of the half is held back: the checkpoint with the smallest cross-entropy there is kept.
 
     Args:
-        image: the true volume (1, X, Y, Z), grey levels.
+        image: the true volume (1, X, Y, Z), gray levels.
         neurons: the experts' labels (X, Y, Z), 0 = not known.
         training: see there.
         seed: of the first weights and of all draws.
@@ -164,16 +161,16 @@ def train_membranes(
 
     half = image.shape[-1] // 2
     held = max(half // HELD_BACK, 1)
-    grey = torch.Tensor.as_subclass(image, torch.Tensor)[..., :half].float()
+    gray = torch.Tensor.as_subclass(image, torch.Tensor)[..., :half].float()
     labels = neurons[..., :half]
-    if any(side < patch for side, patch in zip((*grey.shape[1:3], half - held), training.patch_size)):
+    if any(side < patch for side, patch in zip((*gray.shape[1:3], half - held), training.patch_size)):
         raise InputError(
-            f"patch_size {list(training.patch_size)}: larger than the {(*grey.shape[1:3], half - held)} voxels to train on; choose smaller ones"
+            f"patch_size {list(training.patch_size)}: larger than the {(*gray.shape[1:3], half - held)} voxels to train on; choose smaller ones"
         )
     target = torch.from_numpy(experts(labels).membranes[None].astype(np.float32))
     known = torch.from_numpy(~ndimage.binary_dilation(labels == 0, np.ones((3, 3, 3)))[None].astype(bool))
     stop = half - held
-    sample = {"grey": grey[..., :stop], "target": target[..., :stop], "known": known[..., :stop].float()}
+    sample = {"gray": gray[..., :stop], "target": target[..., :stop], "known": known[..., :stop].float()}
     draw = Compose(
         [
             RandSpatialCropd(sample, training.patch_size, random_size=False),
@@ -182,7 +179,7 @@ def train_membranes(
         ]
     ).set_random_state(seed)
     torch.manual_seed(seed)
-    low, high = np.percentile(grey.numpy(), PERCENTILES)
+    low, high = np.percentile(gray.numpy(), PERCENTILES)
     network = MembraneNetwork(training.channels, low, high).to(device)
     optimizer = torch.optim.Adam(network.parameters(), training.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, training.learning_rate, total_steps=training.steps)
@@ -195,13 +192,13 @@ def train_membranes(
             network.train()
             draws = [draw(sample) for _ in range(training.batch_size)]
             batch = {name: torch.stack([torch.as_tensor(one[name]) for one in draws]).to(device) for name in sample}
-            loss = binary_cross_entropy_with_logits(network(batch["grey"]), batch["target"], batch["known"])
+            loss = binary_cross_entropy_with_logits(network(batch["gray"]), batch["target"], batch["known"])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
             if step % interval == 0 or step == training.steps:
-                logits = _logits(network, grey[..., -context:], training.patch_size, device)[..., -held:]
+                logits = _logits(network, gray[..., -context:], training.patch_size, device)[..., -held:]
                 ours = known[0, ..., -held:]
                 error = float(binary_cross_entropy_with_logits(logits[ours], target[0, ..., -held:][ours]))
                 progress.set_postfix(held_back=f"{error:.4f}", refresh=False)
@@ -221,7 +218,7 @@ def membranes(
 
     Args:
         network: trained.
-        volume: (1, X, Y, Z), grey levels as of the volume it was trained on.
+        volume: (1, X, Y, Z), gray levels as of the volume it was trained on.
         patch_size: window (x, y, z) in voxels.
         device: where the network is.
 
@@ -237,7 +234,7 @@ def choose(probability: np.ndarray, neurons: np.ndarray, spacing: Sequence[float
     Args:
         probability: of membrane (X, Y, Z), in slices that are scored nowhere.
         neurons: the experts' labels of these slices, 0 = not known.
-        spacing: voxel size (x, y, z) in nanometres.
+        spacing: voxel size (x, y, z) in nanometers.
         grid: what to try.
 
     Returns:
@@ -254,7 +251,7 @@ def choose(probability: np.ndarray, neurons: np.ndarray, spacing: Sequence[float
 
 
 def segment(probability: np.ndarray, choice: Mapping[str, Any], spacing: Sequence[float]) -> Segmentation:
-    """Membranes and cells by what :func:`choose` chose; ``spacing`` (x, y, z) in nanometres."""
+    """Membranes and cells by what :func:`choose` chose; ``spacing`` (x, y, z) in nanometers."""
     cells = cells_from_membranes(probability, choice["threshold"], choice["seed_distance"], spacing)
     # Where all is membrane there is one cell: as a reference, label 0 would say that nothing is known.
     return Segmentation(probability > choice["threshold"], np.maximum(cells, 1))
@@ -302,7 +299,7 @@ class MembraneBenchmark:
         """Score a volume, or read the scores that it has.
 
         Args:
-            volume: on the grid of the truth, in its grey levels.
+            volume: on the grid of the truth, in its gray levels.
             output: JSON file of the scores.
 
         Returns:
@@ -371,10 +368,10 @@ class MembraneBenchmark:
 
     @cached_property
     def _spacing(self) -> list[float]:
-        """Voxel size (x, y, z) in nanometres."""
+        """Voxel size (x, y, z) in nanometers."""
         unit = self._truth.meta["unit"]
         if unit not in _NANOMETERS:
-            raise InputError(f"{self.truth}: no voxel size, and seeds are apart by nanometres; write it into the file")
+            raise InputError(f"{self.truth}: no voxel size, and seeds are apart by nanometers; write it into the file")
         return [side * _NANOMETERS[unit] for side in lattice.voxel_size(self._truth.affine.numpy())]
 
     @cached_property
@@ -402,10 +399,10 @@ def _logits(
 ) -> torch.Tensor:
     """Logits of membrane (X, Y, Z) on the CPU, of windows blended by Gaussian weights."""
     network.eval()
-    grey = torch.Tensor.as_subclass(volume, torch.Tensor)[None].float()
+    gray = torch.Tensor.as_subclass(volume, torch.Tensor)[None].float()
     with torch.inference_mode():
         logits: Any = sliding_window_inference(
-            grey,
+            gray,
             patch_size,
             sw_batch_size=4,
             predictor=network,

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stages import Stage, make_stage
-from tasks import Task
+from benchmarks.paper.stages import Stage, make_stage
+from benchmarks.paper.tasks import Task
 
 SHIPPED = "the shipped weights"
 SUPERVISED = "Sup-AENet"
@@ -32,7 +32,7 @@ class Row:
         stages: what runs, in order, until ``volume`` is there.
         task: what is reconstructed.
         volume: the reconstruction.
-        predicted: the same with its kept slices predicted too, where the method can; then it has a last stage of its own.
+        predicted: the same with its input slices predicted too, where the method can; then it has a last stage of its own.
         pictured: whether its best and its worst part are drawn.
     """
 
@@ -88,15 +88,15 @@ class Recipes:
             yield self._network(title, network, first, pseudo, self.whole)
         taught = self._taught(coarse["volume"], self.whole)
         yield self._network(SELF_TRAINED, "aenet", *taught)
-        yield self._network(f"{SELF_TRAINED}, self-tta", "aenet", *taught, tta=True)
+        yield self._network(f"{SELF_TRAINED}, test-time augmentation", "aenet", *taught, tta=True)
         if self.seed == self.sizes["seeds"][0]:
             yield self._shipped(SHIPPED, self.task, pictured=True)
         taught = self._taught(self.lowres("test"), self.folder / "own")
         yield self._network(f"{SELF_TRAINED} on the test volume's own slices", "aenet", *taught)
 
     def table_3(self) -> Iterator[Row]:
-        """The prior_factor k of stage II."""
-        for prior_factor in self.sizes["upsamplings"]:
+        """The prior factor k of stage II."""
+        for prior_factor in self.sizes["prior_factors"]:
             folder = self.folder / f"k{prior_factor}"
             first, pseudo = self._pseudo(self.lowres("train"), prior_factor, folder)
             yield self._network(f"k = {prior_factor}", "aenet", first, pseudo, folder)
@@ -154,7 +154,7 @@ class Recipes:
         return make_stage(f"decimate {name}", "decimate.yaml", self.lowres(name), options)
 
     def _pseudo(self, volume: Path, prior_factor: int, folder: Path) -> tuple[list[Stage], dict[str, Any]]:
-        """Stages I and II on a coarse volume, none for an prior_factor of 1; and what stage III is to learn from."""
+        """Stages I and II on a coarse volume, none for a prior factor of 1; and what stage III is to learn from."""
         if prior_factor == 1:
             return [], {"volume": volume}
         return self._restored(self._prior(volume, prior_factor, folder), folder, self.sizes["generate"])
@@ -236,7 +236,7 @@ class Recipes:
     def _reconstruct(
         self, output: Path, task: Task, options: Mapping[str, Any], predict: bool
     ) -> tuple[list[Stage], Path | None]:
-        """A task with copied kept slices and, if asked for, with predicted ones; returns the file of these too."""
+        """A task with its input slices copied and, if asked for, predicted; returns the file of these too."""
         uses: list[dict[str, Any]] = [{"output": output}]
         predicted = None
         if predict:

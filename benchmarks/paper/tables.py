@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -22,33 +21,30 @@ import torch
 import yaml
 from monai.data import MetaTensor
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "bundle"))
+from benchmarks.paper.baselines import ALIGNED, misaligned_interpolation
+from benchmarks.paper.cases import draw_best_and_worst
+from benchmarks.paper.light_microscopy import LIGHT, draw_light_microscopy
+from benchmarks.paper.page import page
+from benchmarks.paper.recipes import Recipes, Row
+from benchmarks.paper.segmentation import MembraneBenchmark
+from benchmarks.paper.stages import run
+from benchmarks.paper.tasks import Task, make_task
+from benchmarks.paper.training_time import FIGURE, draw_training_time, timed_rows
+from scripts import lattice
+from scripts.errors import InputError
+from scripts.evaluation.evaluate import resolutions
+from scripts.evaluation.fourier_shell import shell_correlation
+from scripts.evaluation.plane_scores import best_baseline, gains, plane_scores
+from scripts.evaluation.segmentation import cells_from_membranes
+from scripts.phantom import tissue, write_sample
+from scripts.provenance import machine
+from scripts.transforms.axial_interpolate import axial_interpolate
+from scripts.volumes.json_file import write_json
+from scripts.volumes.reading import read_header, read_volume
+from scripts.volumes.whole_file import write_whole
+from scripts.volumes.writing import write_volume
 
-from baselines import ALIGNED, misaligned_interpolation  # noqa: E402
-from cases import draw_best_and_worst  # noqa: E402
-from light_microscopy import LIGHT, draw_light_microscopy  # noqa: E402
-from page import page  # noqa: E402
-from recipes import Recipes, Row  # noqa: E402
-from segmentation import MembraneBenchmark  # noqa: E402
-from stages import run  # noqa: E402
-from tasks import Task, make_task  # noqa: E402
-from training_time import FIGURE, draw_training_time, timed_rows  # noqa: E402
-
-from scripts import lattice  # noqa: E402
-from scripts.errors import InputError  # noqa: E402
-from scripts.evaluation.evaluate import resolutions  # noqa: E402
-from scripts.evaluation.fourier_shell import shell_correlation  # noqa: E402
-from scripts.evaluation.plane_scores import best_baseline, gains, plane_scores  # noqa: E402
-from scripts.evaluation.segmentation import cells_from_membranes  # noqa: E402
-from scripts.phantom import tissue, write_sample  # noqa: E402
-from scripts.provenance import machine  # noqa: E402
-from scripts.transforms.axial_interpolate import axial_interpolate  # noqa: E402
-from scripts.volumes.json_file import write_json  # noqa: E402
-from scripts.volumes.reading import read_header, read_volume  # noqa: E402
-from scripts.volumes.whole_file import write_whole  # noqa: E402
-from scripts.volumes.writing import write_volume  # noqa: E402
-
+ROOT = Path(__file__).resolve().parents[2]
 LEARNING = ("train_diffusion.yaml", "generate.yaml", "train.yaml")
 
 
@@ -148,7 +144,7 @@ def scores_of(volume: Path, task: Task) -> dict[str, Any]:
 
 
 def interpolated(output: Path, task: Task, interpolate: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """Write the coarse volume, interpolated along Z, on the grid of the truth and in whole grey levels, unless it is there."""
+    """Write the coarse volume, interpolated along Z, on the grid of the truth and in whole gray levels, unless it is there."""
     if not output.is_file():
         coarse = torch.Tensor.as_subclass(read_volume(task.lowres), torch.Tensor)
         planes = interpolate(coarse).clamp(coarse.min(), coarse.max()).round()
@@ -231,7 +227,7 @@ def score_row(
         "machine": machine(),
     }
     if row.predicted is not None:
-        entry["kept slices predicted"] = scores_of(row.predicted, row.task)
+        entry["input slices predicted"] = scores_of(row.predicted, row.task)
     return entry, {title: took for title, took in seconds.items() if title in entry["stages"]}
 
 
@@ -304,8 +300,8 @@ def make_toy_data(folder: Path, factor: int) -> Path:
     if not labels.is_file():
         volume = read_volume(folder / "test.ome.tif")
         # the phantom has no labels: what is bright stands for cells
-        grey = tissue((64, 64, 16 * factor + 1), seed, noise=0).astype(np.float32)
-        cells = cells_from_membranes(-grey, -105, 20, lattice.voxel_size(volume.affine.numpy()))
+        gray = tissue((64, 64, 16 * factor + 1), seed, noise=0).astype(np.float32)
+        cells = cells_from_membranes(-gray, -105, 20, lattice.voxel_size(volume.affine.numpy()))
         neurons = MetaTensor(torch.from_numpy(cells[None].astype(np.float32))).copy_meta_from(volume)
         neurons.meta["dtype"] = "uint16"
         write_volume(neurons, labels)

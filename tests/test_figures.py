@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables, JSON and pictures."""
+"""Tables and figures of scores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from scripts.errors import InputError
-from scripts.evaluation import report
+from scripts.evaluation import figures, tables
 from scripts.evaluation.fourier_shell import Curve
 from scripts.evaluation.plane_scores import gains
 
@@ -41,7 +41,7 @@ def volume() -> np.ndarray:
 
 def test_table_has_one_row_a_volume():
     rows = {"cubic": scores(26.061, 0.6543), "D2R": scores(27.36, 0.711)}
-    lines = report.score_table(rows, gains(rows["D2R"], rows["cubic"])).splitlines()
+    lines = tables.score_table(rows, gains(rows["D2R"], rows["cubic"])).splitlines()
     assert cells(lines[0]) == ["", "PSNR XY", "PSNR XZ", "PSNR YZ", "SSIM XY", "SSIM XZ", "SSIM YZ"]
     assert cells(lines[2]) == ["cubic", "26.06", "26.06", "26.06", "0.654", "0.654", "0.654"]
     assert cells(lines[3])[0] == "D2R"
@@ -51,7 +51,7 @@ def test_table_has_one_row_a_volume():
 
 
 def test_table_is_aligned_markdown():
-    lines = report.score_table({"a | b": scores(math.inf, 1), "a longer name": scores(9.5, -0.1)}).splitlines()
+    lines = tables.score_table({"a | b": scores(math.inf, 1), "a longer name": scores(9.5, -0.1)}).splitlines()
     table = lines[:4]
     assert len({len(line) for line in table}) == 1
     assert {line.count("|") for line in table} == {8}
@@ -77,7 +77,7 @@ def correlations(voxel: float, falls_to: float) -> dict[str, Curve]:
 )
 def test_resolution_table(voxel, unit, expected):
     """0.2 at the end: lengths are rounded up, never in favour of the result."""
-    lines = report.resolution_table({"a | b": correlations(voxel, 0.2)}, unit).splitlines()
+    lines = tables.resolution_table({"a | b": correlations(voxel, 0.2)}, unit).splitlines()
     assert cells(lines[0]) == [expected[0], "whole 0.5", "axial 0.5", "whole 0.143", "axial 0.143"]
     assert cells(lines[2]) == ["a / b", *expected[1:]]
     assert len({len(line) for line in lines[:3]}) == 1
@@ -86,7 +86,7 @@ def test_resolution_table(voxel, unit, expected):
 
 def test_drawn_correlations(tmp_path):
     path = tmp_path / "fsc.png"
-    report.draw_correlations(path, {"cubic": correlations(10, -0.2), "result": correlations(10, 0.2)}, "nanometer")
+    figures.draw_correlations(path, {"cubic": correlations(10, -0.2), "result": correlations(10, 0.2)}, "nanometer")
     image = pixels(path)
     height, width = image.shape[:2]
     assert 1000 < width < 1400 and 600 < height < 900
@@ -99,21 +99,21 @@ def test_drawn_correlations(tmp_path):
 def test_compare_slices(tmp_path, volume, plane):
     path = tmp_path / "figures" / "compare.png"
     volumes = {"input": volume[:, :, ::8], "interpolation": volume, "result": volume, "truth": volume}
-    report.compare_slices(path, volumes, NM, "nanometer", factor=8, plane=plane, captions={"result": "30.0 dB"})
+    figures.compare_slices(path, volumes, NM, "nanometer", factor=8, plane=plane, captions={"result": "30.0 dB"})
     image = pixels(path)
     height, width = image.shape[:2]
     assert 1800 < width < 2200 and 700 < height < 1100
     # the columns of the result and of the truth show the same voxels below their titles
-    grey = image[150:].mean(2)
+    gray = image[150:].mean(2)
     quarter = width // 4
-    assert abs(grey[:, 2 * quarter : 3 * quarter].mean() - grey[:, 3 * quarter :].mean()) < 4
+    assert abs(gray[:, 2 * quarter : 3 * quarter].mean() - gray[:, 3 * quarter :].mean()) < 4
     assert [p.name for p in path.parent.iterdir()] == ["compare.png"]
 
 
-def test_compare_shares_one_grey_window(tmp_path, volume):
+def test_compare_shares_one_gray_window(tmp_path, volume):
     """A column darker than the truth is drawn darker, not stretched to look alike."""
     path = tmp_path / "compare.png"
-    report.compare_slices(path, {"dark": volume // 2, "truth": volume}, NM, "nanometer")
+    figures.compare_slices(path, {"dark": volume // 2, "truth": volume}, NM, "nanometer")
     image = pixels(path)
     half = image.shape[1] // 2
     assert image[150:, :half].mean() < image[150:, half:].mean() - 30
@@ -122,8 +122,8 @@ def test_compare_shares_one_grey_window(tmp_path, volume):
 @pytest.mark.parametrize("shape", [(300, 20, 16), (16, 300, 16), (16, 16, 300), (12, 12, 2)])
 def test_pictures_of_long_volumes_stay_readable(tmp_path, shape):
     volume = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
-    report.compare_slices(tmp_path / "a.png", {"input": volume, "result": volume}, (0.2, 0.2, 0.5), "micrometer")
-    report.show_disagreement(tmp_path / "b.png", volume, volume / 10)
+    figures.compare_slices(tmp_path / "a.png", {"input": volume, "result": volume}, (0.2, 0.2, 0.5), "micrometer")
+    figures.show_disagreement(tmp_path / "b.png", volume, volume / 10)
     for name in ("a.png", "b.png"):
         height, width = pixels(tmp_path / name).shape[:2]
         assert 300 < height < 2500 and 500 < width < 2500
@@ -131,25 +131,25 @@ def test_pictures_of_long_volumes_stay_readable(tmp_path, shape):
 
 def test_compare_constant_volume(tmp_path):
     volume = np.full((12, 12, 12), 7, np.uint8)
-    report.compare_slices(tmp_path / "a.png", {"input": volume, "result": volume}, NM)
+    figures.compare_slices(tmp_path / "a.png", {"input": volume, "result": volume}, NM)
     assert pixels(tmp_path / "a.png").size
 
 
 def test_compare_wrong_options(tmp_path, volume):
     with pytest.raises(InputError, match="plane 'zx'"):
-        report.compare_slices(tmp_path / "a.png", {"a": volume}, NM, plane="zx")
+        figures.compare_slices(tmp_path / "a.png", {"a": volume}, NM, plane="zx")
     with pytest.raises(InputError, match="slice 40 .* 0 to 39"):
-        report.compare_slices(tmp_path / "a.png", {"a": volume}, NM, index=40)
+        figures.compare_slices(tmp_path / "a.png", {"a": volume}, NM, index=40)
     assert not list(tmp_path.iterdir())
 
 
 def test_disagreement(tmp_path, volume):
     disagreement = np.zeros(volume.shape)
     disagreement[:, :, 10:14] = 20
-    report.show_disagreement(tmp_path / "a.png", volume, disagreement, NM, "nanometer")
+    figures.show_disagreement(tmp_path / "a.png", volume, disagreement, NM, "nanometer")
     image = pixels(tmp_path / "a.png")
-    colour = np.ptp(image, axis=2) > 60  # the grey half has none
+    color = np.ptp(image, axis=2) > 60  # the gray half has none
     half = image.shape[0] // 2
-    assert colour[half:].mean() > 0.02 > colour[: half - 40].mean()
+    assert color[half:].mean() > 0.02 > color[: half - 40].mean()
     with pytest.raises(InputError, match="differ in size"):
-        report.show_disagreement(tmp_path / "b.png", volume, disagreement[:-1])
+        figures.show_disagreement(tmp_path / "b.png", volume, disagreement[:-1])

@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-BUNDLE = Path(__file__).resolve().parents[1] / "bundle"
-sys.path.insert(0, str(BUNDLE))
+from scripts.cli.pipeline import run_stages
 
-from scripts.cli.pipeline import run_stages  # noqa: E402
-
+BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 Stage = dict[str, Any]
 
 
