@@ -170,7 +170,6 @@ def training(what: str, unit: str, config: str, each: int, options: dict[str, An
     )
     workflow.initialize()
     trainer = workflow.parser.get_parsed_content("train#trainer")
-    workflow.parser.get_parsed_content("ema").attach(trainer)
     work, moved = cost(trainer.network, lambda: trainer.inferer(*inputs(trainer)))
     marks: list[float] = []
 
@@ -431,7 +430,7 @@ def measure(
             "stage I of the presets": lambda: stage_one(sizes.prior_patch * 3 // 4),
             "stage II": lambda: restoration(sizes),
             "stage III": lambda: stage_three("aenet"),
-            "stage III of SRUNet": lambda: stage_three("srunet", factor=8, depths=7),
+            "stage III of SRUNet": lambda: stage_three("srunet", factor=8, num_targets=7),
         }
         if volume is not None:
             groups["d2r"] = lambda: end_to_end(volume, workdir, sizes.preset)

@@ -218,7 +218,7 @@ class TrainingCost:
         device: of the run.
         max_epochs, epoch_length: of the run.
         checkpoint: file of an interrupted run, which need not be there.
-        settings: that the checkpoint must have.
+        resume_must_match: what the checkpoint must share with the run.
     """
 
     def __init__(
@@ -233,7 +233,7 @@ class TrainingCost:
         max_epochs: int,
         epoch_length: int,
         checkpoint: str | Path,
-        settings: Mapping[str, Any],
+        resume_must_match: Mapping[str, Any],
     ) -> None:
         self.network = network
         self.optimizer = optimizer
@@ -245,7 +245,7 @@ class TrainingCost:
         self.max_epochs = max_epochs
         self.epoch_length = epoch_length
         self.checkpoint = checkpoint
-        self.settings = settings
+        self.resume_must_match = resume_must_match
 
     def measure(self, header: Header) -> Cost:
         """Time a trial and extrapolate to the steps that are left.
@@ -272,7 +272,7 @@ class TrainingCost:
 
         if self.device.type == "cuda":  # as fast as it will be only once it is recorded, which is for one size of batch
             counts = [len(items)]
-            for _ in range(step.ordinary + 1):
+            for _ in range(step.warmup_steps + 1):
                 train(len(items))
         else:
             counts = [2**power for power in range(len(items).bit_length()) if 2**power < len(items)] + [len(items)]
@@ -308,7 +308,7 @@ class TrainingCost:
         return self.cut({"image": noise})
 
     def _epochs_done(self) -> int:
-        checkpoint = read_checkpoint(self.checkpoint, self.settings)
+        checkpoint = read_checkpoint(self.checkpoint, self.resume_must_match)
         return 0 if checkpoint is None else int(checkpoint["epoch"])
 
 

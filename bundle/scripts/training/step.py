@@ -4,48 +4,53 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from ignite.engine import Engine
 from torch import nn
 
-from scripts.training.prepare_batch import _tensor
+from scripts.training.prepare_batch import plain_tensor
 
 
 class TrainingStep:
-    """A step of MONAI's ``SupervisedTrainer`` (its ``iteration_update``) which on CUDA is recorded once and then replayed.
+    """A step of MONAI's ``SupervisedTrainer`` (its ``iteration_update``) that on CUDA is recorded once and then replayed.
 
-    A step is a thousand small operations, and launching them one by one takes longer than computing them. After a few ordinary
-    steps one is recorded as a CUDA graph, from the batch on the device to the optimizer's update; what it reads and writes stays in place. So
-    batches must keep their shapes, and nothing in the step may wait for the GPU or depend on values. The optimizer must be
-    ``capturable``, with its learning rate in a tensor, which a schedule changes in place.
+    A step is a thousand small operations, and launching them one by one takes longer than computing them. After
+    ``warmup_steps`` steps, one is recorded as a CUDA graph, from the batch on the device to the optimizer's update; the
+    tensors that it reads and writes stay where they are. So batches must keep their shapes, and nothing in the step may wait
+    for the GPU or branch on values. The optimizer must be ``capturable``, with its learning rate in a tensor, which
+    a schedule changes in place.
 
-    Output: {"loss": scalar on the device}. Reading it waits for the GPU.
+    What it returns, and the trainer keeps as ``engine.state.output``, is what MONAI's handlers read: a list with an item
+    {"image", "label", "pred", "loss"} for each sample of the batch. They are views of the batch, on the device, and are
+    overwritten by the next step; the loss is the batch's, a scalar, and reading it waits for the GPU. The trainer needs
+    ``decollate=False``: MONAI's own decollation reads the loss in each step.
 
     Args:
-        max_grad_norm: norm to which larger gradients are scaled down. One batch in some hundred has a gradient ten times that of the
-            others; in long runs such a step can throw a network off for good.
-        ordinary: steps before the recording, in which the libraries choose and load what they need.
+        max_grad_norm: gradients of a larger norm are scaled down to it. One batch in some hundred has a gradient ten times
+            as large as the others, and in a long run such a step can ruin a network for good.
+        warmup_steps: steps before the recording, in which the libraries choose and load their kernels.
     """
 
-    def __init__(self, max_grad_norm: float = math.inf, ordinary: int = 3) -> None:
+    def __init__(self, max_grad_norm: float = math.inf, warmup_steps: int = 3) -> None:
         self.max_grad_norm = max_grad_norm
-        self.ordinary = ordinary
+        self.warmup_steps = warmup_steps
         self.done = 0
         self.graph: torch.cuda.CUDAGraph | None = None
         self.batch: dict[str, torch.Tensor] = {}
-        self.loss = torch.zeros(())
+        self.output: dict[str, Any] = {}
 
-    def __call__(self, engine: Any, batchdata: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def __call__(self, engine: Any, batchdata: Mapping[str, torch.Tensor]) -> list[dict[str, Any]]:
         """Make a step with a batch; ``engine`` has the network, the optimizer, the loss and so on."""
         device = torch.device(engine.state.device)
-        batch = {key: _tensor(value, device, engine.non_blocking) for key, value in batchdata.items()}
+        batch = {key: plain_tensor(value, device, engine.non_blocking) for key, value in batchdata.items()}
         if self.done == 0:
             engine.network.train()
         if device.type != "cuda":
-            self.loss = self._step(engine, batch)
-        elif self.done < self.ordinary:
+            self.output = self._step(engine, batch)
+        elif self.done < self.warmup_steps:
             self._beside(device, lambda: self._step(engine, batch))
         else:
             if self.graph is None:
@@ -55,30 +60,50 @@ class TrainingStep:
             assert self.graph is not None
             self.graph.replay()
         self.done += 1
-        return {"loss": self.loss}
+        return _items(self.output)
 
-    def _step(self, engine: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        inputs, targets, *rest = engine.prepare_batch(batch, engine.state.device, engine.non_blocking)
+    def _step(self, engine: Any, batch: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+        image, label, *rest = engine.prepare_batch(batch, engine.state.device, engine.non_blocking)
         args, kwargs = rest or ((), {})
         engine.optimizer.zero_grad()
-        loss = engine.loss_function(engine.inferer(inputs, engine.network, *args, **kwargs), targets).mean()
+        pred = engine.inferer(image, engine.network, *args, **kwargs)
+        loss = engine.loss_function(pred, label).mean()
         loss.backward()
         if math.isfinite(self.max_grad_norm):
             nn.utils.clip_grad_norm_(engine.network.parameters(), self.max_grad_norm)
         engine.optimizer.step()
-        return loss.detach()
+        return {"image": image, "label": label, "pred": pred.detach(), "loss": loss.detach()}
 
-    def _beside(self, device: torch.device, step: Callable[[], torch.Tensor]) -> None:
-        """Work on a stream of its own, as before a recording one must."""
+    def _beside(self, device: torch.device, step: Callable[[], dict[str, Any]]) -> None:
+        """Work on a side stream, as CUDA demands before a recording."""
         stream = torch.cuda.Stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):
-            self.loss = step()
+            self.output = step()
         torch.cuda.current_stream(device).wait_stream(stream)
 
     def _record(self, engine: Any, batch: Mapping[str, torch.Tensor]) -> None:
         self.batch = {key: value.clone() for key, value in batch.items()}
         self.graph = torch.cuda.CUDAGraph()
-        engine.optimizer.zero_grad()  # so that the gradients come to lie in the graph's memory
+        engine.optimizer.zero_grad()  # so that the gradients are allocated in the graph's memory
         with torch.cuda.graph(self.graph):
-            self.loss = self._step(engine, self.batch)
+            self.output = self._step(engine, self.batch)
+
+
+def loss_of(engine: Engine) -> float:
+    """Loss of the last step of a trainer, for which a GPU is waited for."""
+    output: Any = engine.state.output
+    return float(output[0]["loss"])
+
+
+def _items(output: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The samples of a batch, each with the loss of the batch, without waiting for the GPU."""
+    samples = _split({name: value for name, value in output.items() if name != "loss"})
+    return [{**sample, "loss": output["loss"]} for sample in samples]
+
+
+def _split(values: Any) -> Sequence[Any]:
+    """One entry a sample, of a tensor (B, ...) or of a mapping of such tensors."""
+    if isinstance(values, Mapping):
+        return [dict(zip(values, sample)) for sample in zip(*map(_split, values.values()))]
+    return values.unbind()
