@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -397,6 +398,31 @@ def test_hold_out_splits_without_overlap(axis, dim, fraction, minimum, expected)
     assert torch.equal(torch.cat([train, validation], dim), volume)
 
 
+def test_hold_out_knows_where_it_lies_and_can_be_undone():
+    volume = MetaTensor(random_volume(4, 20, 4), affine=torch.diag(torch.tensor([2.0, 3.0, 5.0, 1.0])))
+    hold_out = HoldOut("validation", "y", 0.25)
+    part = hold_out(volume)
+    assert part.shape == (1, 4, 5, 4)
+    assert part.affine[:3, 3].tolist() == [0, 45, 0]  # the 15 voxels that are left out, 3 wide
+    whole = hold_out.inverse(part)
+    assert torch.equal(whole[:, :, 15:], volume[:, :, 15:]) and not whole[:, :, :15].any()
+    assert torch.equal(whole.affine, volume.affine)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        partial(RandSequencesd, patch_size=(8, 8)),
+        partial(RandSlicePatchesd, patch_size=(8, 8), factor=2),
+        partial(MatchNoised, factor=2),
+    ],
+)
+def test_several_keys_are_refused_where_only_one_would_be_used(transform):
+    transform("image")
+    with pytest.raises(ValueError, match="takes one key, not 2"):
+        transform(["image", "other"])
+
+
 def test_hold_out_dictionary_form_and_bad_part():
     volume = random_volume(10, 4, 4)
     assert torch.equal(HoldOutd("image", "train", "x")({"image": volume})["image"], volume[:, :9])
@@ -490,7 +516,7 @@ def test_patches_shrink_to_a_small_volume():
 
 
 def test_volume_too_narrow_for_a_gap():
-    with pytest.raises(InputError, match="too few for one gap of 8"):
+    with pytest.raises(InputError, match="too few for slices 8 apart"):
         RandSlicePatches((64, 64), 8).set_random_state(0)(random_volume(8, 8, 3))
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from torch import nn
+from torch.utils.tensorboard import SummaryWriter
 
 from scripts.networks.weights import save_weights
 from scripts.provenance import PROVENANCE, write_provenance
@@ -30,6 +32,7 @@ class OutputFolder:
     Attributes:
         checkpoint: path of the checkpoint.
         weights: path of the weights.
+        curves: TensorBoard's writer, whose file is made when it is first asked for.
     """
 
     def __init__(
@@ -47,6 +50,10 @@ class OutputFolder:
         self.resume_must_match = resume_must_match
         self.max_epochs = max_epochs
         self._claim = Claim(self.folder, folder=True)
+
+    @cached_property
+    def curves(self) -> SummaryWriter:
+        return SummaryWriter(str(self.folder))
 
     def begin(self) -> None:
         """Claim the folder, check that this run may write there, and write its provenance.

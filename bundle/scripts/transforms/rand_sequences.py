@@ -13,7 +13,7 @@ from monai.transforms import MapTransform, Randomizable
 
 from scripts.errors import InputError
 from scripts.lattice import INPUT_SLICES
-from scripts.transforms.channels import only_channel
+from scripts.transforms.channels import only_channel, only_key
 from scripts.transforms.patches import Patch, cut_patches, place_patch
 
 _DIMS = {"x": 0, "y": 1, "z": 2}
@@ -147,9 +147,12 @@ class RandSequencesd(Randomizable, MapTransform):
     """Dictionary form of :class:`RandSequences`: one volume in, a list of items "image", "label", "relative_depth", "factor" out.
 
     Args:
-        keys: of the volume; one.
+        keys: of the volume, one key.
         target_key: of the volume that the target planes are cut from; where it is missing, they are cut from the same volume.
         patch_size, train_factors, num_targets, num_samples, axes, edge_probability, input_slice_probability: see there.
+
+    Raises:
+        ValueError: for several keys.
     """
 
     def __init__(
@@ -165,6 +168,7 @@ class RandSequencesd(Randomizable, MapTransform):
         target_key: str = "target",
     ) -> None:
         MapTransform.__init__(self, keys)
+        self.key = only_key(keys, type(self).__name__)
         self.target_key = target_key
         self.sequences = RandSequences(
             patch_size, train_factors, num_targets, num_samples, axes, edge_probability, input_slice_probability
@@ -177,4 +181,4 @@ class RandSequencesd(Randomizable, MapTransform):
         return self
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
-        return self.sequences(data[self.first_key(dict(data))], data.get(self.target_key))
+        return self.sequences(data[self.key], data.get(self.target_key))
