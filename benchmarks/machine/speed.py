@@ -169,7 +169,6 @@ def training(what: str, unit: str, config: str, each: int, options: dict[str, An
     )
     workflow.initialize()
     trainer = workflow.parser.get_parsed_content("train#trainer")
-    workflow.parser.get_parsed_content("ema").attach(trainer)
     work, moved = cost(trainer.network, lambda: trainer.inferer(*inputs(trainer)))
     marks: list[float] = []
 
@@ -276,7 +275,13 @@ def memory_to_memory(network: AENet, volume: torch.Tensor, factor: float, repeat
 def file_to_file(network: AENet, folder: Path, sizes: Sizes) -> Row:
     """An 8-bit TIFF to another, as inference.yaml does it."""
     output = folder / "result.tif"
-    options = {"volume": str(folder / "coarse.tif"), "output": str(output), "factor": 8, "overwrite": True, "amp": AMP}
+    options: dict[str, Any] = {
+        "volume": str(folder / "coarse.tif"),
+        "output": str(output),
+        "factor": 8,
+        "overwrite": True,
+        "amp": AMP,
+    }
     workflow = ConfigWorkflow(
         config_file=str(ROOT / "bundle" / "configs" / "inference.yaml"),
         workflow_type="infer",
@@ -417,14 +422,23 @@ def measure(
             tifffile.imwrite(folder / file, array, metadata={"axes": "ZYX"}, imagej=True)
 
         def stage_one(side: int) -> list[Row]:
-            options = {"volume": str(folder / "coarse.tif"), "factor": 8, "batch_size": sizes.prior_batch}
+            options: dict[str, Any] = {
+                "volume": str(folder / "coarse.tif"),
+                "factor": 8,
+                "batch_size": sizes.prior_batch,
+            }
             options.update(output_dir=str(folder / f"prior{side}"), patch_size=[side, side])
             what = f"stage I, training at {sizes.prior_batch} x {side} x {side}"
             return [training(what, "images/s", "train_diffusion.yaml", sizes.prior_batch, options, steps)]
 
         def stage_three(network: str, **own: int) -> list[Row]:
             side = sizes.sequence_patch
-            options = {"volume": str(folder / "fine.tif"), "batch_size": sizes.sequences, "network": network, **own}
+            options: dict[str, Any] = {
+                "volume": str(folder / "fine.tif"),
+                "batch_size": sizes.sequences,
+                "network": network,
+                **own,
+            }
             options.update(output_dir=str(folder / network), patch_size=[side, side])
             what = f"stage III, training {network} at {sizes.sequences} x {side} x {side}"
             return [training(what, "windows/s", "train.yaml", sizes.sequences, options, steps)]
@@ -435,7 +449,7 @@ def measure(
             "stage I of the presets": lambda: stage_one(sizes.prior_patch * 3 // 4),
             "stage II": lambda: restoration(sizes),
             "stage III": lambda: stage_three("aenet"),
-            "stage III of SRUNet": lambda: stage_three("srunet", factor=8, depths=7),
+            "stage III of SRUNet": lambda: stage_three("srunet", factor=8, num_targets=7),
         }
         if volume is not None:
             groups["d2r"] = lambda: end_to_end(volume, workdir, sizes.preset)

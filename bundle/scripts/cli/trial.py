@@ -197,7 +197,7 @@ class TrainingTrial:
         if self.device.type == "cpu":
             each = len(items) * _time(lambda: train(1), self.device)[0]
         if self.device.type != "cpu" or each < _MOST_SECONDS:  # a step is recorded before it is as fast as it will be
-            each, gpu_memory = _time(lambda: train(len(items)), self.device, first=step.ordinary + 1)
+            each, gpu_memory = _time(lambda: train(len(items)), self.device, first=step.warmup_steps + 1)
         steps = max(0, self.max_epochs - done) * self.epoch_length
         patch = " x ".join(str(side) for side in items[0]["image"].shape[1:3])
         work = f"{steps} steps of {len(items)} patches of {patch}, {cutting + each:.2g} s a step"
