@@ -36,7 +36,7 @@ def test_noise_batch_belongs_together():
 
 
 def test_optimum_of_the_first_state_is_the_image():
-    sde = MeanRevertingSDE(steps=1)
+    sde = MeanRevertingSDE(timesteps=1)
     x0, mu = torch.rand(2, 4, 1, 6, 6)
     _, target, (t,), _ = NoisePrepareBatch(sde)({"image": x0, "mu": mu})
     assert t.tolist() == [1] * 4

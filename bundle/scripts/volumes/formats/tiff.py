@@ -215,10 +215,19 @@ def _image(tif: tifffile.TiffFile, path: Path) -> _Image:
     if pages_of_a_stack:
         shape = (len(series), *series[0].shape)
         return _Image("IYX", shape, shape, True)
-    shape = tuple(series[0].get_shape(squeeze=False))
-    if series[0].get_axes(squeeze=False).endswith("S") and shape[-1] == 1:  # what nobody counts as an axis
-        shape = shape[:-1]
-    return _Image(series[0].axes, series[0].shape, shape, False)
+    axes, shape = _unsqueezed(series[0])
+    if axes.endswith("S") and shape[-1] == 1:  # what nobody counts as an axis
+        axes, shape = axes[:-1], shape[:-1]
+    long = [place for place, size in enumerate(shape) if size > 1]
+    names, sizes = "".join(axes[place] for place in long), tuple(shape[place] for place in long)
+    return _Image(names, sizes, shape, False)
+
+
+def _unsqueezed(series: tifffile.TiffPageSeries) -> tuple[str, tuple[int, ...]]:
+    """Names and lengths of the axes, those of length 1 too; from tifffile 2026.4 on a series has no others."""
+    if hasattr(series, "get_shape"):
+        return series.get_axes(squeeze=False), tuple(series.get_shape(squeeze=False))
+    return series.axes, tuple(series.shape)
 
 
 def _slice_reader(
