@@ -19,22 +19,23 @@ class _Recording(NamedTuple):
 
 
 class RecordedStep:
-    """A function of tensors that on CUDA is recorded as a CUDA graph and then replayed; elsewhere it is called as it is.
+    """A function of tensors that on CUDA is recorded as a CUDA graph and replayed; elsewhere it is simply called.
 
-    Launching a thousand small operations one by one takes longer than computing them. What a recorded function must keep to:
+    Launching a thousand small operations one by one takes longer than computing them. The function must keep to this:
 
-    - Fixed shapes. What the shapes, types or values decide in Python is decided once, when it is recorded. Inputs of other shapes are
-      recorded on their own; the oldest recording goes where there are more than ``shapes``.
+    - Fixed shapes. What the shapes, types or values decide in Python is decided once, when it is recorded. Inputs of
+      other shapes are recorded on their own; the oldest recording goes where there are more than ``shapes``.
     - No waiting for the GPU: no ``.item()``, no printing, no branch on a value, no copy from or to ordinary memory.
-    - Tensors other than its arguments, such as weights, the state of an optimizer or a learning rate, are read and written where they
-      lie. To change them, write into them; a new tensor in their place is not seen.
-    - Random numbers come from the default generator of the device: each replay draws further ones, and ``torch.manual_seed`` counts. Those
-      of a generator of its own, or of the CPU, would be the same in each replay; draw them before and pass them as an argument.
+    - Tensors other than its arguments, such as weights, the state of an optimizer or a learning rate, are read and
+      written where they lie. To change them, write into them; a new tensor in their place is not seen.
+    - Random numbers come from the default generator of the device: each replay draws further ones, and
+      ``torch.manual_seed`` counts. Those of a generator of its own, or of the CPU, would be the same in each replay;
+      draw them before and pass them as an argument.
 
-    What the caller has to know: arguments are copied into place, so they may be freed or changed at once. The output is overwritten by the
-    next call with the same shapes; copy what is to last. The first ``warmup`` calls compute as they are, on a stream of their own, in
-    which the libraries choose and load what they need; so a function with effects has each of them once a call. Other threads may use
-    the GPU meanwhile, but for what a recording forbids to its own.
+    Its caller has to know: arguments are copied into place, so they may be freed or changed at once. The output is
+    overwritten by the next call with the same shapes; copy what is to last. The first ``warmup`` calls compute as they
+    are, on a stream of their own, in which the libraries choose and load what they need; so a function with effects has
+    each of them once a call. Other threads may use the GPU meanwhile.
 
     Args:
         function: takes tensors on the device and returns one.

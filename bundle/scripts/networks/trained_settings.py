@@ -45,7 +45,7 @@ def plain(value: torch.Tensor) -> Any:
 
 
 def agree(stored: Any, own: Any) -> bool:
-    """Whether two settings are the same up to the digits of single precision; each a number or a sequence of numbers."""
+    """Whether two settings, numbers or sequences of numbers, are the same up to the digits of single precision."""
     try:
         first, second = np.asarray(stored, dtype=np.float64), np.asarray(own, dtype=np.float64)
     except (TypeError, ValueError):  # a word

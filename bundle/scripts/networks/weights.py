@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights files: plain state dicts of tensors, loadable with ``torch.load(weights_only=True)``.
 
-A file is all that is needed to use a network again: its shapes say how large the network is (``architecture.py``), and the numbers that
-it was trained with stand beside the weights (``trained_settings.py``). ``factory.py`` builds the network of a file.
+A file is all that is needed to use a network again: its shapes say how large the network is (``architecture.py``), and
+the numbers that it was trained with stand beside the weights (``trained_settings.py``). ``factory.py`` builds the
+network of a file.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ def save_weights(network: nn.Module, path: str | Path) -> None:
     Half precision is finer than the bfloat16 that a GPU computes in, and halves the file. Settings keep their digits.
 
     Raises:
-        InputError: if the file cannot be written, or a number is NaN, infinite or beyond the range of half precision, which no
-            network that was trained well comes near. A file that is there stays as it is.
+        InputError: if the file cannot be written, or a number is NaN, infinite or beyond the range of half precision,
+            which no network that was trained well comes near. A file that is there stays as it is.
     """
     state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
     state.update({name: state[name].half() for name, _ in network.named_parameters()})
@@ -114,7 +115,7 @@ def load_weights(network: Network, path: str | Path, option: str = "--weights") 
 
 
 def keep_for_load(network: nn.Module, path: str | Path, state: dict[str, torch.Tensor]) -> None:
-    """Have :func:`load_weights` take the tensors that were just read from ``path`` for this network, unless the file changes."""
+    """Keep what was read from ``path`` for :func:`load_weights` of this network, unless the file changes meanwhile."""
     version = _version(path)
     if version is not None:
         _read_before[network] = version, state
