@@ -49,14 +49,14 @@ resolve: $(VENV)/installed-resolve ## see that the pinned packages can be instal
 docs: $(VENV)/installed-test ## build the documentation site into site/
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 
-speed: $(VENV)/installed ## measure how fast each stage is on this machine (runs/speed.json): make speed [VOLUME=volume coarse in Z, for all of D2R]
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(VENV)/bin/python benchmarks/speed.py $(if $(VOLUME),--volume "$(VOLUME)")
+speed: $(VENV)/installed-benchmark ## measure how fast each stage is on this machine (runs/speed.json): make speed [VOLUME=volume coarse in Z, for all of D2R]
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(VENV)/bin/python -m benchmarks.machine.speed $(if $(VOLUME),--volume "$(VOLUME)")
 
-memory: $(VENV)/installed ## measure the memory of a reconstruction and of one 8 times larger (runs/memory.json)
-	$(VENV)/bin/python benchmarks/memory.py
+memory: $(VENV)/installed-benchmark ## measure the memory of a reconstruction and of one 8 times larger (runs/memory.json)
+	$(VENV)/bin/python -m benchmarks.machine.memory
 
-benchmark: data-given $(VENV)/installed ## train and score the paper's tables (docs/benchmarks.md): make benchmark DATA=folder of train, test and test_neurons.ome.tif [LIGHT=volume]
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(VENV)/bin/python benchmarks/tables.py --data "$(DATA)" $(if $(LIGHT),--light "$(LIGHT)")
+benchmark: data-given $(VENV)/installed-benchmark ## train and score the paper's tables (docs/benchmarks.md): make benchmark DATA=folder of train, test and test_neurons.ome.tif [LIGHT=volume]
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(VENV)/bin/python -m benchmarks.paper.tables --data "$(DATA)" $(if $(LIGHT),--light "$(LIGHT)")
 
 weights: data-given $(VENV)/installed ## repeat the training of the shipped weights: make weights DATA=volume or folder of slices
 	volume=$$(realpath "$(DATA)") && $(BUNDLE_RUN) --config_file configs/decimate.yaml --volume "$$volume" \

@@ -37,7 +37,7 @@ def layer_data(paths: Sequence[str | os.PathLike], spacing: Sequence[float] | No
 
     Returns:
         For each volume its voxels (z, y, x) in the dtype of the file; its ``name``, its ``scale`` (z, y, x) and the ``units`` of
-        that, micrometres, or voxels when no file has a voxel size; and "image".
+        that, micrometers, or voxels when no file has a voxel size; and "image".
 
     Raises:
         InputError: a file cannot be read, or some have a voxel size and others have none.
@@ -54,7 +54,7 @@ def layer_data(paths: Sequence[str | os.PathLike], spacing: Sequence[float] | No
         units = "micrometer" if unit in _MICROMETERS else "pixel"
         layers.append((voxels, {"name": Path(path).name, "scale": tuple(sizes.tolist()), "units": units}, "image"))
     if without and len(without) < len(layers):
-        # one in micrometres and one in voxels would not lie on top of each other
+        # one in micrometers and one in voxels would not lie on top of each other
         raise InputError(
             f"{without[0]}: has no voxel size, but other files have one; give it first, with --spacing z y x"
         )

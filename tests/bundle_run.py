@@ -29,7 +29,7 @@ AENET_TRAINING = {
     "max_epochs": 2,
     "epoch_length": 2,
     "batch_size": 2,
-    "depths": 2,
+    "num_targets": 2,
     "patch_size": [32, 32],
     "val_factor": 4,
     "val_interval": 1,

@@ -38,3 +38,9 @@ def trained() -> AENet:
                 module.mix.weight.normal_(std=2.0)
                 module.mix.bias.copy_(0.5 * torch.randn(len(module.mix.weight)))  # type: ignore[union-attr]
     return network
+
+
+@pytest.fixture(autouse=True)
+def nothing_told(monkeypatch):
+    """What an earlier test was warned of does not count."""
+    monkeypatch.setattr("scripts.errors._told", set())

@@ -3,20 +3,14 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
+from benchmarks.paper.baselines import misaligned_interpolation
 from scripts import lattice
 from scripts.evaluation.plane_scores import plane_scores
 from scripts.transforms.axial_decimate import axial_decimate
 from scripts.transforms.axial_interpolate import axial_interpolate
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-
-from baselines import misaligned_interpolation  # noqa: E402
 
 ALIGNED = {"bicubic": "cubic", "trilinear": "linear"}
 

@@ -20,7 +20,8 @@ import pytest
 from scripts.errors import InputError
 from scripts.volumes import claim
 from scripts.volumes.claim import SILENCE, Claim, there_at_start
-from scripts.volumes.whole_file import partial_name, whole_file
+from scripts.volumes.partial_names import partial_name
+from scripts.volumes.whole_file import whole_file
 
 BUNDLE = Path(__file__).resolve().parent.parent / "bundle"
 # Takes a claim, begins an unfinished file, and waits.
@@ -29,7 +30,7 @@ import sys, time
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from scripts.volumes.claim import Claim
-from scripts.volumes.whole_file import partial_name
+from scripts.volumes.partial_names import partial_name
 path = Path(sys.argv[2])
 folder = sys.argv[3] == "folder"
 held = Claim(path, folder).take()

@@ -140,7 +140,7 @@ def whole(places, sample) -> Both:
         "prior_network": PRIOR_NETWORK,
         "generate": {"num_steps": 2, "batch_size": 32},
         "teacher": {**AENET_TRAINING, "max_epochs": 1},
-        "aenet": {**AENET_TRAINING, "depths": 1},
+        "aenet": {**AENET_TRAINING, "num_targets": 1},
         "aenet_network": AENET,
     }
 
@@ -240,10 +240,10 @@ def check_training(folder: Path, weights: str, steps: int, epochs: int) -> dict[
 
 
 def settings(folder: Path) -> dict[str, Any]:
-    document = json.loads((folder / "settings.json").read_text())
+    document = json.loads((folder / "provenance.json").read_text())
     assert document["versions"]["torch"] == torch.__version__
     assert document["machine"]
-    return document["settings"]
+    return document["options"]
 
 
 def check_copies(volume: np.ndarray, result: np.ndarray, factor: float) -> None:

@@ -94,7 +94,7 @@ def test_layers_of_input_and_result_cover_the_same_place(array, tmp_path):
     assert keywords["units"] == fine_keywords["units"] == "micrometer"
     np.testing.assert_allclose(
         keywords["scale"], [0.04, 0.01, 0.01]
-    )  # z, y, x in micrometres, whatever the file's unit
+    )  # z, y, x in micrometers, whatever the file's unit
     np.testing.assert_allclose(fine_keywords["scale"], [0.01, 0.01, 0.01], rtol=1e-6)
 
 

@@ -42,7 +42,7 @@ def test_brightness_and_contrast_do_not_matter():
 @pytest.mark.parametrize("spacing", [ISOTROPIC, (10.0, 10.0, 20.0), (0.5, 0.4, 0.6)])
 @pytest.mark.parametrize("waves", [2.5, 4.0])
 def test_low_pass_is_found_where_it_cuts(spacing, waves):
-    """The same sharp cut in all directions, at a multiple of the coarsest voxel; the taper mixes neighbouring shells."""
+    """The same sharp cut in all directions, at a multiple of the coarsest voxel; the taper mixes neighboring shells."""
     length = waves * max(spacing)
     volume = noise()
     fx, fy, fz = frequencies(CUBE, spacing)

@@ -14,9 +14,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_memory_stays_where_the_volume_grows_eight_times(tmp_path):
-    script, output = ROOT / "benchmarks" / "memory.py", tmp_path / "memory.json"
-    words = [sys.executable, str(script), "--size", "toy", "--output", str(output)]
-    result = subprocess.run(words, env=environment(), capture_output=True, text=True)
+    output = tmp_path / "memory.json"
+    words = [sys.executable, "-m", "benchmarks.machine.memory", "--size", "toy", "--output", str(output)]
+    result = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     small, large = json.loads(output.read_text())["rows"]
     assert large["output"] == [256, 256, 181] and small["output"] == [128, 128, 85]

@@ -7,7 +7,8 @@ import pytest
 import yaml
 from monai.bundle import ConfigWorkflow
 
-from scripts.cli.option_help import config_folder, format_help, read_help
+from scripts.cli.config_files import config_folder
+from scripts.cli.option_help import format_help, read_help
 from scripts.cli.option_types import parse_type
 
 CONFIGS = sorted(file.name for file in config_folder().glob("*.yaml"))
@@ -29,17 +30,11 @@ b: "# no comment" # b's
 c: $str(@a)
 d: false # [true or false] a switch
 e: [1, 2] # [2 numbers, above 0 to 1]
+g: null # [path, required] a file
 
 # ---- presets ----
 f: 1 # not a choice
 """
-
-
-def section(name: str, key: str) -> dict:
-    """The entry of a config's list ``name`` whose target ends in ``key``."""
-    config = yaml.safe_load((config_folder() / name).read_text(encoding="utf-8"))
-    entries = config["help" if key == "show_help" else "run"]
-    return next((e for e in entries if isinstance(e, dict) and e["_target_"].endswith(f".{key}")), {})
 
 
 def test_comments_are_read(tmp_path):
@@ -48,15 +43,17 @@ def test_comments_are_read(tmp_path):
     assert texts.description == ["Does a job.", "And more of it."]
     assert texts.usage == ["run this --a 1 --b 2"]
     assert [tuple(option) for option in texts.options] == [
-        ("a", "null", 'what a is: "#1"', None),
-        ("b", '"# no comment"', "b's goes on", None),
-        ("c", "$str(@a)", "", None),
-        ("d", "false", "a switch", parse_type("true or false")),
-        ("e", "[1, 2]", "", parse_type("2 numbers, above 0 to 1")),
+        ("a", "null", 'what a is: "#1"', None, False),
+        ("b", '"# no comment"', "b's goes on", None, False),
+        ("c", "$str(@a)", "", None, False),
+        ("d", "false", "a switch", parse_type("true or false"), False),
+        ("e", "[1, 2]", "", parse_type("2 numbers, above 0 to 1"), False),
+        ("g", "null", "a file", parse_type("path"), True),
     ]
-    page = format_help(tmp_path / "job.yaml", {"d": True}, ["a"])
+    page = format_help(tmp_path / "job.yaml")
     rows = {line.split()[0]: line.split()[1:] for line in page.splitlines() if line.startswith("  --")}
-    assert rows["--a"][0] == "needed" and rows["--c"] == ["computed"] and rows["--d"][0] == "true"
+    assert rows["--a"][0] == "-" and rows["--c"] == ["computed"] and rows["--d"][0] == "false"
+    assert rows["--g"] == ["needed", "[path]", "a", "file"]
     assert "[true or false] a switch" in page and "[2 numbers, above 0 to 1]" in page
 
 
@@ -78,29 +75,28 @@ def test_every_default_is_of_its_type(name):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_every_run_checks_the_options_of_its_own_config(name):
+def test_a_computed_default_is_told_in_words(name):
+    for option in read_help(config_folder() / name).options:
+        if option.default.strip('"').startswith("$"):
+            assert "default: " in option.meaning, option.name
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_initialize_prepares_by_the_options_of_its_own_config(name):
     config = yaml.safe_load((config_folder() / name).read_text(encoding="utf-8"))
-    for run_id in ("run", "check", "help"):
-        if run_id in config:
-            first = {"_target_": "scripts.cli.command_line.prepare", "config": name, "debug": "@debug"}
-            assert config[run_id][0] == first
-    assert config["initialize"][1] == {"_target_": "scripts.cli.command_line.prepare", "debug": "@debug"}
+    path, *entries = config["initialize"]
+    assert path == yaml.safe_load((config_folder() / CONFIGS[0]).read_text(encoding="utf-8"))["initialize"][0]
+    assert entries == [{"_target_": "scripts.cli.preparation.prepare", "config": name, "debug": "@debug"}]
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_help_names_what_the_run_requires(name):
-    required = [key for key in section(name, "require") if not key.startswith("_")]
-    assert section(name, "show_help").get("required", []) == required
-    assert section(name, "show_help")["config"] == name
-    assert {*required} <= {option.name for option in read_help(config_folder() / name).options}
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_help_runs_and_lists_all_options(name, capsys):
+def test_help_lists_all_options_and_runs_nothing(name, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     workflow = ConfigWorkflow(str(config_folder() / name), workflow_type=None, logging_file=False, run_id="help")
     workflow.initialize()
-    workflow.run()
+    assert workflow.run() == []
     page = capsys.readouterr().out
     for option in read_help(config_folder() / name).options:
         assert f"  --{option.name} " in page
     assert "@" not in page.split("meaning", 1)[1]
+    assert list(tmp_path.iterdir()) == []

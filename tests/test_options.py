@@ -13,11 +13,13 @@ import torch
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from scripts.cli import command_line
-from scripts.cli.command_line import read_command, set_options
-from scripts.cli.option_help import config_folder, read_help
+from scripts.cli.config_files import config_folder
+from scripts.cli.failures import input_error
+from scripts.cli.option_help import read_help
 from scripts.cli.option_types import kept_as_typed, parse_type
 from scripts.cli.pipeline import check_stages, stage_workflow
+from scripts.cli.preparation import set_options
+from scripts.cli.words import read_command
 from scripts.errors import InputError
 
 CONFIGS = sorted(file.name for file in config_folder().glob("*.yaml"))
@@ -183,7 +185,7 @@ def test_every_option_refuses_what_it_cannot_be(config):
 def test_values_are_what_was_meant():
     parser = parsed("train.yaml", "--max_epochs", "1e3", "--amp", "true", "--device", "cpu", "--patch_size", "32,32.0")
     assert parser.get_parsed_content("max_epochs") == 1000 and isinstance(parser["max_epochs"], int)
-    assert parser.get_parsed_content("mixed_precision") is True
+    assert parser.get_parsed_content("amp") is True
     assert parser.get_parsed_content("device") == torch.device("cpu")
     assert parser.get_parsed_content("patch_size") == [32, 32]
 
@@ -203,10 +205,9 @@ def test_python_code_is_checked_as_well(tmp_path):
     workflow = ConfigWorkflow(
         str(config_folder() / "sample.yaml"), workflow_type=None, logging_file=False, output_dir=str(tmp_path), seed=-1
     )
-    workflow.initialize()
     with pytest.raises(RuntimeError) as error:
-        workflow.run()
-    assert str(command_line.input_error(error.value)) == "--seed -1: give a whole number from 0 to 4294967295"
+        workflow.initialize()
+    assert str(input_error(error.value)) == "--seed -1: give a whole number from 0 to 4294967295"
     assert list(tmp_path.iterdir()) == []
 
 

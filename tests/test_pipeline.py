@@ -39,7 +39,7 @@ def make_stages(work: Path, value: int = 1, **last: Any) -> list[dict[str, Any]]
             "title": f"the {name}",
             "config": "write.yaml",
             "skip": False,
-            "result": str(work / name / "settings.json"),
+            "result": str(work / name / "provenance.json"),
             "options": {"value": value, "output_dir": str(work / name)},
         }
         for name in names
@@ -57,14 +57,14 @@ def run(work: Path, **last: Any) -> list[str]:
 def test_what_is_done_is_not_repeated(work):
     assert run(work) == ["the first", "the second"]
     assert run(work) == []
-    (work / "first" / "settings.json").unlink()  # to save room, say
+    (work / "first" / "provenance.json").unlink()  # to save room, say
     assert run(work) == ["the first"]
 
 
 @pytest.mark.parametrize("content", ["", "{", '{\n  "value": 2\n}\n'])
 def test_a_result_that_was_changed_is_named(work, content):
     run(work)
-    result = work / "first" / "settings.json"
+    result = work / "first" / "provenance.json"
     result.write_text(content)
     with pytest.raises(InputError) as caught:
         run(work)
@@ -75,9 +75,9 @@ def test_a_result_that_was_changed_is_named(work, content):
 
 def test_a_result_of_another_origin_is_not_taken_up(work):
     (work / "second").mkdir(parents=True)
-    result, guard = work / "second" / "settings.json", work / "second" / "guard"
+    result, guard = work / "second" / "provenance.json", work / "second" / "guard"
     result.write_text("whose?")
-    with pytest.raises(InputError, match="second/settings.json: was not written by this run"):
+    with pytest.raises(InputError, match="second/provenance.json: was not written by this run"):
         run(work)
     assert result.read_text() == "whose?"
     guard.touch()
@@ -90,10 +90,10 @@ def test_a_stage_that_is_told_to_makes_its_result_anew(work):
 
 
 def test_the_last_result_is_known(work):
-    assert not is_done(work, work / "second" / "settings.json")
+    assert not is_done(work, work / "second" / "provenance.json")
     run(work)
-    assert is_done(work, work / "second" / "settings.json")
-    assert not is_done(work, work / "second" / "settings.json", overwrite="true")
+    assert is_done(work, work / "second" / "provenance.json")
+    assert not is_done(work, work / "second" / "provenance.json", overwrite=True)
     assert not is_done(work, work / "other.tif")
 
 
@@ -132,7 +132,7 @@ def test_a_folder_of_an_earlier_version_is_refused(work):
 def test_a_damaged_record_is_named(work, content):
     run(work)
     (work / "run.json").write_text(content)
-    for attempt in (lambda: run(work), lambda: is_done(work, work / "second" / "settings.json")):
+    for attempt in (lambda: run(work), lambda: is_done(work, work / "second" / "provenance.json")):
         with pytest.raises(InputError, match="run.json: damaged .*; delete it, or give another --workdir"):
             attempt()
 

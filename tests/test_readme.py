@@ -16,7 +16,7 @@ import pytest
 import tifffile
 from bundle_run import AENET, AENET_TRAINING, BUNDLE, PATIENCE, PRIOR_NETWORK, PRIOR_TRAINING, environment
 
-from scripts.cli.command_line import check_command
+from scripts.cli.command_check import check_command
 
 REPOSITORY = BUNDLE.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")

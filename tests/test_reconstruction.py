@@ -13,14 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from bundle_run import BUNDLE
+from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor, decollate_batch, list_data_collate
 from sample_volumes import tissue, volume, with_spacing
 
 from scripts import lattice
+from scripts.cli.failures import input_error
 from scripts.errors import InputError
 from scripts.networks.aenet import AENet
 from scripts.networks.weights import load_weights
-from scripts.reconstruction.axial_inferer import AxialInferer, reconstruct_file
+from scripts.reconstruction.axial_inferer import AxialInferer
 from scripts.transforms.axial_interpolate import axial_interpolate
 from scripts.transforms.scale_intensity import RestoreIntensity, ScalePercentiles
 from scripts.volumes.claim import Claim
@@ -31,7 +34,7 @@ PERCENTILES = (0.1, 99.9)
 
 
 def reconstruct(network, data, factor, **options):
-    return AxialInferer(factor, progress=False, **options)(data, network)
+    return AxialInferer(factor, **options)(data, network)
 
 
 @pytest.mark.parametrize("slices, factor", [(2, 8), (4, 5), (4, 2.5), (5, 10 / 3), (6, 1.3)])
@@ -102,7 +105,7 @@ def test_factor_outside_the_trained_range_warns(untrained, caplog):
 
 @pytest.mark.parametrize("factor", [2, 2.5])
 def test_factor_of_a_network_that_knows_one_alone(untrained, factor, tmp_path):
-    inferer = AxialInferer(factor, train_factors=(3, 3), progress=False)
+    inferer = AxialInferer(factor, train_factors=(3, 3))
     words = f"--factor {factor}: the weights were trained for the factor 3 alone; give --factor 3"
     with pytest.raises(InputError, match=words):
         inferer(volume(6, 7, 4), untrained)
@@ -264,7 +267,7 @@ def item(x: float, z: float, seed: int) -> MetaTensor:
 def test_each_channel_of_each_item_is_what_it_is_alone(trained, factor):
     """From the file's values to the file's values, as collated and taken apart by MONAI."""
     items = [item(2, 8, seed=0), item(3, 12, seed=1), item(2, 8, seed=2)]
-    scale, restore, inferer = ScalePercentiles(*PERCENTILES), RestoreIntensity(), AxialInferer(factor, progress=False)
+    scale, restore, inferer = ScalePercentiles(*PERCENTILES), RestoreIntensity(), AxialInferer(factor)
     batch = list_data_collate([{"image": scale(one)} for one in items])["image"]
     results = [restore(result) for result in decollate_batch(inferer(batch, trained))]
     assert len(results) == 3
@@ -280,8 +283,8 @@ def test_each_channel_of_each_item_is_what_it_is_alone(trained, factor):
 
 
 def test_progress_is_that_of_all_volumes(untrained, capsys):
-    AxialInferer(3)(torch.rand(2, 3, 8, 8, 4), untrained)
-    assert "60/60" in capsys.readouterr().err
+    AxialInferer(3, progress=True)(torch.rand(2, 3, 8, 8, 4), untrained)
+    assert "24/24" in capsys.readouterr().err
 
 
 def test_volumes_of_a_batch_that_need_several_factors(trained):
@@ -412,8 +415,29 @@ def on_disk(folder: Path, name: str, dtype: str, *shape: int) -> Path:
     return folder / name
 
 
-def stream(volume: Path, output: Path, network: torch.nn.Module, inferer: AxialInferer, **options: Any) -> None:
-    reconstruct_file(volume, output, network, inferer, PERCENTILES, torch.device("cpu"), **options)
+def stream(
+    volume: Path, output: Path, network: torch.nn.Module, inferer: AxialInferer, overwrite: bool = False
+) -> None:
+    """Reconstruct a file by the config, with another network and inferer."""
+    workflow = ConfigWorkflow(
+        config_file=str(BUNDLE / "configs" / "inference.yaml"),
+        workflow_type="infer",
+        logging_file=False,
+        volume=str(volume),
+        output=str(output),
+        overwrite=overwrite,
+        input_slices=inferer.input_slices,
+        network_def=network,
+        model=network,
+        trained={"percentiles": PERCENTILES},
+        inferer=inferer,
+        device=torch.device("cpu"),
+    )
+    workflow.initialize()
+    try:
+        workflow.evaluator.run()
+    except RuntimeError as error:  # what MONAI makes of an exception in a section
+        raise input_error(error) or error from error
 
 
 @pytest.mark.parametrize(
@@ -431,7 +455,7 @@ def stream(volume: Path, output: Path, network: torch.nn.Module, inferer: AxialI
 def test_file_is_what_memory_gives(trained, tmp_path, name, dtype, output, factor, kept, capsys):
     """Tile by tile from file to file, and the transforms around the inferer in memory."""
     path = on_disk(tmp_path, name, dtype, 136, 40, 5)
-    inferer = AxialInferer(factor, tile=96, halo=20, input_slices=kept, progress=False)
+    inferer = AxialInferer(factor, tile=96, halo=20, input_slices=kept)
     stream(path, tmp_path / output, trained, inferer)
     assert capsys.readouterr().out.startswith(
         f"wrote {tmp_path / output}: 136 x 40 x {lattice.output_size(5, factor)} "
@@ -452,21 +476,11 @@ def test_file_is_what_memory_gives(trained, tmp_path, name, dtype, output, facto
 
 def test_ensemble_from_file_to_file(trained, tmp_path):
     path = on_disk(tmp_path, "a.nii", "float32", 136, 40, 3)
-    inferer = AxialInferer(2, tile=96, halo=20, input_slices="predict", tta=True, progress=False)
+    inferer = AxialInferer(2, tile=96, halo=20, input_slices="predict", tta=True)
     stream(path, tmp_path / "b.nii", trained, inferer)
     data = ScalePercentiles(*PERCENTILES)(read_volume(path))
     expected = RestoreIntensity()(inferer(data[None], trained)[0])
     assert torch.allclose(read_volume(tmp_path / "b.nii").as_tensor(), expected.as_tensor(), atol=1e-3)
-
-
-def test_file_is_read_once_and_then_once_a_tile(untrained, tmp_path, monkeypatch):
-    read: list[int] = []
-    original = VolumeSource.read
-    monkeypatch.setattr(VolumeSource, "read", lambda self, index: (read.append(index), original(self, index))[1])
-    path = on_disk(tmp_path, "a.nii.gz", "uint8", 136, 40, 5)
-    stream(path, tmp_path / "b.tif", untrained, AxialInferer(2, tile=96, halo=20, progress=False))
-    tiles = len(lattice.tiles((0, 136), 136, 96, 20, 32))
-    assert tiles > 1 and read == list(range(5)) * (1 + tiles)
 
 
 @pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()])
@@ -484,7 +498,7 @@ def test_nothing_is_left_where_writing_fails_in_the_background(untrained, tmp_pa
     with monkeypatch.context() as patch:
         patch.setattr("os.pwrite", pwrite)
         with pytest.raises(InputError if isinstance(failure, OSError) else KeyboardInterrupt) as error:
-            stream(path, tmp_path / "b.tif", untrained, AxialInferer(8, progress=False), overwrite=True)
+            stream(path, tmp_path / "b.tif", untrained, AxialInferer(8), overwrite=True)
     if isinstance(failure, OSError):
         assert str(error.value).startswith(f"{tmp_path / 'b.tif'}: cannot be written (No space left on device)")
     assert (tmp_path / "b.tif").read_text() == "older" and len(list(tmp_path.iterdir())) == 2
@@ -495,9 +509,9 @@ def test_factor_that_no_machine_holds_is_refused_before_anything_is_listed(untra
     path = on_disk(tmp_path, "a.tif", "uint8", 32, 32, 5)
     monkeypatch.setattr(lattice, "positions", None)
     with pytest.raises(InputError, match="--factor .* give a lower --factor"):
-        stream(path, tmp_path / "b.tif", untrained, AxialInferer(factor, progress=False))
+        stream(path, tmp_path / "b.tif", untrained, AxialInferer(factor))
     with pytest.raises(InputError, match="--factor .* give a lower --factor"):
-        AxialInferer(factor, progress=False)(read_volume(path)[None], untrained)
+        AxialInferer(factor)(read_volume(path)[None], untrained)
     assert os.listdir(tmp_path) == ["a.tif"]
 
 
@@ -516,7 +530,7 @@ def appears_at_work(network: torch.nn.Module, path: Path) -> torch.nn.Module:
 
 @pytest.mark.parametrize("name, free", [("b.tif", "b_1.tif"), ("b.nii.gz", "b_1.nii.gz"), ("b.ome.tif", "b_1.ome.tif")])
 def test_file_that_appears_at_work_is_left_alone_and_the_result_is_kept(untrained, tmp_path, name, free):
-    path, inferer = on_disk(tmp_path, "a.tif", "uint8", 32, 32, 3), AxialInferer(2, progress=False)
+    path, inferer = on_disk(tmp_path, "a.tif", "uint8", 32, 32, 3), AxialInferer(2)
     stream(path, tmp_path / f"expected_{name}", untrained, inferer)
     with pytest.raises(InputError) as error:
         stream(path, tmp_path / name, appears_at_work(untrained, tmp_path / name), inferer)
@@ -529,7 +543,7 @@ def test_file_that_appears_at_work_is_left_alone_and_the_result_is_kept(untraine
 
 
 def test_output_is_never_the_input(untrained, tmp_path):
-    path, inferer = on_disk(tmp_path, "a.tif", "uint8", 32, 32, 3), AxialInferer(2, progress=False)
+    path, inferer = on_disk(tmp_path, "a.tif", "uint8", 32, 32, 3), AxialInferer(2)
     before = path.read_bytes()
     with pytest.raises(InputError, match="is the same file as .*a.tif, which this run reads"):
         stream(path, tmp_path / "." / "a.tif", untrained, inferer, overwrite=True)
@@ -541,7 +555,7 @@ def test_second_run_to_an_output_is_told_before_it_reads(untrained, tmp_path, mo
 
     def second() -> None:
         with pytest.raises(InputError, match="has been writing it since") as error:
-            stream(path, tmp_path / "b.tif", untrained, AxialInferer(2, progress=False))
+            stream(path, tmp_path / "b.tif", untrained, AxialInferer(2))
         said.append(error)
 
     with Claim(tmp_path / "b.tif"):
@@ -557,7 +571,7 @@ def test_nothing_is_left_where_the_network_fails(untrained, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         network = Small(untrained, 1000)
         network.decode = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign]
-        stream(path, tmp_path / "b.nii.gz", network, AxialInferer(8, progress=False))
+        stream(path, tmp_path / "b.nii.gz", network, AxialInferer(8))
     assert [file.name for file in tmp_path.iterdir()] == ["a.tif"]
 
 
@@ -575,9 +589,9 @@ def test_output_of_a_network_that_is_not_finite_is_an_error(untrained, tmp_path,
 
     broken.decode = decode_wrongly
     path = on_disk(tmp_path, "a.nii", dtype, 64, 40, 5)
-    inferer = AxialInferer(4, depth_batch=3, progress=False)
+    inferer = AxialInferer(4, depth_batch=3)
     with pytest.raises(
-        InputError, match="slices from 1 on came out of the network as NaN or infinite: try --amp false"
+        InputError, match="slices from 0 on came out of the network as NaN or infinite: try --amp false"
     ):
         stream(path, tmp_path / "b.nii", broken, inferer)
     assert [file.name for file in tmp_path.iterdir()] == ["a.nii"]
@@ -590,16 +604,16 @@ def test_bad_voxels_are_found_before_anything_is_written(untrained, tmp_path, mo
     broken = read_volume(path)
     broken[0, 3, 4, 4] = float("nan")  # in the last slice
     write_volume(broken, path)
-    monkeypatch.setattr("scripts.reconstruction.axial_inferer.volume_writer", None)
+    monkeypatch.setattr("scripts.reconstruction.save_blocks.volume_writer", None)
     with pytest.raises(InputError, match="a.tif: has 1 voxels that are NaN"):
-        stream(path, tmp_path / "b.tif", untrained, AxialInferer(8, progress=False))
+        stream(path, tmp_path / "b.tif", untrained, AxialInferer(8))
 
 
 def test_disk_without_room_is_found_before_the_volume_is_read(untrained, tmp_path, monkeypatch):
     path = on_disk(tmp_path, "a.tif", "uint8", 32, 32, 5)
     monkeypatch.setattr(VolumeSource, "read", None)
     with pytest.raises(InputError, match="--factor 1e.09: the output would need .* give a lower --factor"):
-        stream(path, tmp_path / "b.tif", untrained, AxialInferer(1e9, progress=False))
+        stream(path, tmp_path / "b.tif", untrained, AxialInferer(1e9))
 
 
 def test_mixed_precision_stays_close(trained):

@@ -120,16 +120,24 @@ def test_learning_rate_and_its_schedule_are_part_of_the_state(aenet):
     assert state["optimizer"]["param_groups"][0]["lr"] < LENGTH["learning_rate"]
 
 
+def test_saved_weights_are_the_average(aenet):
+    checkpoint = torch.load(aenet[1] / "checkpoint.pt", weights_only=True)
+    weights = torch.load(aenet[1] / "model.pt", weights_only=True)
+    assert flat(weights) == flat(checkpoint["ema"]) != flat(checkpoint["network"])
+
+
 def test_finished_training_is_not_repeated(aenet, sample):
     """A longer run of the same settings goes on from the finished one; here it is just as long."""
     _, folder, _, _ = aenet
     options = {"volume": sample / "sample_lowres.tif", "train_factors": "[2,6]", "output_dir": folder}
     expected = torch.load(folder / "model.pt", weights_only=True)
+    before = files(folder)["checkpoint.pt"]
     (folder / "model.pt").unlink()  # as if it had been killed between the last checkpoint and the weights
     result = run_bundle("train.yaml", {**options, **AENET, **AENET_TRAINING, **LENGTH, "val_interval": 2})
     assert result.status == 0, result.output
     assert f"going on after epoch {EPOCHS} of {EPOCHS}" in result.output
     assert "loss=" not in result.output and "/120 " not in result.output  # no step
+    assert files(folder)["checkpoint.pt"] == before
     assert flat(torch.load(folder / "model.pt", weights_only=True)) == flat(expected)
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +12,9 @@ from monai.data import MetaTensor
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from benchmarks.paper.segmentation import MembraneBenchmark, Segmentation, experts, score
 from scripts.errors import InputError
 from scripts.volumes.writing import write_volume
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-from segmentation import MembraneBenchmark, Segmentation, experts, score  # noqa: E402
 
 SHAPE = (40, 40, 33)
 HALF = SHAPE[2] // 2
@@ -37,14 +32,14 @@ PERFECT = {"membrane_iou": 1, "adapted_rand_error": 0, "splits": 0, "merges": 0,
 
 
 def cells(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A Voronoi tissue with dark membranes: grey levels and labels."""
+    """A Voronoi tissue with dark membranes: gray levels and labels."""
     draws = np.random.default_rng(seed)
     places = np.moveaxis(np.indices(SHAPE), 0, -1)
     distance, nearest = cKDTree(draws.uniform(0, SHAPE, (40, 3))).query(places, k=2)
-    grey = np.where(distance[..., 1] - distance[..., 0] < 2, 80, 160) + draws.normal(0, 4, SHAPE)
+    gray = np.where(distance[..., 1] - distance[..., 0] < 2, 80, 160) + draws.normal(0, 4, SHAPE)
     labels = nearest[..., 0] + 1
     labels[0, 0] = 0  # not known
-    return grey.round(), labels
+    return gray.round(), labels
 
 
 def write(path: Path, voxels: np.ndarray, dtype: str = "uint8", unit: str = "nanometer") -> Path:
@@ -58,10 +53,10 @@ def write(path: Path, voxels: np.ndarray, dtype: str = "uint8", unit: str = "nan
 def folder(tmp_path_factory) -> Path:
     """The truth, its labels and a blurred volume."""
     folder = tmp_path_factory.mktemp("segmentation")
-    grey, labels = cells(0)
-    write(folder / "truth.ome.tif", grey)
+    gray, labels = cells(0)
+    write(folder / "truth.ome.tif", gray)
     write(folder / "neurons.ome.tif", labels, "uint16")
-    write(folder / "blurred.tif", ndimage.gaussian_filter1d(grey, 3, axis=2))
+    write(folder / "blurred.tif", ndimage.gaussian_filter1d(gray, 3, axis=2))
     return folder
 
 
@@ -108,9 +103,9 @@ def test_scores_need_no_more_than_their_file(folder, truth_scores):
 
 def test_the_second_half_teaches_nothing(folder, truth_scores, tmp_path):
     """Another tissue there, and other labels: the weights and what is chosen stay as they are."""
-    (grey, labels), (other_grey, other_labels) = cells(0), cells(1)
-    grey[..., HALF:], labels[..., HALF:] = 255 - other_grey[..., HALF:], other_labels[..., HALF:]
-    write(tmp_path / "truth.ome.tif", grey)
+    (gray, labels), (other_gray, other_labels) = cells(0), cells(1)
+    gray[..., HALF:], labels[..., HALF:] = 255 - other_gray[..., HALF:], other_labels[..., HALF:]
+    write(tmp_path / "truth.ome.tif", gray)
     write(tmp_path / "neurons.ome.tif", labels, "uint16")
     found, expected = benchmark(tmp_path), benchmark(folder)
     weights = expected.network.state_dict()
@@ -122,11 +117,11 @@ def test_the_second_half_teaches_nothing(folder, truth_scores, tmp_path):
 
 def test_a_network_that_finds_nothing_is_scored(folder, tmp_path):
     """As at toy size: membrane everywhere, or nowhere."""
-    grey, neurons = folder / "truth.ome.tif", folder / "neurons.ome.tif"
+    gray, neurons = folder / "truth.ome.tif", folder / "neurons.ome.tif"
     for threshold in (0.0, 1.0):
         settings = {**SETTINGS, "steps": 1, "thresholds": [threshold]}
         work = tmp_path / str(threshold)
-        found = MembraneBenchmark(work, grey, neurons, settings, seed=0).scores(grey, work / "scores.json")
+        found = MembraneBenchmark(work, gray, neurons, settings, seed=0).scores(gray, work / "scores.json")
         assert found[TRUTH] == pytest.approx(PERFECT)
         assert found[EXPERTS]["splits"] == pytest.approx(0) and found[EXPERTS]["merges"] > 1
 
@@ -140,8 +135,8 @@ def test_seeds_differ(folder, truth_scores, tmp_path):
 
 def test_all_volumes_end_at_the_same_slice(folder, truth_scores):
     """A volume that lacks the last slice, as the coarse lattice may, is as good as the truth on the slices before."""
-    grey, _ = cells(0)
-    shorter = write(folder / "shorter.tif", grey[..., :-1])
+    gray, _ = cells(0)
+    shorter = write(folder / "shorter.tif", gray[..., :-1])
     scores = [
         benchmark(folder, slices=SHAPE[2] - 1).scores(volume, folder / f"cut_{volume.name}.json")
         for volume in (folder / "truth.ome.tif", shorter)
@@ -170,14 +165,14 @@ def test_another_grid_of_choices_keeps_the_weights(folder, truth_scores):
 
 
 def test_wrong_input(folder, tmp_path):
-    grey, labels = cells(0)
-    write(tmp_path / "truth.ome.tif", grey)
+    gray, labels = cells(0)
+    write(tmp_path / "truth.ome.tif", gray)
     write(tmp_path / "neurons.ome.tif", labels[1:], "uint16")
     with pytest.raises(InputError, match="give the labels of that volume"):
         benchmark(tmp_path).network
     with pytest.raises(InputError, match="choose smaller ones"):
         benchmark(folder, "other", patch_size=[16, 16, 16]).network
-    write(tmp_path / "truth.ome.tif", grey, unit="pixel")
+    write(tmp_path / "truth.ome.tif", gray, unit="pixel")
     write(tmp_path / "neurons.ome.tif", labels, "uint16")
     with pytest.raises(InputError, match="no voxel size"):
         benchmark(tmp_path, steps=1).choice

@@ -39,9 +39,14 @@ def text(page: Path) -> str:
     return text_of(page.read_text(encoding="utf-8"))
 
 
+def text_raw(markup: str) -> str:
+    """What a reader sees of HTML, line by line."""
+    return unescape(re.sub(r"<[^>]+>", "", markup))
+
+
 def text_of(markup: str) -> str:
     """What a reader sees of HTML."""
-    return " ".join(unescape(re.sub(r"<[^>]+>", "", markup)).split())
+    return " ".join(text_raw(markup).split())
 
 
 def test_every_page_of_the_navigation_is_there(site):
@@ -58,7 +63,35 @@ def test_documents_of_the_repository_are_included(site):
     version = json.loads((REPOSITORY / "bundle" / "configs" / "metadata.json").read_text(encoding="utf-8"))["version"]
     assert version in text(site / "changelog.html")
     assert "Limitations" in text(site / "model.html")
-    assert "<!-- " not in (site / "concepts" / "scores.html").read_text(encoding="utf-8").split("<article")[1]
+    for page in (
+        "index",
+        "model",
+        "changelog",
+        "contributing",
+        "concepts/scores",
+        "concepts/speed",
+        "reference/options",
+    ):
+        article = (site / f"{page}.html").read_text(encoding="utf-8").split("<article")[1]
+        assert "<!-- " not in article and "--8" not in article and "8<-" not in article, page
+
+
+def test_links_of_included_documents_lead_to_pages_and_files_of_the_site(site):
+    for page, target in (
+        ("index", "benchmarks.html"),
+        ("concepts/scores", "../files/bundle/docs/figures/fib25_test_x8.json"),
+        ("concepts/scores", "../model.html#training-configuration"),
+        ("changelog", "benchmarks.html#how-stage-ii-restores"),
+    ):
+        assert f'href="{target}"' in (site / f"{page}.html").read_text(encoding="utf-8").split("<article")[1], target
+        assert (site / page).parent.joinpath(target.split("#")[0]).is_file(), target
+    figure = "files/bundle/docs/figures/fib25_test_x8.png"
+    assert f'src="{figure}"' in (site / "index.html").read_text(encoding="utf-8") and (site / figure).is_file()
+
+
+def test_long_commands_of_included_documents_are_broken(site):
+    code = re.findall(r"<code>(.*?)</code>", (site / "model.html").read_text(encoding="utf-8"), re.DOTALL)
+    assert any("--config_file configs/inference.yaml" in block and "\\\n" in block for block in map(text_raw, code))
 
 
 def test_every_option_is_in_the_reference(site):

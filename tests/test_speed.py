@@ -14,12 +14,10 @@ from bundle_run import environment
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.machine.speed import cost, parts
 from scripts.networks.plane_conv import PLANES, PlaneConv, PlaneConvTranspose
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-from speed import cost, parts  # noqa: E402
 
 
 @pytest.mark.parametrize("groups", [1, 4])
@@ -64,13 +62,14 @@ def test_times_of_stages_are_read_from_the_log():
 def test_benchmark_runs_at_toy_size(tmp_path):
     words = [
         sys.executable,
-        str(ROOT / "benchmarks" / "speed.py"),
+        "-m",
+        "benchmarks.machine.speed",
         "--size",
         "toy",
         "--output",
         str(tmp_path / "x.json"),
     ]
-    result = subprocess.run(words, env=environment(), capture_output=True, text=True)
+    result = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     written = json.loads((tmp_path / "x.json").read_text())
     assert {row["unit"] for row in written["rows"]} >= {"images/s", "windows/s", "voxel/s", "voxel/s restored"}

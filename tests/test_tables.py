@@ -11,14 +11,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from bundle_run import environment
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+from benchmarks.paper.page import mean_and_spread, page
+from benchmarks.paper.recipes import Recipes
+from benchmarks.paper.tables import Results, rows
+from benchmarks.paper.tasks import Task
 
-from page import mean_and_spread  # noqa: E402
-from tables import Results  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
+PAPER = ROOT / "benchmarks" / "paper"
 
 
 @pytest.mark.parametrize(
@@ -34,12 +37,27 @@ def test_cells_round_to_the_worse_side_and_spreads_up(values, lower, cell):
     assert mean_and_spread(values, 2, lower) == cell
 
 
+def test_the_page_is_what_the_results_give():
+    results = json.loads((PAPER / "tables.json").read_text(encoding="utf-8"))
+    assert page(results) == (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+
+
+def test_results_are_of_the_sizes_and_rows_that_are_declared(tmp_path):
+    """Otherwise the next run would refuse the file, or drop a row of it."""
+    sizes = yaml.safe_load((PAPER / "tables.yaml").read_text(encoding="utf-8"))["paper"]
+    results = Results(PAPER / "tables.json", sizes)
+    tasks = {factor: Task(tmp_path / "truth.tif", tmp_path / "low.tif", factor) for factor in sizes["factors"]}
+    declared = {(table, row.title) for table, row in rows(Recipes(tmp_path, tmp_path, sizes, sizes["seeds"][0]), tasks)}
+    there = {(table, title) for table, titles in results.content["rows"].items() for title in titles}
+    assert there == declared
+
+
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory) -> tuple[Path, list[str]]:
     folder = tmp_path_factory.mktemp("tables")
-    words = [sys.executable, str(ROOT / "benchmarks" / "tables.py"), "--size", "toy", "--work", str(folder / "work")]
+    words = [sys.executable, "-m", "benchmarks.paper.tables", "--size", "toy", "--work", str(folder / "work")]
     words += ["--page", str(folder / "benchmarks.md"), "--results", str(folder / "tables.json")]
-    subprocess.run(words, env=environment(), check=True, capture_output=True, text=True)
+    subprocess.run(words, cwd=ROOT, env=environment(), check=True, capture_output=True, text=True)
     return folder, words
 
 
@@ -76,11 +94,11 @@ def test_every_row_is_trained_and_scored(toy):
     for picture in ("worst", "time", "light"):
         assert f"benchmarks_{picture}.png" in text
     # AENet begins at interpolation and SRUNet at nothing: the rows are what they say
-    rows = {title: row["seeds"]["0"]["scores"]["psnr"]["xz"] for title, row in result["rows"]["table 1"].items()}
-    assert rows["Sup-AENet"] > rows["SRUNet"] + 1 and rows["D2R-AENet"] > rows["D2R-SRUNet"] + 1
+    scored = {title: row["seeds"]["0"]["scores"]["psnr"]["xz"] for title, row in result["rows"]["table 1"].items()}
+    assert scored["Sup-AENet"] > scored["SRUNet"] + 1 and scored["D2R-AENet"] > scored["D2R-SRUNet"] + 1
     first, other = "D2R-AENet", "AENet at k = 1 (no diffusion)"
     line = next(line for line in text.splitlines() if line.startswith(f"| {first} less {other} | 0 |"))
-    assert float(line.split("|")[4]) == pytest.approx(rows[first] - rows[other], abs=0.01)
+    assert float(line.split("|")[4]) == pytest.approx(scored[first] - scored[other], abs=0.01)
 
 
 def test_stage_2_is_compared_with_other_ways_of_it(toy):
@@ -97,11 +115,11 @@ def test_stage_2_is_compared_with_other_ways_of_it(toy):
 def test_what_is_finished_is_not_done_again(toy):
     folder, words = toy
     shutil.rmtree(folder / "work" / "seed0")  # as on another machine, to which the results alone were taken
-    page = (folder / "benchmarks.md").read_text()
+    before = (folder / "benchmarks.md").read_text()
     (folder / "benchmarks.md").unlink()
-    subprocess.run(words, env=environment(), check=True, capture_output=True, text=True)
+    subprocess.run(words, cwd=ROOT, env=environment(), check=True, capture_output=True, text=True)
     assert not (folder / "work" / "seed0").exists()
-    assert (folder / "benchmarks.md").read_text() == page
+    assert (folder / "benchmarks.md").read_text() == before
 
 
 def test_results_of_other_sizes_are_not_mixed(toy):
@@ -110,7 +128,7 @@ def test_results_of_other_sizes_are_not_mixed(toy):
     result["sizes"]["factor"] = 5
     other = folder / "other.json"
     other.write_text(json.dumps(result))
-    run = subprocess.run([*words, "--results", str(other)], env=environment(), capture_output=True, text=True)
+    run = subprocess.run([*words, "--results", str(other)], cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert run.returncode == 2 and "holds results with factor 5, not 4" in run.stderr.splitlines()[-1]
 
 
@@ -125,7 +143,7 @@ def test_results_are_continued_with_a_table_declared_since(toy):
 def test_missing_data_are_told_in_one_line(toy):
     folder, words = toy
     words = [*words, "--size", "paper", "--data", str(folder / "none"), "--results", str(folder / "none.json")]
-    run = subprocess.run(words, env=environment(), capture_output=True, text=True)
+    run = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True)
     last = run.stderr.splitlines()[-1]
     assert run.returncode == 2 and "none/test.ome.tif: no such file or folder" in last and "Traceback" not in run.stderr
 

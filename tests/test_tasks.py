@@ -3,21 +3,15 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
 
+from benchmarks.paper.tasks import make_task
 from scripts import lattice
 from scripts.volumes.reading import read_volume
 from scripts.volumes.writing import write_volume
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-
-from tasks import make_task  # noqa: E402
 
 
 @pytest.mark.parametrize("factor, finest", [(4, 10), (2.5, 20)])

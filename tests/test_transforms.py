@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -397,6 +398,31 @@ def test_hold_out_splits_without_overlap(axis, dim, fraction, minimum, expected)
     assert torch.equal(torch.cat([train, validation], dim), volume)
 
 
+def test_hold_out_knows_where_it_lies_and_can_be_undone():
+    volume = MetaTensor(random_volume(4, 20, 4), affine=torch.diag(torch.tensor([2.0, 3.0, 5.0, 1.0])))
+    hold_out = HoldOut("validation", "y", 0.25)
+    part = hold_out(volume)
+    assert part.shape == (1, 4, 5, 4)
+    assert part.affine[:3, 3].tolist() == [0, 45, 0]  # the 15 voxels that are left out, 3 wide
+    whole = hold_out.inverse(part)
+    assert torch.equal(whole[:, :, 15:], volume[:, :, 15:]) and not whole[:, :, :15].any()
+    assert torch.equal(whole.affine, volume.affine)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        partial(RandSequencesd, patch_size=(8, 8)),
+        partial(RandSlicePatchesd, patch_size=(8, 8), factor=2),
+        partial(MatchNoised, factor=2),
+    ],
+)
+def test_several_keys_are_refused_where_only_one_would_be_used(transform):
+    transform("image")
+    with pytest.raises(ValueError, match="takes one key, not 2"):
+        transform(["image", "other"])
+
+
 def test_hold_out_dictionary_form_and_bad_part():
     volume = random_volume(10, 4, 4)
     assert torch.equal(HoldOutd("image", "train", "x")({"image": volume})["image"], volume[:, :9])
@@ -490,7 +516,7 @@ def test_patches_shrink_to_a_small_volume():
 
 
 def test_volume_too_narrow_for_a_gap():
-    with pytest.raises(InputError, match="too few for one gap of 8"):
+    with pytest.raises(InputError, match="too few for slices 8 apart"):
         RandSlicePatches((64, 64), 8).set_random_state(0)(random_volume(8, 8, 3))
 
 
@@ -531,28 +557,29 @@ def ramp_along(axis: str, *shape: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("axis", ["x", "y", "z"])
 def test_label_lies_where_its_depth_says(axis):
-    """On a ramp the label is the linear interpolation of the middle pair at ``depth``, forwards and backwards."""
+    """On a ramp the label is the linear interpolation of the middle pair at ``relative_depth``, forwards and backwards."""
     volume = ramp_along(axis, 40, 44, 42)
-    items = RandSequences((8, 8), (2, 7), depths=3, num_samples=60, axes=[axis], edge_probability=0)
+    items = RandSequences((8, 8), (2, 7), num_targets=3, num_samples=60, axes=[axis], edge_probability=0)
     directions = set()
     for item in items.set_random_state(0)(volume):
-        image, label, depth, gap = item["image"], item["label"], item["depth"], item["gap"]
+        image, label = item["image"], item["label"]
+        depth, factor = item["relative_depth"], item["factor"]
         assert image.shape == (1, 8, 8, 4) and label.shape == (3, 8, 8) and depth.shape == (3,)
         planes = image[0, 0, 0]
         assert torch.equal(image[0], planes.expand(8, 8, 4))  # planes across the axis, nothing else
         directions.add(torch.sign(planes[1] - planes[0]).item())
-        assert torch.allclose(planes.diff().abs(), gap)
-        assert 2 <= gap <= 7
+        assert torch.allclose(planes.diff().abs(), factor)
+        assert 2 <= factor <= 7
         assert ((depth > 0) & (depth < 1)).all()
         expected = planes[1] * (1 - depth) + planes[2] * depth
         assert torch.allclose(label, expected[:, None, None].expand(3, 8, 8), atol=1e-4)
     assert directions == {-1.0, 1.0}
 
 
-def test_all_gaps_and_depths_are_drawn():
+def test_all_factors_and_relative_depths_are_drawn():
     items = RandSequences((8, 8), (2, 5), num_samples=300).set_random_state(0)(random_volume(20, 20, 10))
-    drawn = {(int(item["gap"]), round(float(item["depth"] * item["gap"]))) for item in items}
-    assert drawn == {(gap, offset) for gap in range(2, 6) for offset in range(1, gap)}
+    drawn = {(int(item["factor"]), round(float(item["relative_depth"] * item["factor"]))) for item in items}
+    assert drawn == {(factor, offset) for factor in range(2, 6) for offset in range(1, factor)}
 
 
 def test_first_and_last_plane_of_the_volume_are_used():
@@ -562,10 +589,10 @@ def test_first_and_last_plane_of_the_volume_are_used():
 
 
 def test_depths_of_a_sequence_differ_where_they_can():
-    items = RandSequences((4, 4), (5, 5), depths=4, num_samples=5).set_random_state(0)(random_volume(20, 20, 6))
-    assert all(len(item["depth"].unique()) == 4 for item in items)
-    items = RandSequences((4, 4), (2, 2), depths=3, num_samples=2).set_random_state(0)(random_volume(20, 20, 6))
-    assert all(item["depth"].tolist() == [0.5] * 3 for item in items)
+    items = RandSequences((4, 4), (5, 5), num_targets=4, num_samples=5).set_random_state(0)(random_volume(20, 20, 6))
+    assert all(len(item["relative_depth"].unique()) == 4 for item in items)
+    items = RandSequences((4, 4), (2, 2), num_targets=3, num_samples=2).set_random_state(0)(random_volume(20, 20, 6))
+    assert all(item["relative_depth"].tolist() == [0.5] * 3 for item in items)
 
 
 @pytest.mark.parametrize("axes", [["w"], [], 3, "['z']"])
@@ -587,8 +614,8 @@ def test_sequences_run_along_the_chosen_axes_only(axes, coordinates):
 
 
 @pytest.mark.parametrize("probability", [0.0, 1.0])
-def test_edge_windows_repeat_the_neighbour(probability):
-    items = RandSequences((6, 6), (3, 3), depths=2, num_samples=40, axes=["x"], edge_probability=probability)
+def test_edge_windows_repeat_the_neighbor(probability):
+    items = RandSequences((6, 6), (3, 3), num_targets=2, num_samples=40, axes=["x"], edge_probability=probability)
     ends = set()
     for item in items.set_random_state(0)(ramp_along("x", 20, 8, 8)):
         planes = item["image"][0, 0, 0]
@@ -596,7 +623,7 @@ def test_edge_windows_repeat_the_neighbour(probability):
         assert steps[1] == 3
         assert sorted(steps) == ([0, 3, 3] if probability else [3, 3, 3])
         ends.add(steps.index(0) if 0 in steps else None)
-        expected = planes[1] * (1 - item["depth"]) + planes[2] * item["depth"]
+        expected = planes[1] * (1 - item["relative_depth"]) + planes[2] * item["relative_depth"]
         assert torch.allclose(item["label"][:, 0, 0], expected, atol=1e-4)
     assert ends == ({0, 2} if probability else {None})
 
@@ -612,9 +639,9 @@ def test_label_and_image_keep_their_pixels_together():
         assert (ratio.amax((1, 2)) - ratio.amin((1, 2))).max() < 1e-5
 
 
-def test_gap_shrinks_to_a_small_volume():
+def test_factor_shrinks_to_a_small_volume():
     items = RandSequences((8, 8), (2, 12), num_samples=40, axes=["x"]).set_random_state(0)(random_volume(13, 9, 9))
-    assert {int(item["gap"]) for item in items} == {2, 3, 4}
+    assert {int(item["factor"]) for item in items} == {2, 3, 4}
 
 
 def test_volume_too_small_for_four_planes():

@@ -26,7 +26,7 @@ class InputError(ValueError):
     Something in the user's files or options is wrong.
 
     The message is one line that names the file or option, says what is wrong and what to do. On the command line it is
-    printed alone, without a traceback (see :mod:`scripts.cli.command_line`).
+    printed alone, without a traceback (see :mod:`scripts.cli.failures`).
     """
 
 

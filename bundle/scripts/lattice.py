@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -131,6 +132,37 @@ def window(interval: int, slices: int) -> list[int]:
     return [min(max(first + i, 0), slices - 1) for i in range(INPUT_SLICES)]
 
 
+class Interval(NamedTuple):
+    """The output slices from one input slice up to the next.
+
+    Attributes:
+        copied: index of the one that is a copy of the input slice, if any.
+        first: index of the first new one.
+        depths: relative depths of the new ones.
+    """
+
+    copied: int | None
+    first: int
+    depths: list[float]
+
+
+def interval(number: int, slices: int, factor: float, copy: bool) -> Interval:
+    """The output slices of interval ``number``; without ``copy`` all of them are new."""
+    begin, end = (_first_output(place, slices, factor) for place in (number, number + 1))
+    depths = [position(index, factor).depth for index in range(begin, end)]
+    copied = copy and bool(depths) and depths[0] == 0
+    return Interval(begin if copied else None, begin + copied, depths[copied:])
+
+
+@cache
+def most_in_interval(slices: int, factor: float, copy: bool) -> int:
+    """The largest number of new slices that an interval has, see :func:`interval`."""
+    begins = [_first_output(number, slices, factor) for number in range(slices + 1)]
+    size = begins[-1]
+    copies = [copy and begin < size and position(begin, factor).depth == 0 for begin in begins[:-1]]
+    return max(end - begin - copied for begin, end, copied in zip(begins, begins[1:], copies))
+
+
 def padded_size(size: int, multiple: int) -> int:
     """The smallest multiple of ``multiple`` that is not below ``size``."""
     return -(-size // multiple) * multiple
@@ -206,6 +238,89 @@ def tiles(part: tuple[int, int], size: int, tile: int, halo: int, multiple: int)
     # Neighbours meet in the middle of what they share.
     borders = [part[0], *((begin + side + after) // 2 for begin, after in zip(begins, begins[1:])), part[1]]
     return [Span(begin, begin + side, *core) for begin, core in zip(begins, zip(borders, borders[1:]))]
+
+
+class Block(NamedTuple):
+    """The unit of work: a part of the output, and the part of the input that it is computed from.
+
+    A voxel of the output does not depend on the block that it is computed in.
+
+    Attributes:
+        x, y: sides in the plane, with the halo.
+        first, last: the intervals that are computed, from ``first`` to before ``last``. Interval i is input slice i and what
+            lies between it and the next one.
+        shape: sizes (x, y, slices) of the whole input.
+    """
+
+    x: Span
+    y: Span
+    first: int
+    last: int
+    shape: tuple[int, int, int]
+
+    @property
+    def input(self) -> tuple[slice, slice, slice]:
+        """Which voxels of the volume are read: the core, its halo, and the slices that the windows of the intervals reach."""
+        reach = INPUT_SLICES // 2
+        z = slice(max(0, self.first - reach + 1), min(self.shape[2], self.last + reach))
+        return slice(self.x.begin, self.x.end), slice(self.y.begin, self.y.end), z
+
+    def output(self, factor: float) -> tuple[slice, slice, slice]:
+        """Which voxels of the output are computed."""
+        begin, end = (_first_output(interval, self.shape[2], factor) for interval in (self.first, self.last))
+        return slice(*self.x.core), slice(*self.y.core), slice(begin, end)
+
+    def parts(self, tile: int, halo: int, multiple: int) -> list[Block]:
+        """The block itself, or smaller ones that make up the same output, in tiles of at most ``tile``; see :func:`tiles`.
+
+        Args:
+            tile, halo, multiple: of the tiles.
+        """
+        return [
+            self._replace(x=x, y=y)
+            for x in tiles(self.x.core, self.shape[0], tile, halo, multiple)
+            for y in tiles(self.y.core, self.shape[1], tile, halo, multiple)
+        ]
+
+    def numbers(self) -> list[int]:
+        """The block as a flat list, which a batch can hold; :meth:`of` is the way back."""
+        return [*self.x, *self.y, self.first, self.last, *self.shape]
+
+    @classmethod
+    def of(cls, numbers: Sequence[int]) -> Block:
+        """The block of :meth:`numbers`."""
+        values = [int(number) for number in numbers]
+        return cls(Span(*values[:4]), Span(*values[4:8]), values[8], values[9], (values[10], values[11], values[12]))
+
+
+def whole(shape: tuple[int, int, int]) -> Block:
+    """The block that is the whole volume, of the input sizes (x, y, slices)."""
+    x, y, slices = shape
+    return Block(Span(0, x, 0, x), Span(0, y, 0, y), 0, slices, shape)
+
+
+def blocks(shape: tuple[int, int, int], tile: int, halo: int, multiple: int, intervals: int) -> list[Block]:
+    """Cut a volume into blocks, those of the same slices one after the other.
+
+    Args:
+        shape: input sizes (x, y, slices).
+        tile, halo, multiple: of the tiles in the plane, see :func:`tiles`.
+        intervals: of a block, at most. The blocks along Z are of nearly one length.
+    """
+    slices = shape[2]
+    number = -(-slices // max(1, intervals))
+    borders = [round(i * slices / number) for i in range(number + 1)]
+    parts = whole(shape).parts(tile, halo, multiple)
+    return [part._replace(first=first, last=last) for first, last in zip(borders, borders[1:]) for part in parts]
+
+
+def _first_output(interval: int, slices: int, factor: float) -> int:
+    """Index of the first output slice in an interval or beyond it."""
+    size = output_size(slices, factor)
+    index = max(0, math.ceil(interval * factor) - 1)
+    while index < size and position(index, factor).interval < interval:
+        index += 1
+    return min(index, size)
 
 
 def refined_affine(affine: np.ndarray, factor: float) -> np.ndarray:

@@ -164,7 +164,7 @@ def write_sample(
 
     from scripts.volumes.claim import Claim
     from scripts.volumes.outputs import check_folder
-    from scripts.volumes.whole_file import as_path
+    from scripts.volumes.paths import as_path
     from scripts.volumes.writing import write_volume
 
     place = as_path(folder)

@@ -14,7 +14,10 @@ import numpy as np
 import torch
 
 from scripts.errors import InputError, one_line
-from scripts.volumes.whole_file import write_json
+from scripts.volumes.json_file import write_json
+
+PROVENANCE = "provenance.json"
+"""File of :func:`write_provenance`."""
 
 
 def bundle_root() -> str:
@@ -28,21 +31,24 @@ def machine() -> str:
 
 
 def write_provenance(folder: str | Path, settings: Mapping[str, Any]) -> None:
-    """Write ``settings.json`` with the settings, the machine kind and the versions of Python, torch and MONAI.
+    """Write ``provenance.json``: the options of a run, its inputs, the machine, and the versions of Python, PyTorch and MONAI.
 
-    Inputs are named among the settings; what they are stands under "inputs".
+    Args:
+        folder: made if missing.
+        settings: what the results depend on, see :func:`resolve`. Inputs are named among the "options", and described
+            under "inputs".
 
     Raises:
         InputError: if the folder cannot be written, or an input cannot be read.
     """
     known = resolve(settings)
     document = {
-        "settings": {name: value["name"] if is_identity(value) else value for name, value in known.items()},
+        "options": {name: value["name"] if is_identity(value) else value for name, value in known.items()},
         "inputs": {name: value for name, value in known.items() if is_identity(value)},
         "machine": machine(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "monai": monai.__version__},
     }
-    write_json(Path(folder) / "settings.json", document)
+    write_json(Path(folder) / PROVENANCE, document)
 
 
 def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:

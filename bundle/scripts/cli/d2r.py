@@ -4,45 +4,105 @@
 The ``d2r`` command: ``d2r inference check --volume IN.tif`` is ``python -m monai.bundle run check --config_file
 <bundle>/configs/inference.yaml --volume IN.tif``.
 
-Beyond that it finds the bundle from any folder, answers in one line the mistakes that MONAI itself would answer with a traceback, and
-takes any path as it was typed. ``eval "$(python bundle/scripts/cli/d2r.py --completion bash)"`` gives a shell the command and its options.
+Beyond that it finds the bundle from any folder, answers help and mistakes in one line before MONAI and torch are imported, those as well that
+MONAI itself would answer with a traceback, and takes any path as it was typed. ``eval "$(d2r --completion bash)"`` gives a shell the completion
+of jobs, options and their values; without an installed ``d2r``, ``python bundle/scripts/cli/d2r.py`` does the same in its place.
 """
 
 from __future__ import annotations
 
 import difflib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 BUNDLE = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
-    # Python puts the folder of this file first, where io/ and others would hide modules of the same name
-    sys.path[0] = str(BUNDLE)
+    sys.path[0] = str(BUNDLE)  # in place of the folder of this file
+elif __name__ != "scripts.cli.d2r":  # installed, where the configs still name the bundle's code scripts.<module>
+    sys.path.insert(0, str(BUNDLE))
 
-from scripts.cli.option_help import config_folder, read_help  # noqa: E402
+from scripts.cli.command_check import check_command, options_of, types_of  # noqa: E402
+from scripts.cli.config_files import config_folder, separate  # noqa: E402
+from scripts.cli.failures import show_errors_in_one_line  # noqa: E402
+from scripts.cli.option_help import Option, format_help, read_help  # noqa: E402
+from scripts.cli.option_types import kept_as_typed  # noqa: E402
+from scripts.cli.signals import stop_on_signals  # noqa: E402
+from scripts.cli.words import Command, give_words, read_command, wants_debug  # noqa: E402
 
-_COMPLETION = """d2r() {{ "{python}" "{script}" "$@"; }}
+_COMPLETION = """type -P d2r > /dev/null || d2r() {{ "{python}" "{script}" "$@"; }}
 _d2r() {{
     local word=${{COMP_WORDS[COMP_CWORD]}} words="{jobs}"
     if [ "$COMP_CWORD" -gt 1 ]; then
         case ${{COMP_WORDS[1]}} in
-{cases}
+{options}
         esac
         case $word in -*) ;; *) [ "$COMP_CWORD" -eq 2 ] && words="check help" || words= ;; esac
+        case ${{COMP_WORDS[1]}}${{COMP_WORDS[COMP_CWORD - 1]}} in
+{values}
+        esac
     fi
     COMPREPLY=($(compgen -W "$words" -- "$word"))
 }}
 complete -o default -F _d2r d2r"""
 
 
-def completion() -> str:
-    """The lines that make ``d2r`` and its completion known to bash."""
-    options = {
-        name: " ".join(f"--{option.name}" for option in read_help(file).options) for name, file in jobs().items()
-    }
-    cases = "\n".join(f'            {name}) words="{words}" ;;' for name, words in options.items())
-    script = Path(__file__).resolve()
-    return _COMPLETION.format(python=sys.executable, script=script, jobs=" ".join(options), cases=cases)
+def main(words: Sequence[str] | None = None) -> int:
+    """
+    Do what a command asks for.
+
+    Args:
+        words: name of a config and what follows it; by default those of this process.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        InputError: an option is wrong, as :func:`scripts.cli.command_check.check_command` finds, or the run itself.
+    """
+    job, *others = (list(words) if words is not None else sys.argv[1:]) or ["help"]
+    if [job, *others] == ["--completion", "bash"]:
+        print(completion())
+        return 0
+    if job in ("-h", "--help", "help"):
+        print("usage: d2r JOB [check | help] --option VALUE ...\n")
+        for name, file in jobs().items():
+            print(f"  {name:<16} {read_help(file).description[0]}")
+        print("\nd2r JOB help lists the options of a job; d2r JOB check tells what it would do, and does none of it.")
+        return 0
+    if job not in jobs():
+        nearest = difflib.get_close_matches(job, jobs(), n=1)
+        advice = f"did you mean {nearest[0]}?" if nearest else f"choose one of {', '.join(jobs())}"
+        print(f"error: nothing is called {job}: {advice}", file=sys.stderr)
+        return 1
+    run_id = [others.pop(0)] if others and not others[0].startswith("-") else []
+    run_command([*run_id, "--config_file", str(jobs()[job]), *others])
+    return 0
+
+
+def run_command(words: Sequence[str]) -> None:
+    """
+    Do what ``python -m monai.bundle run`` does, with the words looked at before MONAI sees them.
+
+    Args:
+        words: what would follow ``run``.
+
+    Raises:
+        InputError: as :func:`scripts.cli.command_check.check_command`, or the run itself.
+    """
+    if not wants_debug(words):
+        show_errors_in_one_line()
+    stop_on_signals()
+    check_command(words)
+    command = read_command(words)
+    if command.run_id == "help":
+        print(format_help(separate(command.options["config_file"].value)[0]))
+        return
+    from monai.bundle import run  # here, for it takes seconds
+
+    give_words(words)
+    run(**_for_monai(command))
 
 
 def jobs() -> dict[str, Path]:
@@ -50,38 +110,46 @@ def jobs() -> dict[str, Path]:
     return {file.stem: file for file in sorted(config_folder().glob("*.yaml"))}
 
 
-def main(words: list[str]) -> int:
-    """
-    Forward a command to MONAI.
+def completion() -> str:
+    """The lines that make ``d2r`` and its completion known to bash."""
+    options = {name: read_help(file).options for name, file in jobs().items()}
+    return _COMPLETION.format(
+        python=sys.executable,
+        script=Path(__file__).resolve(),
+        jobs=" ".join(options),
+        options="\n".join(
+            f'            {name}) words="{" ".join(f"--{option.name}" for option in offered)}" ;;'
+            for name, offered in options.items()
+        ),
+        values="\n".join(
+            f'            {name}--{option.name}) words="{" ".join(_values_of(option))}" ;;'
+            for name, offered in options.items()
+            for option in offered
+            if _values_of(option)
+        ),
+    )
 
-    Args:
-        words: name of a config and what follows it.
 
-    Returns:
-        The exit status.
-    """
-    if words == ["--completion", "bash"]:
-        print(completion())
-        return 0
-    if not words or words[0] in ("-h", "--help", "help"):
-        print("usage: d2r JOB [check | help] --option VALUE ...\n")
-        for name, file in jobs().items():
-            print(f"  {name:<16} {read_help(file).description[0]}")
-        print("\nd2r JOB help lists the options of a job; d2r JOB check tells what it would do, and does none of it.")
-        return 0
-    job, *others = words
-    if job not in jobs():
-        nearest = difflib.get_close_matches(job, jobs(), n=1)
-        advice = f"did you mean {nearest[0]}?" if nearest else f"choose one of {', '.join(jobs())}"
-        print(f"error: nothing is called {job}: {advice}", file=sys.stderr)
-        return 1
-    run_id = [others.pop(0)] if others and not others[0].startswith("-") else []
+def _values_of(option: Option) -> tuple[str, ...]:
+    """Return the words that an option takes, where they can be told."""
+    kind = option.type.kind if option.type is not None else ""
+    if kind == "choice" and option.type is not None:
+        return option.type.names
+    return {"true or false": ("true", "false"), "device": ("cpu", "cuda")}.get(kind, ())
 
-    from scripts.cli.command_line import run_command
 
-    run_command([*run_id, "--config_file", str(jobs()[job]), *others])
-    return 0
+def _for_monai(command: Command) -> dict[str, Any]:
+    """Return the options of a command as the parameters of ``monai.bundle.run``."""
+    types = types_of(options_of(command))
+    return {
+        name: (
+            kept_as_typed(given.text)
+            if name in types and types[name].kind == "path" and given.text is not None
+            else given.value
+        )
+        for name, given in command.options.items()
+    }
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

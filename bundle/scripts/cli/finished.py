@@ -12,7 +12,8 @@ from typing import Any
 
 from scripts.provenance import difference, read_record, resolve
 from scripts.volumes.identity import digest_of_file
-from scripts.volumes.whole_file import told_before_move, write_json
+from scripts.volumes.json_file import write_json
+from scripts.volumes.whole_file import told_before_move
 
 logger = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 import re
 import shutil
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import yaml
 
@@ -16,6 +16,7 @@ from scripts.cli.option_types import OptionType, parse_type
 
 _BEGIN = "# ---- what you choose "
 _ANY_MARKER = "# ---- "
+_REQUIRED = re.compile(r", required(?P<instead>( or [\w#]+)*)$")
 _NAME_WIDTH, _DEFAULT_WIDTH, _LEAST_TEXT_WIDTH = 20, 20, 30
 
 
@@ -27,12 +28,16 @@ class Option(NamedTuple):
         default: the text in the config.
         meaning: the comment beside it, empty if there is none.
         type: what stands in brackets at the beginning of the comment; None if nothing does.
+        required: whether the brackets end in ", required": nothing runs without this option,
+        instead: or without one of those, ", required or another".
     """
 
     name: str
     default: str
     meaning: str
     type: OptionType | None = None
+    required: bool = False
+    instead: tuple[str, ...] = ()
 
 
 class ConfigHelp(NamedTuple):
@@ -77,7 +82,10 @@ def read_help(path: str | Path) -> ConfigHelp:
             default, comment = _split_comment(name[2])
             typed = re.match(r"\[(.+?)\]\s*(.*)", comment)
             if typed:
-                options.append(Option(name[1], default, typed[2], parse_type(typed[1])))
+                required = _REQUIRED.search(typed[1])
+                kind = parse_type(_REQUIRED.sub("", typed[1]))
+                instead = tuple(required["instead"].split(" or ")[1:]) if required else ()
+                options.append(Option(name[1], default, typed[2], kind, required is not None, instead))
             else:
                 options.append(Option(name[1], default, comment))
         elif more and options:
@@ -85,21 +93,13 @@ def read_help(path: str | Path) -> ConfigHelp:
     return ConfigHelp(description, usage, options)
 
 
-def show_help(config: str, defaults: Mapping[str, Any] | None = None, required: Sequence[str] = ()) -> None:
+def format_help(path: str | Path) -> str:
     """
-    Print what a config does, how it is called, and each option with its default, type and meaning.
+    Return what a config does, how it is called, and each option with its default, type and meaning.
 
     Args:
-        config: file name in the folder of the bundle's configs.
-        defaults: values by name that are shown in place of an expression of the config; others with an expression are
-            shown as "computed".
-        required: options without which nothing runs.
+        path: YAML file. A default that is an expression is shown as "computed"; the meaning says what it comes to.
     """
-    print(format_help(config_folder() / config, defaults, required))
-
-
-def format_help(path: str | Path, defaults: Mapping[str, Any] | None = None, required: Sequence[str] = ()) -> str:
-    """Return what :func:`show_help` prints."""
     file = Path(path)
     texts = read_help(file)
     width = min(shutil.get_terminal_size((120, 40)).columns, 120)
@@ -111,7 +111,7 @@ def format_help(path: str | Path, defaults: Mapping[str, Any] | None = None, req
         lines += [f"  {usage}", ""]
     lines.append(f"  {'option':<{_NAME_WIDTH}}{'default':<{_DEFAULT_WIDTH}}meaning")
     for option in texts.options:
-        default = "needed" if option.name in required else _shown(option, defaults or {})
+        default = "needed" if option.required else _shown(option)
         meaning = f"[{option.type.text}] {option.meaning}" if option.type else option.meaning
         lines += _row(f"--{option.name}", default, meaning, width)
     lines.append("")
@@ -119,11 +119,6 @@ def format_help(path: str | Path, defaults: Mapping[str, Any] | None = None, req
         lines.append("With the word check after run, the same command tells what it would do, and does none of it.")
     lines.append(f"Sections of {file.name} are options too: --section#name VALUE.")
     return "\n".join(lines)
-
-
-def config_folder() -> Path:
-    """Folder of the bundle's configs, wherever the command was started from."""
-    return Path(__file__).resolve().parents[2] / "configs"
 
 
 def _read_head(lines: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -158,8 +153,8 @@ def _split_comment(text: str) -> tuple[str, str]:
     return text.strip(), ""
 
 
-def _shown(option: Option, defaults: Mapping[str, Any]) -> str:
-    value = defaults.get(option.name, yaml.safe_load(option.default))
+def _shown(option: Option) -> str:
+    value = yaml.safe_load(option.default)
     if isinstance(value, str) and value.startswith(("$", "@")):
         return "computed"
     if value is None or value == "":

@@ -8,6 +8,9 @@ patches per step``. It is one of
 - names to choose from, ``aenet | srunet``, or ``some of x | y | z``, a list of them;
 - ``number`` or ``whole number``; ``3 numbers`` or ``whole numbers``, a list of so many, or of any number of them; and after a comma the
   bounds of each, ``from 1``, ``above 0``, ``from 0 to 1`` or ``above 0 to 1``. "To" includes the number.
+
+``, required`` at the end, ``[path, required]``, is no part of the type: nothing runs without that option, or, with ``, required or
+another``, without one of the two.
 """
 
 from __future__ import annotations
@@ -177,11 +180,11 @@ def check_device(name: str, value: Any) -> Any:
     Raises:
         InputError: it is none, or PyTorch cannot use it.
     """
-    import torch  # here, for the completion of the shell reads types too and cannot wait for torch
-
     match = re.fullmatch(r"(cpu|cuda)(?::(\d{1,3}))?", str(value))
     if not match or match[0].startswith("cpu:"):
         raise InputError(f"--{name} {value}: give cpu, cuda, or cuda:1 for the second GPU")
+    import torch  # here, for what is wrong above needs no torch, which takes seconds
+
     if match[1] == "cuda":
         number = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if number == 0:

@@ -17,11 +17,11 @@ from monai.bundle.reference_resolver import ReferenceResolver
 from torch import nn
 
 from scripts import lattice
-from scripts.cli.command_line import true_or_false
 from scripts.cli.failures import input_error
 from scripts.cli.finished import Finished
 from scripts.cli.option_help import read_help
 from scripts.cli.option_types import kept_as_typed
+from scripts.cli.renamed import check_renamed
 from scripts.errors import InputError
 from scripts.provenance import difference, read_record, resolve
 from scripts.volumes.outputs import check_space
@@ -78,7 +78,7 @@ def check_workdir(workdir: str | Path, settings: Mapping[str, Any], stages: Sequ
         raise InputError(f"--workdir {workdir} holds a run {other.run}: give another --workdir{go_on}")
 
 
-def is_done(workdir: str | Path, output: str | Path, overwrite: bool | str = False) -> bool:
+def is_done(workdir: str | Path, output: str | Path, overwrite: bool = False) -> bool:
     """Whether the last result of a run stands where it is to be, as the run wrote it.
 
     Args:
@@ -89,7 +89,7 @@ def is_done(workdir: str | Path, output: str | Path, overwrite: bool | str = Fal
     Raises:
         InputError: what the working folder holds is damaged.
     """
-    return not true_or_false(overwrite, "overwrite") and _results_of(workdir).holds(output)
+    return not overwrite and _results_of(workdir).holds(output)
 
 
 def check_stages(
@@ -104,7 +104,7 @@ def check_stages(
 
     Args:
         config_dir, stages, workdir: as in :func:`run_stages`; each config has a section ``early``, the parts of it that refuse
-            options that cannot be, and a section ``cost``; and each stage "finer", how many times finer Z is in the volume that it reads than in the input.
+            options that cannot be, and a section ``trial``; and each stage a "factor", that of the volume it reads over the input.
         volume, spacing, axes: the input.
 
     Raises:
@@ -120,12 +120,13 @@ def check_stages(
             grid = refined(header, factor)
             check_space(stage["options"]["output"], grid.shape, grid.dtype, factor)
         try:
-            _check_types(stage, config_dir)
+            _check_names(stage, config_dir)
             parser = stage_workflow(stage, config_dir, trained).parser
-            parser.get_parsed_content("early")
-            cost = parser.get_parsed_content("cost")
-            cost.check(refined(header, stage["finer"]))
-            trained[stage["result"]] = cost.network
+            if "early" in parser:
+                parser.get_parsed_content("early")
+            trial = parser.get_parsed_content("trial")
+            trial.check(refined(header, stage["factor"]))
+            trained[stage["result"]] = trial.network
         except Exception as error:
             mistake = input_error(error)
             if mistake is None:
@@ -135,17 +136,15 @@ def check_stages(
         gc.collect()
 
 
-def _check_types(stage: Mapping[str, Any], config_dir: str | Path) -> None:
-    """Check the types and ranges of the options of a stage."""
+def _check_names(stage: Mapping[str, Any], config_dir: str | Path) -> None:
+    """Check that the config of a stage has its options."""
     file = Path(config_dir) / stage["config"]
-    known = {option.name: option for option in read_help(file).options}
     sections = ConfigParser.load_config_file(file)
-    for name, value in _given(stage).items():
+    for name in _given(stage):
         if ReferenceResolver.split_id(name)[0] not in sections:
-            raise InputError(f"{stage['config']} has no option {name}; it has {', '.join(known)}")
-        kind = known[name].type if name in known else None
-        if kind is not None:
-            kind.check(name, value, default=yaml.safe_load(known[name].default))
+            check_renamed(name)
+            known = ", ".join(option.name for option in read_help(file).options)
+            raise InputError(f"{stage['config']} has no option {name}; it has {known}")
 
 
 def stage_workflow(
@@ -156,12 +155,16 @@ def stage_workflow(
     Args:
         stage, config_dir: as there.
         trained: networks by the weights that an earlier stage is still to write, for what looks ahead.
+
+    Raises:
+        InputError: an option is of another type, or out of its range.
     """
     file = Path(config_dir) / stage["config"]
-    paths = {option.name for option in read_help(file).options if option.type and option.type.kind == "path"}
-    options: dict[str, Any] = {
-        name: kept_as_typed(value) if name in paths else value for name, value in _given(stage).items()
-    }
+    options = _given(stage)
+    for option in read_help(file).options:
+        if option.name in options and option.type is not None:
+            value = option.type.check(option.name, options[option.name], default=yaml.safe_load(option.default))
+            options[option.name] = kept_as_typed(value) if option.type.kind == "path" else value
     network = (trained or {}).get(stage["options"].get("weights", ""))
     if network is not None:
         options["network_def"] = network

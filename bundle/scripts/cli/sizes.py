@@ -7,9 +7,11 @@ import math
 import os
 from collections.abc import Sequence
 
+from humanize import naturalsize
+
 from scripts import lattice
 from scripts.errors import InputError
-from scripts.volumes.memory import check_memory, gib
+from scripts.volumes.memory import check_memory
 from scripts.volumes.outputs import check_space, free_space
 from scripts.volumes.reading import read_header
 from scripts.volumes.writing import stored_dtype
@@ -18,7 +20,6 @@ from scripts.volumes.writing import stored_dtype
 _READ = 4  # single precision
 _BLURRED = 12  # a volume in single precision, the same with its ends repeated, and the result
 _RESTORED = 16  # volume and disagreement of stage II, and their copies for the files
-_SCORED = 16  # truth, reconstruction and both interpolations
 _KEPT = 4  # on disk, by stage II until it is finished: two orientations in half precision
 
 
@@ -67,7 +68,9 @@ def check_restoration(
     check_memory(_RESTORED * voxels, what, advice)
     needed, free = voxels * (_KEPT + 2 * stored_dtype(header.dtype).itemsize), free_space(output)
     if needed > free:
-        raise InputError(f"{what} {gib(needed)} GiB and {gib(free)} are free where {output} is to be: {advice}")
+        raise InputError(
+            f"{what} {naturalsize(needed, binary=True)} and {naturalsize(free, binary=True)} are free where {output} is to be: {advice}"
+        )
 
 
 def check_decimation(
@@ -98,14 +101,3 @@ def check_decimation(
         "cut the volume",
     )
     check_space(output, (x, y, len(kept)), header.dtype, factor)
-
-
-def check_evaluation(truth: str | os.PathLike, axes: str | None = None) -> None:
-    """
-    Check that memory holds a truth volume and all that is compared with it.
-
-    Raises:
-        InputError: it does not.
-    """
-    voxels = math.prod(read_header(truth, axes=axes).shape)
-    check_memory(_SCORED * voxels, f"{truth}: scores of it need", "free some, or cut the volumes")

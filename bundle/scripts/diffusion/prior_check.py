@@ -21,7 +21,7 @@ from scripts.diffusion.restoration import RestorationInferer
 from scripts.errors import InputError
 from scripts.transforms.hold_out import HoldOut
 from scripts.transforms.rand_slice_patches import RandSlicePatches
-from scripts.volumes.whole_file import write_json
+from scripts.volumes.json_file import write_json
 
 logger = logging.getLogger(__name__)
 

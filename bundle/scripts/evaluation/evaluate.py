@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -13,20 +14,24 @@ import numpy as np
 import torch
 
 from scripts import lattice
-from scripts.cli.sizes import check_evaluation
 from scripts.errors import InputError
+from scripts.evaluation.figures import compare_slices, draw_correlations
 from scripts.evaluation.fourier_shell import THRESHOLDS, Curve, shell_correlation
 from scripts.evaluation.plane_scores import best_baseline, gains, plane_scores
-from scripts.evaluation.report import compare_slices, draw_correlations, resolution_table, rounded_down, score_table
+from scripts.evaluation.tables import resolution_table, rounded_down, score_table
 from scripts.provenance import machine
 from scripts.transforms.axial_decimate import axial_decimate
 from scripts.transforms.axial_interpolate import axial_interpolate
 from scripts.volumes.claim import Claim
+from scripts.volumes.json_file import write_json
+from scripts.volumes.memory import check_memory
 from scripts.volumes.outputs import check_folder
-from scripts.volumes.reading import read_volume
-from scripts.volumes.whole_file import as_path, write_json, write_whole
+from scripts.volumes.paths import as_path
+from scripts.volumes.reading import read_header, read_volume
+from scripts.volumes.whole_file import write_whole
 
 _WRITTEN = ("scores.json", "scores.md", "comparison.png", "fsc.png")
+_BYTES_A_VOXEL = 16  # of memory at least: truth, reconstruction and both interpolations
 
 
 def evaluate(
@@ -62,7 +67,8 @@ def evaluate(
         for name in _WRITTEN:
             claims.enter_context(Claim(folder / name))
         check_folder(folder, _WRITTEN, inputs=[reconstruction, truth])
-        check_evaluation(truth, axes)
+        voxels = math.prod(read_header(truth, axes=axes).shape)
+        check_memory(_BYTES_A_VOXEL * voxels, f"{truth}: scores of it need", "free some, or cut the volumes")
         return _evaluate(reconstruction, truth, factor, folder, axes, reconstruction_axes)
 
 

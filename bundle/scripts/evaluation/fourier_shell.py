@@ -46,7 +46,7 @@ class Curve:
     """Correlation by spatial frequency.
 
     Attributes:
-        frequency: (S,) centres of the shells in cycles per unit of length, rising; zero frequency is left out.
+        frequency: (S,) centers of the shells in cycles per unit of length, rising; zero frequency is left out.
         correlation: (S,) from -1 to 1; 0 where one of the volumes has nothing in the shell.
         finest: 2 voxels, the shortest wave that the voxels can carry, in units of length.
     """

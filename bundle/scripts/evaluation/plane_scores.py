@@ -36,9 +36,9 @@ def plane_scores(
 
     Args:
         reconstruction: array (X, Y, Z).
-        truth: array of the same shape, in the same grey levels.
+        truth: array of the same shape, in the same gray levels.
         factor: the axial factor of the reconstruction; tells which XY slices are left out.
-        data_range: span of the grey levels, 255 for uint8.
+        data_range: span of the gray levels, 255 for uint8.
 
     Returns:
         `psnr` and `ssim`, each plane -> mean score, and `slices_scored`, plane -> number of slices. A slice that equals

@@ -25,7 +25,7 @@ def cells_from_membranes(
     """Cells that membranes enclose: threshold, distance transform, seeds, watershed.
 
     Seeds are the connected parts farther than ``seed_distance`` from every membrane; a region that is thinner throughout is one seed
-    as a whole, so that no cell is lost. The watershed floods the signed distance, so that neighbours meet in the middle of a membrane.
+    as a whole, so that no cell is lost. The watershed floods the signed distance, so that neighbors meet in the middle of a membrane.
 
     Args:
         membranes: array (X, Y, Z), membrane where above ``threshold``.

@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from scripts import lattice
-from scripts.evaluation.report import show_disagreement
+from scripts.evaluation.figures import show_disagreement
 from scripts.transforms.channels import only_channel
 
 

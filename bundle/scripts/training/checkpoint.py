@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints: saved after each epoch, and gone on from."""
+"""Checkpoints: the whole state of a training, saved after each epoch, from which the same command resumes."""
 
 from __future__ import annotations
 
@@ -15,35 +15,32 @@ from scripts.errors import InputError, one_line
 from scripts.networks.finite import first_not_finite
 from scripts.networks.tensor_file import check_zip, write_tensors
 from scripts.provenance import difference, resolve
-from scripts.training.handlers import _diverged
 
 logger = logging.getLogger(__name__)
 
 
-class Resume:
-    """Writes the whole state of a run after each epoch, and goes on from it when the run is started again.
-
-    A state that is not finite is never written, nor taken up.
+class CheckpointHandler:
+    """Saves the whole state of a training after each epoch, and loads it when the training is started again.
 
     Args:
-        path: checkpoint file; replaced in one step, so that a kill at any moment leaves a whole one.
-        objects: name -> object with ``state_dict`` and ``load_state_dict`` (networks, optimizer, schedule, EMA).
-        settings: what a run must share with the one it continues, see :func:`scripts.provenance.resolve`.
-        device: where the state belongs.
+        path: of the checkpoint; replaced atomically, so that a kill at any moment leaves a whole one.
+        save_dict: name -> object with ``state_dict`` and ``load_state_dict`` (networks, optimizer, schedule, EMA).
+        resume_must_match: what a run must share with the one that it continues, see :func:`scripts.provenance.resolve`.
+        device: that the state is loaded to.
     """
 
     def __init__(
         self,
         path: str | Path,
-        objects: Mapping[str, Any],
-        settings: Mapping[str, Any],
+        save_dict: Mapping[str, Any],
+        resume_must_match: Mapping[str, Any],
         device: str | torch.device = "cpu",
     ) -> None:
         self.path = Path(path)
         self.device = device
-        self.objects = dict(objects)
-        self.settings = dict(settings)
-        self._known: dict[str, Any] | None = None  # the settings, once inputs have been read for them
+        self.save_dict = dict(save_dict)
+        self.resume_must_match = dict(resume_must_match)
+        self._resolved: dict[str, Any] | None = None  # resume_must_match, once inputs have been read for it
 
     def attach(self, engine: Engine) -> None:
         """Register with a MONAI trainer."""
@@ -51,21 +48,24 @@ class Resume:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
 
     def load(self, engine: Engine) -> None:
-        """Take up the run in ``path``, if there is one.
+        """Load the checkpoint, if there is one.
 
         Raises:
-            InputError: if it was made with other settings or on other inputs, is longer than this one, or the file is damaged.
+            InputError: if it is of a run with other options or inputs or of a longer one, is damaged, or holds a number that
+                is NaN or infinite.
         """
-        self._known = resolve(self.settings)
-        checkpoint = read_checkpoint(self.path, self._known, engine.state.max_epochs, self.objects, self.device)
+        self._resolved = resolve(self.resume_must_match)
+        checkpoint = read_checkpoint(
+            self.path, self._resolved, engine.state.max_epochs, self.save_dict, device=self.device
+        )
         if checkpoint is None:
             return
-        wrong = first_not_finite({name: checkpoint[name] for name in self.objects})
-        if wrong is not None:  # written by a version that did not look
+        name = first_not_finite({name: checkpoint[name] for name in self.save_dict})
+        if name is not None:
             raise InputError(
-                f"{self.path}: {wrong} is NaN or infinite: the training diverged; delete it to begin this stage anew"
+                f"{self.path}: {name} is NaN or infinite: the training diverged; delete it to begin this stage anew"
             )
-        for name, target in self.objects.items():
+        for name, target in self.save_dict.items():
             try:
                 target.load_state_dict(checkpoint[name])
                 _check_state(target, checkpoint[name])
@@ -76,54 +76,39 @@ class Resume:
         logger.info(f"going on after epoch {engine.state.epoch} of {engine.state.max_epochs} ({self.path})")
 
     def save(self, engine: Engine) -> None:
-        """Write the state to ``path``.
+        """Save the state.
 
         Raises:
-            InputError: if a number of it is NaN or infinite; what is there is kept.
+            InputError: if the file cannot be written; the previous one is kept.
         """
-        if self._known is None:
-            self._known = resolve(self.settings)
-        checkpoint = {name: target.state_dict() for name, target in self.objects.items()}
-        wrong = first_not_finite(checkpoint)
-        if wrong is not None:
-            raise _diverged(engine, self.path, wrong)
-        checkpoint.update(settings=self._known, epoch=engine.state.epoch, iteration=engine.state.iteration)
+        if self._resolved is None:
+            self._resolved = resolve(self.resume_must_match)
+        checkpoint = {name: target.state_dict() for name, target in self.save_dict.items()}
+        checkpoint.update(resume_must_match=self._resolved, epoch=engine.state.epoch, iteration=engine.state.iteration)
         write_tensors(self.path, checkpoint)
-
-
-def check_checkpoint(path: str | Path, settings: Mapping[str, Any], max_epochs: int) -> None:
-    """Check, before anything is written, that a run can go on from the checkpoint of another one, if there is one.
-
-    Args:
-        path, settings, max_epochs: as in :func:`read_checkpoint`.
-
-    Raises:
-        InputError: if it cannot.
-    """
-    read_checkpoint(path, settings, max_epochs)
 
 
 def read_checkpoint(
     path: str | Path,
-    settings: Mapping[str, Any],
+    resume_must_match: Mapping[str, Any],
     max_epochs: int | None = None,
-    objects: Iterable[str] = (),
+    names: Iterable[str] = (),
     device: str | torch.device = "cpu",
 ) -> dict[str, Any] | None:
     """Read a checkpoint, if there is one, and check that it is whole and belongs to a run.
 
     Args:
-        path: file.
-        settings: of the run, see :func:`scripts.provenance.resolve`.
+        path: of the file.
+        resume_must_match: of the run, see :func:`scripts.provenance.resolve`.
         max_epochs: of the run.
-        objects: names of states that it must hold.
-        device: where the state belongs.
+        names: of the states that it must hold.
+        device: that the states are loaded to.
 
     Returns:
-        States by name, "settings", "epoch" and "iteration"; None if there is no such file.
+        States by name, "resume_must_match", "epoch" and "iteration"; None if there is no such file.
 
     Raises:
-        InputError: if it is damaged, was made with other settings or on other inputs, or has more epochs than the run.
+        InputError: if it is damaged, was made with other options or on other inputs, or has more epochs than the run.
     """
     path = Path(path)
     if not path.exists():
@@ -139,13 +124,13 @@ def read_checkpoint(
     except Exception as error:  # torch raises a dozen types for files that are not its own
         raise _damaged(path, "it cannot be read") from error
     checkpoint = checkpoint if isinstance(checkpoint, dict) else {}
-    for name in ("settings", *objects):
+    for name in ("resume_must_match", *names):
         if not isinstance(checkpoint.get(name), Mapping):
             raise _damaged(path, f"it has no {name}")
     for name in ("epoch", "iteration"):
         if type(checkpoint.get(name)) is not int or checkpoint[name] < 0:
             raise _damaged(path, f"it has no {name}")
-    other = difference(checkpoint["settings"], settings)
+    other = difference(checkpoint["resume_must_match"], resume_must_match)
     if other is not None:
         same = f"give {other.same}, or another output folder" if other.same else "give another output folder"
         raise InputError(f"{path} belongs to a run {other.run}: {same} to begin anew")
@@ -162,7 +147,7 @@ def _damaged(path: Path, what: str) -> InputError:
 
 
 def _check_state(target: Any, stored: Mapping[str, Any]) -> None:
-    """Find what ``load_state_dict`` takes in silence: names that are missing, and states of an optimizer of other shapes."""
+    """Find what ``load_state_dict`` accepts silently: missing names, and states of an optimizer of other shapes."""
     missing = set(target.state_dict()) - set(stored)
     if missing:
         raise ValueError(f"it has no {min(missing)}")

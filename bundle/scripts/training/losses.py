@@ -18,7 +18,8 @@ _SSIM_SIGMA = 1.5
 class ReverseStepLoss(nn.Module):
     """Eq. 3 with weight 1: L1 between the mean of the reverse Euler step and the optimal state x*_(t-1).
 
-    The step's mean is linear in the predicted noise, so a target (see ``engines.NoisePrepareBatch``) is a mapping with
+    The step's mean is linear in the predicted noise, so a target (of :class:`~scripts.training.prepare_batch.NoisePrepareBatch`)
+    is a mapping with
 
     - "mean": the step's mean for zero noise, (B, 1, H, W),
     - "gain": what a unit of noise takes from it, (B, 1, 1, 1),

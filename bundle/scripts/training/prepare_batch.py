@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches as the networks of stages I and III take them."""
+"""Turns batches of the data into inputs and targets of the networks of stages I and III."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from scripts.diffusion.sde import MeanRevertingSDE
 
 
 class NoisePrepareBatch(PrepareBatch):
-    """Stage I training batch: draws a state t and noise for each image.
+    """Stage I training batch: draws a timestep t and noise for each image.
 
-    Takes items "image" (x0) and "mu", (B, 1, H, W) in [0, 1]. Returns the network's input [x_t - mu, mu] (B, 2, H, W), the target
-    of ``losses.ReverseStepLoss`` and t (B,), uniform in 1..T.
+    Takes "image" (x0) and "mu", each (B, 1, H, W) in [0, 1]. Returns the network's input [x_t - mu, mu] (B, 2, H, W), the
+    target of :class:`~scripts.training.losses.ReverseStepLoss`, and t (B,), uniform in 1..T.
+
+    Args:
+        sde: that the prior is learned for.
     """
 
     def __init__(self, sde: MeanRevertingSDE) -> None:
@@ -29,7 +32,7 @@ class NoisePrepareBatch(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor], tuple[torch.Tensor], dict]:
-        x0, mu = (_tensor(batchdata[key], device, non_blocking) for key in ("image", "mu"))
+        x0, mu = (plain_tensor(batchdata[key], device, non_blocking) for key in ("image", "mu"))
         t = torch.randint(1, self.sde.timesteps + 1, (x0.shape[0],), device=x0.device)
         x = self.sde.state(x0, mu, t, torch.randn_like(x0))
         of_state, gain = self.sde.reverse_drift(t)
@@ -43,7 +46,7 @@ class NoisePrepareBatch(PrepareBatch):
 
 
 class RestorationPrepareBatch(PrepareBatch):
-    """Stage I validation batch: the interpolated images are the input, the sharp ones the target."""
+    """Stage I validation batch: the interpolated images (B, 1, H, W) are the input, the sharp ones the target."""
 
     def __call__(
         self,
@@ -52,11 +55,13 @@ class RestorationPrepareBatch(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        return _tensor(batchdata["mu"], device, non_blocking), _tensor(batchdata["image"], device, non_blocking)
+        return plain_tensor(batchdata["mu"], device, non_blocking), plain_tensor(
+            batchdata["image"], device, non_blocking
+        )
 
 
 class SequencePrepareBatch(PrepareBatch):
-    """Stage III batch: windows (B, 1, H, W, 4), targets (B, D, H, W), depths (B, D), gaps (B,)."""
+    """Stage III batch: windows (B, 1, H, W, 4), targets (B, D, H, W), their relative depths (B, D) and the factors (B,)."""
 
     def __call__(
         self,
@@ -65,12 +70,14 @@ class SequencePrepareBatch(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, torch.Tensor], dict]:
-        window, label, depth, gap = (
-            _tensor(batchdata[key], device, non_blocking) for key in ("image", "label", "depth", "gap")
+        window, label, relative_depth, factor = (
+            plain_tensor(batchdata[key], device, non_blocking) for key in ("image", "label", "relative_depth", "factor")
         )
-        return window, label, (depth, gap), {}
+        return window, label, (relative_depth, factor), {}
 
 
-def _tensor(value: torch.Tensor, device: str | torch.device | None, non_blocking: bool) -> torch.Tensor:
-    # Plain tensors: MetaTensor's bookkeeping costs more than a small training step.
+def plain_tensor(
+    value: torch.Tensor, device: str | torch.device | None = None, non_blocking: bool = False
+) -> torch.Tensor:
+    """A tensor on the device without the metadata of a MetaTensor, whose bookkeeping takes longer than a small training step."""
     return torch.Tensor.as_subclass(value, torch.Tensor).to(device, non_blocking=non_blocking)

@@ -12,7 +12,7 @@ from scripts.networks.precision import autocast
 
 
 class SequenceInferer(Inferer):
-    """Stage III training: encodes each window once and decodes all its depths.
+    """Stage III training: encodes each window once and decodes a slice at each of its relative depths.
 
     Args:
         amp: compute in bfloat16 where torch's autocast finds it safe.
@@ -23,10 +23,21 @@ class SequenceInferer(Inferer):
         self.amp = amp
 
     def __call__(  # type: ignore[override]
-        self, inputs: torch.Tensor, network: Any, depth: torch.Tensor, gap: torch.Tensor
+        self, inputs: torch.Tensor, network: Any, relative_depth: torch.Tensor, factor: torch.Tensor
     ) -> torch.Tensor:
-        """Windows (B, 1, H, W, 4), depth (B, D), gap (B,) -> slices (B, D, H, W)."""
+        """Predict the target slices of a batch.
+
+        Args:
+            inputs: windows (B, 1, H, W, 4) in [0, 1].
+            network: of stage III.
+            relative_depth: of the targets, (B, D) in [0, 1).
+            factor: distance of the planes of each window in voxels, (B,).
+
+        Returns:
+            Slices (B, D, H, W), float32.
+        """
         with autocast(inputs, self.amp):
             features = network.encode(inputs)
-            slices = network.decode(features, depth.flatten(), gap.repeat_interleave(depth.shape[1]))
-        return slices.float().view(*depth.shape, *slices.shape[-2:])
+            factors = factor.repeat_interleave(relative_depth.shape[1])
+            slices = network.decode(features, relative_depth.flatten(), factors)
+        return slices.float().view(*relative_depth.shape, *slices.shape[-2:])

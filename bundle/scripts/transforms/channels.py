@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import torch
+from monai.config import KeysCollection
+from monai.utils import ensure_tuple
 
 from scripts.errors import InputError
 
@@ -27,3 +31,19 @@ def only_channel(volume: torch.Tensor, name: str) -> torch.Tensor:
     if volume.shape[0] != 1:
         raise InputError(f"{name} takes one channel, not {volume.shape[0]}: give each on its own")
     return torch.Tensor.as_subclass(volume, torch.Tensor)[0]
+
+
+def only_key(keys: KeysCollection, name: str) -> Hashable:
+    """The key of a transform that makes several items of one volume.
+
+    Args:
+        keys: as of MONAI's ``MapTransform``.
+        name: of the transform, for the error.
+
+    Raises:
+        ValueError: if there are several keys, of which all but one would be ignored.
+    """
+    all_keys = ensure_tuple(keys)
+    if len(all_keys) != 1:
+        raise ValueError(f"{name} takes one key, not {len(all_keys)}")
+    return all_keys[0]

@@ -3,28 +3,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, Transform
+from monai.transforms import Crop, Cropd
 
 from scripts.transforms.channels import check_axes
 
-_AXES = {"x": 1, "y": 2, "z": 3}
+_AXES = {"x": 0, "y": 1, "z": 2}
 
 
-class HoldOut(Transform):
-    """Keep the validation end of an axis, or all but that.
+class HoldOut(Crop):
+    """Crop a volume to the validation end of an axis, or to all but that end. The inverse pads it with zeros again.
 
     Args:
         part: "train" or "validation".
         axis: "x", "y" or "z".
-        fraction: share of the axis that belongs to validation.
-        minimum: the validation part has at least this many voxels along the axis (at most half of it).
+        fraction: share of the axis that belongs to validation, in [0, 1].
+        minimum: voxels along the axis that the validation part has at least, but at most half of them.
+
+    Raises:
+        ValueError: for another part.
     """
 
     def __init__(self, part: str, axis: str, fraction: float = 0.1, minimum: int = 1) -> None:
+        super().__init__()
         if part not in ("train", "validation"):
             raise ValueError(f"part is {part}: give train or validation")
         self.part = part
@@ -32,21 +34,28 @@ class HoldOut(Transform):
         self.fraction = fraction
         self.minimum = minimum
 
-    def __call__(self, volume: torch.Tensor) -> torch.Tensor:
-        """(C, X, Y, Z) -> the part of it.
+    def __call__(self, img: torch.Tensor, lazy: bool | None = None) -> torch.Tensor:  # type: ignore[override]
+        """(C, X, Y, Z) -> the part of it, whose affine has the part's origin.
 
         Raises:
             InputError: if there are other axes.
         """
-        check_axes(volume, type(self).__name__)
-        size = volume.shape[self.dim]
+        check_axes(img, type(self).__name__)
+        size = img.shape[1 + self.dim]
         held_out = min(max(round(size * self.fraction), self.minimum), size // 2)
-        start, length = (0, size - held_out) if self.part == "train" else (size - held_out, held_out)
-        return volume.narrow(self.dim, start, length)
+        slices = [slice(None)] * 3
+        slices[self.dim] = slice(0, size - held_out) if self.part == "train" else slice(size - held_out, size)
+        return super().__call__(img, tuple(slices), lazy)
 
 
-class HoldOutd(MapTransform):
-    """Dictionary form of :class:`HoldOut`."""
+class HoldOutd(Cropd):
+    """Dictionary form of :class:`HoldOut`.
+
+    Args:
+        keys: of the volumes.
+        part, axis, fraction, minimum: see there.
+        allow_missing_keys: whether a volume may be missing.
+    """
 
     def __init__(
         self,
@@ -57,11 +66,4 @@ class HoldOutd(MapTransform):
         minimum: int = 1,
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.hold_out = HoldOut(part, axis, fraction, minimum)
-
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        result = dict(data)
-        for key in self.key_iterator(result):
-            result[key] = self.hold_out(result[key])
-        return result
+        super().__init__(keys, HoldOut(part, axis, fraction, minimum), allow_missing_keys)

@@ -12,6 +12,7 @@ from monai.transforms import MapTransform, Transform
 
 from scripts.volumes.axes import check_axes
 from scripts.volumes.reading import read_volume
+from scripts.volumes.volume_block import RECORDED, VolumeBlock
 
 
 class LoadVolume(Transform):
@@ -30,10 +31,10 @@ class LoadVolume(Transform):
         self.spacing = spacing
         self.axes = check_axes(axes)
 
-    def __call__(self, data: str | os.PathLike) -> MetaTensor:
+    def __call__(self, data: str | os.PathLike | VolumeBlock) -> MetaTensor:
         """
         Args:
-            data: path of the file or folder.
+            data: path of the file or folder, or a part of a volume that is open already.
 
         Returns:
             Volume (1, X, Y, Z), float32, with the values of the file.
@@ -41,7 +42,12 @@ class LoadVolume(Transform):
         Raises:
             InputError: the file cannot be used.
         """
-        return read_volume(data, self.spacing, self.axes)
+        if isinstance(data, VolumeBlock):
+            return data.read()
+        volume = read_volume(data, self.spacing, self.axes)
+        if volume.meta["dtype"].startswith("float"):
+            volume.meta[RECORDED] = volume.as_tensor().clone()
+        return volume
 
 
 class LoadVolumed(MapTransform):
@@ -68,13 +74,13 @@ class LoadVolumed(MapTransform):
         super().__init__(keys, allow_missing_keys)
         self.load = LoadVolume(spacing, axes)
 
-    def __call__(self, data: Mapping[Hashable, str | os.PathLike]) -> dict:
+    def __call__(self, data: Mapping[Hashable, str | os.PathLike | VolumeBlock]) -> dict:
         """
         Args:
             data: paths by key.
 
         Returns:
-            The same with the paths replaced by volumes (1, X, Y, Z).
+            The same with the paths replaced by volumes (1, X, Y, Z); and "recorded", where the voxels of the file are floats.
 
         Raises:
             InputError: a file cannot be used.
@@ -82,4 +88,7 @@ class LoadVolumed(MapTransform):
         result: dict = dict(data)
         for key in self.key_iterator(result):
             result[key] = self.load(result[key])
+            recorded = result[key].meta.pop(RECORDED, None)
+            if recorded is not None:
+                result[RECORDED] = recorded
         return result

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gives the new slices of a reconstruction the noise of the kept ones, so that a network can learn from it as from a recorded volume."""
+"""Adds noise to the new slices of a reconstruction, so that a network can be trained on it as on a recorded volume."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 
 from scripts import lattice
-from scripts.transforms.channels import only_channel
+from scripts.transforms.channels import only_channel, only_key
 
 _GAIN = 20  # of white noise by the Laplacian: the sum of its squared coefficients, 4 * 4 + 4 * 1
 
@@ -19,15 +19,16 @@ _GAIN = 20  # of white noise by the Laplacian: the sum of its squared coefficien
 class MatchNoise(Transform):
     """Add white noise to the new slices of a reconstruction until they are as rough as the slices that the microscope recorded.
 
-    A reconstruction's new slices are smooth and its kept ones noisy. A network that learns from its XZ and YZ planes would meet a noisy row
-    among smooth ones there, but planes that are noisy all over in use. The noise is for what a network is given, not for what it is to predict.
-    Training on one's own results with noise added is the Noisy Student of Xie et al. (2020, arXiv 1911.04252).
+    In a reconstruction new slices are smooth and recorded ones noisy. In its XZ and YZ planes a network would see noisy rows
+    among smooth ones during training, but in use it sees XY planes that are noisy everywhere. The noise is for the input
+    planes, not for the targets. Training on a network's own results with noise added is the Noisy Student of Xie et al.
+    (2020, arXiv 1911.04252).
 
-    Roughness is the variance of a plane's Laplacian, which white noise of variance v raises by 20 v. Each new slice gets the v that it lacks to
-    the mean of the kept ones: restored slices are smoothest next to these.
+    Roughness is the variance of a plane's Laplacian, which white noise of variance v raises by 20 v. Each new slice gets the v
+    that raises its roughness to the mean of the recorded slices, so slices next to these, which are the smoothest, get the most.
 
     Args:
-        factor: of the reconstruction; tells which slices are kept.
+        factor: of the reconstruction; tells which slices are recorded.
         seed: of the noise.
     """
 
@@ -36,7 +37,7 @@ class MatchNoise(Transform):
         self.seed = seed
 
     def __call__(self, volume: torch.Tensor) -> torch.Tensor:
-        """(1, X, Y, Z) in any scale -> the same with noise, on the same device. Kept slices are as they were.
+        """(1, X, Y, Z) in any scale -> the same with noise, on the same device. Recorded slices are unchanged.
 
         Raises:
             InputError: if there are other axes or several channels.
@@ -60,20 +61,25 @@ def _roughness(plane: torch.Tensor) -> torch.Tensor:
 
 
 class MatchNoised(MapTransform):
-    """Dictionary form of :class:`MatchNoise`, which keeps the volume without the noise too.
+    """Dictionary form of :class:`MatchNoise`, which also keeps the volume without the noise.
 
     Args:
-        target_key: that one's.
+        keys: of the volume, one key.
+        factor, seed: see there.
+        target_key: of the volume without the noise.
+
+    Raises:
+        ValueError: for several keys.
     """
 
     def __init__(self, keys: KeysCollection, factor: float, seed: int = 0, target_key: str = "target") -> None:
         super().__init__(keys)
+        self.key = only_key(keys, type(self).__name__)
         self.match_noise = MatchNoise(factor, seed)
         self.target_key = target_key
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         result = dict(data)
-        for key in self.key_iterator(result):
-            result[self.target_key] = result[key]
-            result[key] = self.match_noise(result[key])
+        result[self.target_key] = result[self.key]
+        result[self.key] = self.match_noise(result[self.key])
         return result

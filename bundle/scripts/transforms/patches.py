@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cuts many patches of planes out of a volume at once, for the transforms that draw them at random."""
+"""Cuts many patches out of a volume at once, for the transforms that draw them at random."""
 
 from __future__ import annotations
 
@@ -46,11 +46,19 @@ def place_patch(
 
 
 def cut_patches(volume: torch.Tensor, patches: Sequence[Patch], size: Sequence[int]) -> torch.Tensor:
-    """The voxels of B patches of N planes each, (X, Y, Z) -> (B, N, H, W), in a handful of operations on the volume's device.
+    """The voxels of B patches of N planes each, gathered in a few operations on the volume's device.
 
-    On a GPU, cutting patch by patch would take longer than training on them.
+    On a GPU, cutting one patch after the other would take longer than training on them.
+
+    Args:
+        volume: (X, Y, Z).
+        patches: B patches with the same number N of planes.
+        size: (H, W) of a patch in voxels.
+
+    Returns:
+        (B, N, H, W).
     """
-    # one small table: each copy to a GPU costs as much as the gathering
+    # one small table, because each copy to a GPU costs as much as the gathering
     tables = np.stack([np.concatenate([patch.corner, [patch.down, patch.across]]) for patch in patches])
     table = torch.from_numpy(tables).to(volume.device, non_blocking=True)
     corner, down, across = table[:, :-2, None, None], table[:, None, None, None, -2], table[:, None, None, None, -1]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stage III training data: four planes a gap apart, and the planes between the middle two."""
+"""Stage III training data: four planes at a random distance, and target planes between the middle two."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from monai.transforms import MapTransform, Randomizable
 
 from scripts.errors import InputError
 from scripts.lattice import INPUT_SLICES
-from scripts.transforms.channels import only_channel
+from scripts.transforms.channels import only_channel, only_key
 from scripts.transforms.patches import Patch, cut_patches, place_patch
 
 _DIMS = {"x": 0, "y": 1, "z": 2}
@@ -21,8 +21,8 @@ _DIMS = {"x": 0, "y": 1, "z": 2}
 
 class _Draw(NamedTuple):
     patch: Patch
-    depths: list[float]
-    gap: int
+    relative_depths: list[float]
+    factor: int
 
 
 class RandSequences(Randomizable):
@@ -31,25 +31,25 @@ class RandSequences(Randomizable):
     Sequences along Y of XZ planes and along X of YZ planes have real, finely sampled targets (paper section 2.3).
 
     Args:
-        patch_size: sides of a plane patch; smaller where the volume is.
-        train_factors: smallest and largest distance between the input planes in voxels, both included.
-        depths: target planes per sequence; each window is encoded once and decoded for all of them.
+        patch_size: (H, W) of a patch of a plane, in voxels; smaller where the volume is.
+        train_factors: range, ends included, of the distance between the input planes in voxels.
+        num_targets: target planes per sequence; each window is encoded once and decoded for all of them.
         num_samples: sequences per call.
         axes: axes to draw sequences along; ("z",) on a volume that is isotropic already (supervised training).
-        edge_probability: how often an outer plane is replaced by its neighbour, as at the ends of a volume.
-        input_slice_probability: how often a target is an input plane itself, at depth 0. In its place stands a plane one voxel to either side:
-            where the noise differs from plane to plane the network learns to leave it out (Noise2Noise, Lehtinen et al. 2018); the
-            input plane itself would teach it to copy.
+        edge_probability: how often an outer plane is replaced by its neighbor, as at the ends of a volume.
+        input_slice_probability: how often a target lies at an input plane, at relative depth 0. The target is then the plane one
+            voxel to either side: where the noise differs from plane to plane, the network learns to remove it (Noise2Noise,
+            Lehtinen et al. 2018); the input plane itself would teach it to copy.
 
     Raises:
-        InputError: for gaps without a whole plane in between or in the wrong order, or axes that do not exist.
+        InputError: for factors below 2 or in the wrong order, or axes that do not exist.
     """
 
     def __init__(
         self,
         patch_size: Sequence[int],
         train_factors: Sequence[int] = (2, 12),
-        depths: int = 1,
+        num_targets: int = 1,
         num_samples: int = 1,
         axes: Sequence[str] = ("x", "y"),
         edge_probability: float = 0.05,
@@ -58,12 +58,14 @@ class RandSequences(Randomizable):
         if not isinstance(axes, (str, list, tuple)) or not axes or any(axis not in _DIMS for axis in axes):
             raise InputError(f"--sequence_axes {axes}: give one or more of x, y and z in brackets, such as \"['z']\"")
         self.patch_size = tuple(patch_size)
-        self.train_factors = tuple(int(gap) for gap in train_factors)
+        self.train_factors = tuple(int(factor) for factor in train_factors)
         if self.train_factors[0] < 2:
-            raise InputError(f"--train_factors {list(train_factors)}: the smallest gap is 2, with one plane in between")
+            raise InputError(
+                f"--train_factors {list(train_factors)}: the smallest factor is 2, with one plane in between"
+            )
         if self.train_factors[0] > self.train_factors[1]:
             raise InputError(f"--train_factors {list(train_factors)}: the smaller number comes first")
-        self.depths = depths
+        self.num_targets = num_targets
         self.num_samples = num_samples
         self.dims = [_DIMS[axis] for axis in axes]
         self.edge_probability = edge_probability
@@ -79,29 +81,29 @@ class RandSequences(Randomizable):
                 f"the volume is {shape[dim]} voxels across, too few for four planes {smallest} apart: "
                 "lower train_factors or use a larger volume"
             )
-        gap = self.R.randint(smallest, largest + 1)
-        start = self.R.randint(shape[dim] - (INPUT_SLICES - 1) * gap)
-        offsets = self.R.choice(gap - 1, self.depths, replace=gap - 1 < self.depths) + 1
+        factor = self.R.randint(smallest, largest + 1)
+        start = self.R.randint(shape[dim] - (INPUT_SLICES - 1) * factor)
+        offsets = self.R.choice(factor - 1, self.num_targets, replace=factor - 1 < self.num_targets) + 1
         sides = [d for d in range(3) if d != dim]
         size = self._size(shape)
         corner = [self.R.randint(shape[d] - side + 1) for d, side in zip(sides, size)]
         edge = [0, INPUT_SLICES - 1][self.R.randint(2)] if self.R.random_sample() < self.edge_probability else None
         reverse, turn, *flips = (bool(self.R.randint(2)) for _ in range(4))
-        kept = self.R.random_sample(self.depths) < self.input_slice_probability
-        beside = 2 * self.R.randint(2, size=self.depths) - 1
+        at_input = self.R.random_sample(self.num_targets) < self.input_slice_probability
+        beside = 2 * self.R.randint(2, size=self.num_targets) - 1
 
-        inputs = [start + i * gap for i in range(INPUT_SLICES)]
+        inputs = [start + i * factor for i in range(INPUT_SLICES)]
         if reverse:
-            inputs, offsets = inputs[::-1], gap - offsets
+            inputs, offsets = inputs[::-1], factor - offsets
         direction = -1 if reverse else 1
-        targets = inputs[1] + np.where(kept, beside, direction * offsets)
-        depths = np.where(kept, 0, offsets / gap)
+        targets = inputs[1] + np.where(at_input, beside, direction * offsets)
+        relative_depths = np.where(at_input, 0, offsets / factor)
         if edge is not None:
             inputs[edge] = inputs[1 if edge == 0 else INPUT_SLICES - 2]
-        if turn and size[0] == size[1]:  # a turn is only the same problem for square patches
+        if turn and size[0] == size[1]:  # a turned patch fits the batch only if it is square
             sides, corner = sides[::-1], corner[::-1]
         patch = place_patch([*inputs, *targets], (sides[0], sides[1], dim), corner, size, flips)
-        return _Draw(patch, depths.tolist(), gap)
+        return _Draw(patch, relative_depths.tolist(), factor)
 
     def _size(self, shape: Sequence[int]) -> tuple[int, int]:
         """Patch sides that every axis of the volume can give, so that patches of one batch stack."""
@@ -116,10 +118,10 @@ class RandSequences(Randomizable):
 
         Args:
             volume: (1, X, Y, Z).
-            targets: the same tissue on the same grid, of which the target planes are; the volume itself if left out.
+            targets: volume of the same tissue on the same grid that the target planes are cut from; default: ``volume``.
 
         Returns:
-            Items "image" (1, H, W, 4), "label" (D, H, W), "depth" (D,) and "gap" ().
+            Items "image" (1, H, W, 4), "label" (num_targets, H, W), "relative_depth" (num_targets,) in [0, 1) and "factor" ().
 
         Raises:
             InputError: if there are other axes or several channels, or the volume is too small.
@@ -132,19 +134,25 @@ class RandSequences(Randomizable):
             cut_patches(of, [draw.patch._replace(corner=draw.patch.corner[part]) for draw in draws], self._size(shape))
             for of, part in zip(volumes, (slice(INPUT_SLICES), slice(INPUT_SLICES, None)))
         ]
-        numbers = torch.tensor([[float(draw.gap), *draw.depths] for draw in draws]).to(device, non_blocking=True)
+        numbers = torch.tensor([[float(draw.factor), *draw.relative_depths] for draw in draws])
+        numbers = numbers.to(device, non_blocking=True)
         images, labels = planes[0][:, None].movedim(2, -1).contiguous(), planes[1]
         return [
-            {"image": image, "label": label, "depth": number[1:], "gap": number[0]}
+            {"image": image, "label": label, "relative_depth": number[1:], "factor": number[0]}
             for image, label, number in zip(images, labels, numbers)
         ]
 
 
 class RandSequencesd(Randomizable, MapTransform):
-    """Dictionary form of :class:`RandSequences`: one volume in, a list of items "image", "label", "depth", "gap" out.
+    """Dictionary form of :class:`RandSequences`: one volume in, a list of items "image", "label", "relative_depth", "factor" out.
 
     Args:
-        target_key: of the volume that the target planes are cut from, if there is one; else they are of the same volume.
+        keys: of the volume, one key.
+        target_key: of the volume that the target planes are cut from; where it is missing, they are cut from the same volume.
+        patch_size, train_factors, num_targets, num_samples, axes, edge_probability, input_slice_probability: see there.
+
+    Raises:
+        ValueError: for several keys.
     """
 
     def __init__(
@@ -152,7 +160,7 @@ class RandSequencesd(Randomizable, MapTransform):
         keys: KeysCollection,
         patch_size: Sequence[int],
         train_factors: Sequence[int] = (2, 12),
-        depths: int = 1,
+        num_targets: int = 1,
         num_samples: int = 1,
         axes: Sequence[str] = ("x", "y"),
         edge_probability: float = 0.05,
@@ -160,9 +168,10 @@ class RandSequencesd(Randomizable, MapTransform):
         target_key: str = "target",
     ) -> None:
         MapTransform.__init__(self, keys)
+        self.key = only_key(keys, type(self).__name__)
         self.target_key = target_key
         self.sequences = RandSequences(
-            patch_size, train_factors, depths, num_samples, axes, edge_probability, input_slice_probability
+            patch_size, train_factors, num_targets, num_samples, axes, edge_probability, input_slice_probability
         )
 
     def set_random_state(self, seed: int | None = None, state: Any = None) -> RandSequencesd:
@@ -172,4 +181,4 @@ class RandSequencesd(Randomizable, MapTransform):
         return self
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
-        return self.sequences(data[self.first_key(dict(data))], data.get(self.target_key))
+        return self.sequences(data[self.key], data.get(self.target_key))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stage I training data: sharp XY patches beside their degraded copies."""
+"""Stage I training data: sharp XY patches and their degraded, then interpolated copies."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ from scripts import lattice
 from scripts.errors import InputError
 from scripts.transforms.axial_decimate import axial_decimate
 from scripts.transforms.axial_interpolate import axial_interpolate
-from scripts.transforms.channels import only_channel
+from scripts.transforms.channels import only_channel, only_key
 from scripts.transforms.patches import Patch, cut_patches, place_patch
 
 
 class RandSlicePatches(Randomizable):
-    """Random XY patches, randomly flipped and turned, and what they become when their last axis is made coarse.
+    """Random XY patches, randomly flipped and turned, and the same patches decimated and interpolated along their last axis.
 
     Args:
-        patch_size: (H, W) of a patch; smaller where the volume is. W shrinks to a whole number of gaps plus one.
-        factor: how many times Z is coarser than XY. A real factor is met by its two neighbouring integers, in such shares that
-            the mean is right: a sharp image can only be decimated by an integer.
-        prior_factor: k of stage II. The prior restores images that were upsampled k times; with k < factor they stay coarser than XY
-            by factor / k, and so do the patches the prior learns from.
+        patch_size: (H, W) of a patch in voxels; smaller where the volume is. W shrinks to a multiple of the factor plus one.
+        factor: how many times Z is coarser than XY. A sharp image can only be decimated by an integer, so a real factor
+            is replaced by one of its two neighboring integers, drawn such that their mean is the factor.
+        prior_factor: k of stage II, the whole factor by default. The prior restores images that were upsampled k times; with
+            k < factor they stay coarser than XY by factor / k, and so do the patches that the prior learns from.
         num_samples: patches per call.
-        degradation: see ``axial_decimate``.
-        with_linear: whether items have "linear" too, the linear upsample, to compare a prior with.
+        degradation: see :func:`~scripts.transforms.axial_decimate.axial_decimate`.
+        with_linear: whether items also have "linear", the linear interpolation, to compare the prior with.
+
+    Raises:
+        InputError: for a prior_factor of 1.
     """
 
     def __init__(
@@ -67,12 +70,18 @@ class RandSlicePatches(Randomizable):
         return patch._replace(across=self.step * patch.across), factor
 
     def _size(self, x: int, y: int) -> tuple[int, int]:
-        """Voxels that a patch spans; the same for both turns, so that patches of one batch stack."""
+        """Voxels that a patch spans; the same for both orientations, so that patches of one batch stack."""
         side = min(x, y)
         return min(self.patch_size[0], side), min(self.patch_size[1] * self.step, side)
 
     def __call__(self, volume: torch.Tensor) -> list[dict[str, torch.Tensor]]:
-        """(1, X, Y, Z) -> items "image" (sharp) and "mu" (decimated, then cubic upsampled), both (1, H, W').
+        """Draw patches.
+
+        Args:
+            volume: (1, X, Y, Z) in [0, 1].
+
+        Returns:
+            Items "image" (sharp) and "mu" (decimated, then cubic interpolated), both (1, H, W').
 
         Raises:
             InputError: if there are other axes or several channels, or the volume is too small.
@@ -97,13 +106,21 @@ class RandSlicePatches(Randomizable):
         common = min((width - 1) // factor * factor + 1 for factor in factors)
         if common <= max(factors):
             raise InputError(
-                f"XY is only {width} voxels across, too few for one gap of {max(factors)}: use a wider volume"
+                f"XY is only {width} voxels across, too few for slices {max(factors)} apart: use a wider volume"
             )
         return common
 
 
 class RandSlicePatchesd(Randomizable, MapTransform):
-    """Dictionary form of :class:`RandSlicePatches`: one volume in, a list of items "image" and "mu" out."""
+    """Dictionary form of :class:`RandSlicePatches`: one volume in, a list of items "image" and "mu" out.
+
+    Args:
+        keys: of the volume, one key.
+        patch_size, factor, prior_factor, num_samples, degradation, with_linear: see there.
+
+    Raises:
+        ValueError: for several keys.
+    """
 
     def __init__(
         self,
@@ -116,6 +133,7 @@ class RandSlicePatchesd(Randomizable, MapTransform):
         with_linear: bool = False,
     ) -> None:
         MapTransform.__init__(self, keys)
+        self.key = only_key(keys, type(self).__name__)
         self.patches = RandSlicePatches(patch_size, factor, prior_factor, num_samples, degradation, with_linear)
 
     def set_random_state(self, seed: int | None = None, state: Any = None) -> RandSlicePatchesd:
@@ -125,4 +143,4 @@ class RandSlicePatchesd(Randomizable, MapTransform):
         return self
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
-        return self.patches(data[self.first_key(dict(data))])
+        return self.patches(data[self.key])

@@ -30,7 +30,7 @@ class SaveVolume(Transform):
     def __init__(
         self,
         path: str | os.PathLike,
-        overwrite: bool | str = False,
+        overwrite: bool = False,
         inputs: Sequence[str | os.PathLike | None] = (),
     ) -> None:
         self.path = path
@@ -71,7 +71,7 @@ class SaveVolumed(MapTransform):
         self,
         keys: KeysCollection,
         path: str | os.PathLike,
-        overwrite: bool | str = False,
+        overwrite: bool = False,
         allow_missing_keys: bool = False,
         inputs: Sequence[str | os.PathLike | None] = (),
     ) -> None:

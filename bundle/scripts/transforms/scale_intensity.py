@@ -6,15 +6,19 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
+from tqdm import tqdm
 
 from scripts.errors import InputError
 from scripts.transforms.channels import check_axes
+from scripts.volumes.reading import VolumeSource
+from scripts.volumes.volume_block import WHOLE
 
 ENOUGH_VOXELS = 10_000_000
 """Percentiles of more voxels than this are taken from an even subsample: their error is far below a grey level."""
@@ -83,7 +87,8 @@ class ScalePercentiles(Transform):
     """Map two percentiles of the whole volume linearly to 0 and 1, without clipping; see :func:`measure_intensity`.
 
     Stores "intensity_low", "intensity_high" (the percentiles) and "value_min", "value_max" (the range) in the meta data for
-    :class:`RestoreIntensity`. Each channel has a scale of its own; with several, each entry is a list.
+    :class:`RestoreIntensity`. Each channel has a scale of its own; with several, each entry is a list. A part of a volume
+    (:class:`scripts.volumes.volume_block.VolumeBlock`) has the scale of all of it, which is read once for that.
 
     Args:
         lower, upper: percentiles in [0, 100].
@@ -93,6 +98,7 @@ class ScalePercentiles(Transform):
         check_percentiles(lower, upper)
         self.lower = lower
         self.upper = upper
+        self._measured: WeakKeyDictionary[VolumeSource, Intensity] = WeakKeyDictionary()
 
     def __call__(self, volume: torch.Tensor) -> MetaTensor:
         """(C, X, Y, Z) -> the same shape, float32.
@@ -102,18 +108,26 @@ class ScalePercentiles(Transform):
         """
         check_axes(volume, type(self).__name__)
         values = torch.Tensor.as_subclass(volume, torch.Tensor).to(torch.float32, copy=True)
-        intensities = [self._scale(channel) for channel in values]
         result = MetaTensor(values)
         if isinstance(volume, MetaTensor):
             result.copy_meta_from(volume)
+        source = result.meta.pop(WHOLE, None)
+        intensities = [self._scale(channel, source) for channel in values]
         for name, numbers in zip(_META, zip(*intensities)):
             result.meta[name] = numbers[0] if len(numbers) == 1 else list(numbers)
         return result
 
-    def _scale(self, channel: torch.Tensor) -> Intensity:
-        """Scale a channel (X, Y, Z) in its place, and return how."""
-        slices = (channel[..., index].cpu().numpy() for index in range(channel.shape[-1]))
-        intensity = measure_intensity(slices, channel.shape, self.lower, self.upper)
+    def _scale(self, channel: torch.Tensor, source: VolumeSource | None) -> Intensity:
+        """Scale a channel (X, Y, Z), of a part of the volume ``source`` if there is one, in its place, and return how."""
+        if source is not None:
+            if source not in self._measured:
+                shape = source.header.shape
+                slices = tqdm(source.checked_slices(), "reading", shape[2], leave=False, unit="slice")
+                self._measured[source] = measure_intensity(slices, shape, self.lower, self.upper)
+            channel.copy_(self._measured[source].scale(channel))
+            return self._measured[source]
+        planes = (channel[..., index].cpu().numpy() for index in range(channel.shape[-1]))
+        intensity = measure_intensity(planes, channel.shape, self.lower, self.upper)
         if not channel.isfinite().all():
             raise InputError("the volume has voxels that are NaN or infinite; replace them first")
         if not intensity.low < intensity.high:

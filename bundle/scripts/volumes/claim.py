@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from scripts.errors import InputError
-from scripts.volumes.whole_file import cannot_be_written, check_place, digest_of, partial_files, target_of
+from scripts.volumes.partial_names import digest_of, partial_files
+from scripts.volumes.paths import cannot_be_written, check_place, target_of
 
 SIGN_OF_LIFE = 10.0
 """Seconds between the signs of life that a run gives to other hosts."""

@@ -43,7 +43,7 @@ def factor_of(header: Header, factor: float | None) -> float:
     """
     if factor is not None:
         return lattice.check_factor(factor)
-    return lattice.isotropic_factor(lattice.voxel_size(header.affine))
+    return header.isotropic_factor
 
 
 def warn_unless_cubic(
@@ -65,7 +65,7 @@ def warn_unless_cubic(
 
 def why_not_cubic(header: Header, factor: float) -> str | None:
     """What a factor makes of the voxels, on one line, if they do not become cubic; None if they do, or without a voxel size."""
-    x, y, z = lattice.voxel_size(header.affine)
+    x, y, z = header.voxel_size
     if header.unit == "pixel" and (x, y, z) == (1, 1, 1):
         return None
     lateral, fine = math.sqrt(x * y), z / factor

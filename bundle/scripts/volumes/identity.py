@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from scripts import lattice
 from scripts.errors import InputError
 from scripts.volumes.reading import open_volume
 
@@ -47,7 +46,7 @@ def identify(path: str | os.PathLike | None, spacing: Sequence[float] | None = N
         "name": Path(path).name,
         "shape": list(header.shape),
         "dtype": header.dtype,
-        "voxel_size": [float(size) for size in lattice.voxel_size(header.affine)],
+        "voxel_size": [float(size) for size in header.voxel_size],
         "unit": header.unit,
         "affine": np.asarray(header.affine, dtype=float).tolist(),
         "digest": _digest_of_voxels(path, how),

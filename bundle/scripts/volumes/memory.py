@@ -1,23 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much memory there is, asked before it is taken."""
+"""How much memory is free, asked before it is taken."""
 
 from __future__ import annotations
 
-import os
 import resource
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+from humanize import naturalsize
+
 from scripts.errors import InputError
 
 _GROUPS = Path("/sys/fs/cgroup")
+_NAMES = (  # of the limit, of what is used, and of the cache of files in that: of cgroup v2 and v1
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
 def free_memory() -> int:
-    """Return the bytes that this process can still take: what is free on the machine, or less where the process is limited to less."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(0, min([total, *_limits()]))
+    """Return the bytes that this process can still take: what is free on the machine, or less where a limit is set for the process."""
+    return max(0, min(_limits()))
 
 
 def check_memory(needed: float, what: str, advice: str) -> None:
@@ -34,39 +39,29 @@ def check_memory(needed: float, what: str, advice: str) -> None:
     """
     free = free_memory()
     if needed > free:
-        raise InputError(f"{what} {gib(needed)} GiB of memory and {gib(free)} are free: {advice}")
-
-
-def gib(count: float) -> str:
-    """Return a number of bytes in GiB with three digits."""
-    return f"{count / 2**30:.3g}"
+        raise InputError(
+            f"{what} {naturalsize(needed, binary=True)} of memory and {naturalsize(free, binary=True)} are free: {advice}"
+        )
 
 
 def _limits() -> Iterator[int]:
-    """What is free by each of those who limit it, for the ones that this system has."""
-    with suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        yield 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    for folder in _groups():
-        for most, used, cache in (
-            ("memory.max", "memory.current", "inactive_file"),
-            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-        ):
+    """Yield what each limit leaves free: the machine's memory, that of a control group (a container, a Slurm job), and ``ulimit -v``."""
+    yield psutil.virtual_memory().available
+    for folder in _control_groups():
+        for most, used, cache in _NAMES:
             with suppress(OSError, ValueError):  # "max" is no limit
                 limit, taken = (int((folder / name).read_text()) for name in (most, used))
-                with suppress(OSError, ValueError):  # the cache of files makes room
+                with suppress(OSError, ValueError):  # the kernel gives the cache of files back
                     statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
                     taken -= int(statistics.get(cache, 0))
                 yield limit - taken
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit != resource.RLIM_INFINITY:
-        with suppress(OSError, ValueError):
-            pages = int(Path("/proc/self/statm").read_text().split()[0])
-            yield limit - pages * os.sysconf("SC_PAGE_SIZE")
+        yield limit - psutil.Process().memory_info().vms
 
 
-def _groups() -> Iterator[Path]:
-    """Folders of the control groups that this process may be in, with those around them."""
+def _control_groups() -> Iterator[Path]:
+    """Yield the folders of the control groups of this process, which psutil does not look at, and of those that contain them."""
     yield from (_GROUPS, _GROUPS / "memory")
     with suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():

@@ -11,19 +11,20 @@ from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from scripts.cli.command_line import true_or_false
+from humanize import naturalsize
+
 from scripts.errors import InputError
 from scripts.volumes.claim import there_at_start
-from scripts.volumes.formats import slice_folder
-from scripts.volumes.memory import check_memory, gib
-from scripts.volumes.whole_file import as_path, check_place, nearest_folder, suffix_of, target_of
-from scripts.volumes.writing import FORMATS, WRITE_SUFFIXES, stored_dtype, write_suffix
+from scripts.volumes.formats import registry, slice_folder
+from scripts.volumes.memory import check_memory
+from scripts.volumes.paths import as_path, check_place, nearest_folder, target_of
+from scripts.volumes.writing import stored_dtype
 
 _BYTES_OF_A_SLICE = 512  # of main memory, for what is known of an output slice beside its voxels
 
 
 def check_output(
-    path: str | os.PathLike, overwrite: bool | str = False, inputs: Sequence[str | os.PathLike | None] = ()
+    path: str | os.PathLike, overwrite: bool = False, inputs: Sequence[str | os.PathLike | None] = ()
 ) -> None:
     """
     Check, before the work, that a volume can be written.
@@ -38,18 +39,17 @@ def check_output(
             made or written to.
     """
     file = as_path(path)
-    replace = true_or_false(overwrite, "overwrite")
     target = target_of(file)
     if target.is_dir():
-        raise InputError(f"{file}: is a folder, but the output is one file; the formats are {FORMATS}")
-    suffix = write_suffix(file)
-    formats = [name.lower().replace("tiff", "tif") for name in (suffix, suffix_of(target.name))]
-    if target.name.lower().endswith(WRITE_SUFFIXES) and formats[0] != formats[1]:
+        raise InputError(f"{file}: is a folder, but the output is one file; the formats are {registry.NAMES}")
+    registry.format_to_write(file)
+    formats = [(registry.suffix_of_volume(each) or "").lower().replace("tiff", "tif") for each in (file, target)]
+    if formats[1] and formats[0] != formats[1]:
         raise InputError(
             f"{file}: points to {target}, which has the name of another format; give a link that ends like it"
         )
     check_no_input(file, inputs)
-    if there_at_start(file) and not replace:
+    if there_at_start(file) and not overwrite:
         raise InputError(f"{file}: exists already; give another name, or --overwrite true to replace it")
     check_place(file)
 
@@ -60,7 +60,7 @@ def check_folder(
     inputs: Sequence[str | os.PathLike | None] = (),
     results: Sequence[str] = (),
     unless: str = "",
-    overwrite: bool | str = False,
+    overwrite: bool = False,
 ) -> None:
     """
     Check, before the work, that files can be written to a folder.
@@ -83,7 +83,7 @@ def check_folder(
             raise InputError(
                 f"{place / name}: is a folder, but this run writes a file of that name; give another folder"
             )
-    replace = true_or_false(overwrite, "overwrite") or os.path.lexists(place / unless)
+    replace = overwrite or os.path.lexists(place / unless)
     existing = [name for name in results if os.path.lexists(place / name)]
     if existing and not replace:
         raise InputError(
@@ -150,7 +150,7 @@ def check_space(path: str | os.PathLike, shape: Sequence[int], dtype: str, facto
     needed, free = math.prod(shape) * stored_dtype(dtype).itemsize, free_space(path)
     if needed > free:
         raise InputError(
-            f"--factor {factor:g}: the output would need {gib(needed)} GiB and {gib(free)} are free where {path} is to "
+            f"--factor {factor:g}: the output would need {naturalsize(needed, binary=True)} and {naturalsize(free, binary=True)} are free where {path} is to "
             "be: give a lower --factor, cut the volume, or name another place"
         )
     check_memory(

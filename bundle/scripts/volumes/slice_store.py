@@ -19,7 +19,8 @@ import numpy as np
 
 from scripts.errors import InputError, one_line
 from scripts.provenance import difference, read_record, resolve
-from scripts.volumes.whole_file import write_json
+from scripts.volumes.json_file import write_json
+from scripts.volumes.write_all import write_all
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class SliceStore:
             try:
                 os.ftruncate(self._file, size)
                 _take_room(self._file, size)
-                _write(self._file, self._header, 0)
+                write_all(self._file, self._header, 0)
             except OSError:
                 self.close()
                 if not begun:  # what could be taken of the room is of no use
@@ -110,7 +111,7 @@ class SliceStore:
         content = np.ascontiguousarray(slices, dtype=_DTYPE).tobytes()
         number = start // self.batch_size
         with self._tells():
-            _write(self._file, content, self._place(number))
+            write_all(self._file, content, self._place(number))
             os.fdatasync(self._file)  # nothing may say that slices are there which a power failure takes away
             self.checksums[number] = zlib.crc32(content)
             self._write_record()
@@ -200,11 +201,3 @@ def _take_room(file: int, size: int) -> None:
     except OSError as error:
         if error.errno not in _CANNOT_ALLOCATE:
             raise
-
-
-def _write(file: int, content: bytes, place: int) -> None:
-    """Write all of it, however many calls it takes."""
-    rest = memoryview(content)
-    while rest:
-        written = os.pwrite(file, rest, place)
-        rest, place = rest[written:], place + written

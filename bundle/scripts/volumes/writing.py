@@ -5,24 +5,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Any
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from scripts.cli.command_line import true_or_false
-from scripts.errors import InputError
 from scripts.volumes.block_writer import BlockWriter
 from scripts.volumes.claim import Claim, there_at_start
-from scripts.volumes.formats import nifti, tiff
-from scripts.volumes.whole_file import as_path, whole_file
+from scripts.volumes.formats.registry import format_to_write
+from scripts.volumes.paths import as_path
+from scripts.volumes.whole_file import whole_file
 
-# a longer suffix comes before the one that it ends in
-WRITE_SUFFIXES = (".ome.tiff", ".ome.tif", *tiff.SUFFIXES, ".nii.gz", ".nii")
-FORMATS = "TIFF (.tif, .tiff, .ome.tif, .ome.tiff) and NIfTI (.nii, .nii.gz)"
 # dtypes that the formats lack or that only some programs read, and what holds the same values
 _STORED_AS = {"int64": "int32", "uint64": "uint32", "float16": "float32"}
 
@@ -34,7 +28,7 @@ def volume_writer(
     dtype: str,
     affine: np.ndarray,
     unit: str,
-    overwrite: bool | str = False,
+    overwrite: bool = False,
 ) -> Iterator[BlockWriter]:
     """
     Write a volume block by block; its name appears only at the end, and not if the work ends in an exception.
@@ -58,23 +52,13 @@ def volume_writer(
         InputError: the format is not supported, the file cannot be written, or another run writes it.
     """
     file = as_path(path)
-    suffix = write_suffix(file).lower()
-    target = stored_dtype(dtype)
-    create: Any = nifti.create if suffix in nifti.SUFFIXES else tiff.create
-    replace = true_or_false(overwrite, "overwrite")
-    with Claim(file), whole_file(file, replace or there_at_start(file)) as partial, ExitStack() as removed:
-        raw = partial
-        if suffix.endswith(".gz"):  # only an uncompressed file can be written in any order
-            raw = partial.with_suffix("")
-            removed.callback(raw.unlink, missing_ok=True)
-        begin = create(raw, shape, target, np.asarray(affine, dtype=float), unit)
-        with open(raw, "r+b", buffering=0) as opened:
-            yield BlockWriter(opened.fileno(), begin, shape, target)
-        if raw != partial:
-            nifti.compress(raw, partial)
+    kind, target = format_to_write(file), stored_dtype(dtype)
+    with Claim(file), whole_file(file, overwrite or there_at_start(file)) as partial:
+        with kind.open_writer(partial, shape, target, np.asarray(affine, dtype=float), unit) as writer:
+            yield writer
 
 
-def write_volume(volume: MetaTensor, path: str | os.PathLike, overwrite: bool | str = False) -> None:
+def write_volume(volume: MetaTensor, path: str | os.PathLike, overwrite: bool = False) -> None:
     """
     Write a volume with its voxel size; the name appears only once the file is complete.
 
@@ -108,10 +92,3 @@ def tell_written(path: str | os.PathLike, shape: Sequence[int], affine: np.ndarr
 def stored_dtype(dtype: str) -> np.dtype:
     """Return the type of voxel that a file of a volume of ``dtype`` gets: its own, or what holds the same values."""
     return np.dtype(_STORED_AS.get(dtype, dtype))
-
-
-def write_suffix(file: Path) -> str:
-    for suffix in WRITE_SUFFIXES:
-        if file.name.lower().endswith(suffix):
-            return file.name[-len(suffix) :]
-    raise InputError(f"{file}: this format cannot be written; the formats are {FORMATS}")

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import nibabel as nib
 import numpy as np
@@ -17,9 +17,12 @@ from nibabel.arrayproxy import ArrayProxy
 
 from scripts.errors import InputError
 from scripts.volumes.axes import Order, order_given
-from scripts.volumes.formats.stack import Stack
+from scripts.volumes.block_writer import BlockWriter
+from scripts.volumes.formats.base import Stack
+from scripts.volumes.formats.uncompressed import open_uncompressed
 
-SUFFIXES = (".nii", ".nii.gz")
+NAME = "NIfTI"
+SUFFIXES: tuple[str, ...] = (".nii", ".nii.gz")
 
 # Code in the header -> (our unit, how many of our unit one of it is)
 _READ_UNITS: dict[int, tuple[str | None, float]] = {
@@ -67,23 +70,42 @@ def open_stack(path: Path, axes: str | None = None) -> Iterator[Stack]:
         raise OSError(f"ends at byte {size}, but its voxels go on to {needed}")
     scaled = (proxy.slope, proxy.inter) != (1.0, 0.0)
     affine, unit, doubt = _grid(image, order, path)
+    dtype_read = np.dtype(np.float32) if scaled else dtype
+    turn = np.transpose if order.letters == "YXZ" else np.asanyarray
+    by_slices = order.letters[2] == "Z"  # otherwise a slice is all over the file
+    if by_slices and not compressed and not scaled:
+        plane, begin = shape[:2], int(proxy.offset)
+        size = math.prod(plane) * dtype.itemsize
+
+        def map_slice(index: int) -> np.ndarray:
+            # mapped anew for each slice: what stays mapped counts as memory of the process
+            return turn(np.memmap(path, dtype, "r", begin + index * size, plane, "F"))
+
+        yield Stack(order.shape, dtype_read, affine, unit, map_slice, False, doubt)
+        return
     opener: Any = gzip.open if compressed else open
     with opener(path, "rb") as file:
         # one that keeps its place in the file: nibabel's own begins to unpack anew for each slice
         voxels: Any = ArrayProxy(file, (shape, dtype, proxy.offset, proxy.slope, proxy.inter))
-        if order.letters[2] != "Z":  # a slice is all over the file
-            voxels = np.asanyarray(voxels).transpose(order.to_xyz)
+        if not by_slices:
+            whole = np.asanyarray(voxels).astype(dtype_read, copy=False).transpose(order.to_xyz)
+            _read_to_end(file)
+            yield Stack(order.shape, dtype_read, affine, unit, lambda index: whole[:, :, index], False, doubt)
+            return
 
-        def read(index: int) -> np.ndarray:
-            array = np.asanyarray(voxels[:, :, index])
-            if compressed and index == order.shape[2] - 1:  # to the end, where the checksum is
-                while file.read(2**24):
-                    pass
-            if order.letters == "YXZ":
-                array = array.transpose()
-            return array.astype(np.float32) if scaled else array
+        def decode(index: int) -> np.ndarray:
+            array = np.asanyarray(voxels[:, :, index]).astype(dtype_read, copy=False)
+            if index == order.shape[2] - 1:
+                _read_to_end(file)
+            return turn(array)
 
-        yield Stack(order.shape, np.dtype(np.float32) if scaled else dtype, affine, unit, read, doubt)
+        yield Stack(order.shape, dtype_read, affine, unit, decode, True, doubt)
+
+
+def _read_to_end(file: IO[bytes]) -> None:
+    """Read what follows the voxels: at the end of a compressed file stands the checksum, which is compared there."""
+    while file.read(2**24):
+        pass
 
 
 def _open(path: Path, several: bool) -> nib.Nifti1Image:
@@ -124,6 +146,23 @@ def _grid(image: nib.Nifti1Image, order: Order, path: Path) -> tuple[np.ndarray,
     affine = np.array(image.affine, dtype=float)[:, [*(column_of[axis] for axis in "XYZ"), 3]]
     affine[:3] *= scale
     return affine, unit, doubt
+
+
+@contextmanager
+def open_writer(
+    path: Path, shape: tuple[int, int, int], dtype: np.dtype, affine: np.ndarray, unit: str
+) -> Iterator[BlockWriter]:
+    """Write a volume block by block, see :meth:`scripts.volumes.formats.base.Format.open_writer` and :func:`create`."""
+    compressed = path.name.lower().endswith(".gz")
+    raw = path.with_suffix("") if compressed else path  # only an uncompressed file can be written in any order
+    try:
+        with open_uncompressed(raw, create(raw, shape, dtype, affine, unit), shape, dtype) as writer:
+            yield writer
+        if compressed:
+            compress(raw, path)
+    finally:
+        if compressed:
+            raw.unlink(missing_ok=True)
 
 
 def create(path: Path, shape: tuple[int, int, int], dtype: np.dtype, affine: np.ndarray, unit: str) -> int:

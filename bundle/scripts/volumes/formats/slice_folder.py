@@ -15,10 +15,11 @@ from PIL import Image
 from scripts.errors import InputError, one_line, warn_once
 from scripts.volumes.axes import order_given
 from scripts.volumes.formats import tiff
+from scripts.volumes.formats.base import Stack
 from scripts.volumes.formats.slice_order import differ_in_numbers, slices_in_order
-from scripts.volumes.formats.stack import Stack
 
-SUFFIXES = (".png", *tiff.SUFFIXES)
+NAME = "folder of slices"
+SUFFIXES: tuple[str, ...] = (".png", ".tif", ".tiff")  # of the slices
 _OTHER_IMAGES = (".jpg", ".jpeg", ".bmp", ".gif", ".jp2", ".webp")
 _GREYSCALE_MODES = ("L", "I;16", "I;16B", "I;16L", "I", "F")
 
@@ -64,7 +65,7 @@ def open_stack(path: Path, axes: str | None = None) -> Iterator[Stack]:
         return pixels if turned else pixels.transpose()
 
     plane = first.shape if turned else first.shape[::-1]
-    yield Stack((*plane, len(files)), first.dtype, None, None, read)
+    yield Stack((*plane, len(files)), first.dtype, None, None, read, decoded=True)
 
 
 def slice_files(path: Path) -> list[Path]:

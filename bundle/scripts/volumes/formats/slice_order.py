@@ -13,6 +13,8 @@ from fractions import Fraction
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
+from tifffile import natural_sorted
+
 from scripts.errors import InputError
 
 # A sign is one where nothing but a separator of words stands before it: slice-3 is slice 3, z_-3 and z=-3 are minus 3.
@@ -125,7 +127,7 @@ def _order(names: Sequence[str], reading: _Reading, where: _Where) -> _Order:
     """Return the order of the files when their names are read in this way."""
     split = {name: reading.split(_stem(name).lower()) for name in names}
     kinds: dict[tuple[str, ...], list[str]] = {}
-    for name in sorted(names, key=natural_key):
+    for name in natural_sorted(names):
         kinds.setdefault(split[name][0], []).append(name)
     if len(kinds) > 1:
         return _Order(_Doubt.SERIES, says=_says_of_series(list(kinds.values()), names, where))
@@ -162,20 +164,6 @@ def differ_in_numbers(name: str, other: str) -> bool:
     """Whether the names of two files are alike but for their numbers and suffixes."""
     texts, more_texts = (_Reading(False, False).split(_stem(each).lower())[0] for each in (name, other))
     return texts == more_texts
-
-
-def natural_key(name: str) -> list[str | int]:
-    """
-    Return a key that sorts by the whole numbers in a file name.
-
-    Args:
-        name: of the file.
-
-    Returns:
-        Text and numbers in turn, text first.
-    """
-    parts = re.split(r"(\d+)", name.lower())
-    return [int(part) if index % 2 else part for index, part in enumerate(parts)]
 
 
 def _gap(values: Sequence[Fraction], names: Sequence[str], field: int, split: dict) -> str:
@@ -236,12 +224,12 @@ def _says_of_runs(
     """Return what to say of files of which several numbers vary, such as a slice and a channel."""
     field = min(varying, key=lambda field: (len(set(fields[field])), _text_before(names[0], split, field) == "z"))
     series: dict[str, list[str]] = {}
-    for name in sorted(names, key=natural_key):
+    for name in natural_sorted(names):
         series.setdefault(split[name][1][field], []).append(name)
     values = [f"{_text_before(names[0], split, field)}{value}" for value in series]
     shown = ", ".join(values[:_SHOWN]) + (", ..." if len(values) > _SHOWN else "")
     several = [each for each in series.values() if len(each) > 1]
-    told = f"more than one number differs in the names of {_list(sorted(names, key=natural_key))}: "
+    told = f"more than one number differs in the names of {_list(natural_sorted(names))}: "
     told += f"{shown} may be several series" if several else "one runs up where another does not"
     return told + _advice(_pattern(several[0], names, split) if several else None, where)
 

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +16,13 @@ import tifffile
 
 from scripts.errors import InputError, warn_once
 from scripts.volumes.axes import Order, order_given, order_named
-from scripts.volumes.formats.stack import Stack
+from scripts.volumes.block_writer import BlockWriter
+from scripts.volumes.formats.base import Stack
 from scripts.volumes.formats.tiff_voxel_size import voxel_size
+from scripts.volumes.formats.uncompressed import open_uncompressed
 
-SUFFIXES = (".tif", ".tiff")
+NAME = "TIFF"
+SUFFIXES: tuple[str, ...] = (".tif", ".tiff", ".ome.tif", ".ome.tiff")
 
 _OME_UNITS = {"nanometer": "nm", "micrometer": "\u00b5m", "millimeter": "mm", "pixel": "pixel"}
 _IMAGEJ_UNITS = {"nanometer": "nm", "micrometer": "micron", "millimeter": "mm", "pixel": "pixel"}
@@ -45,7 +49,7 @@ def open_stack(path: Path, axes: str | None = None) -> Iterator[Stack]:
         axes: what the user says that the axes are, see :func:`scripts.volumes.axes.check_axes`.
 
     Yields:
-        The stack. The slices of a contiguous file are memory maps, of which only what is looked at is read. A file whose pages are no
+        The stack. Uncompressed slices are memory maps, of which only what is looked at is read. A file whose pages are no
         slices, for Z is not its first axis, is read into memory.
 
     Raises:
@@ -62,16 +66,12 @@ def open_stack(path: Path, axes: str | None = None) -> Iterator[Stack]:
                 else order_given(axes, image.full_shape, path)
             )
             affine, unit, doubt = _affine(tif, image, order)
-            read_slice_of = _slice_reader(tif, image, order, path)
+            read, decoded = _slice_reader(tif, image, order, path)
             remark = _REMARKS.get(int(tif.pages.first.photometric))
             if remark is not None and not (tif.is_imagej and int(tif.pages.first.photometric) == 3):
                 warn_once(f"{path}: {remark}")
 
-        def read(index: int) -> np.ndarray:
-            with _damage_raised():
-                return read_slice_of(index)
-
-        yield Stack(order.shape, np.dtype(tif.series[0].dtype), affine, unit, read, doubt)
+        yield Stack(order.shape, np.dtype(tif.series[0].dtype), affine, unit, read, decoded, doubt)
 
 
 def read_slice(path: Path) -> np.ndarray:
@@ -96,6 +96,15 @@ def read_slice(path: Path) -> np.ndarray:
             what = "is a colour image" if color else f"holds {math.prod(sizes[:-2])} pages"
             raise InputError(f"{path}: {what}, but each file in a folder must be one 2-D slice in greyscale")
         return tif.series[0].asarray().reshape(sizes)
+
+
+@contextmanager
+def open_writer(
+    path: Path, shape: tuple[int, int, int], dtype: np.dtype, affine: np.ndarray, unit: str
+) -> Iterator[BlockWriter]:
+    """Write a stack block by block, see :meth:`scripts.volumes.formats.base.Format.open_writer` and :func:`create`."""
+    with open_uncompressed(path, create(path, shape, dtype, affine, unit), shape, dtype) as writer:
+        yield writer
 
 
 def create(path: Path, shape: tuple[int, int, int], dtype: np.dtype, affine: np.ndarray, unit: str) -> int:
@@ -133,19 +142,25 @@ def create(path: Path, shape: tuple[int, int, int], dtype: np.dtype, affine: np.
     return int(place[0])
 
 
+_heard: ContextVar[list[str] | None] = ContextVar("_heard", default=None)
+
+
+def _listen(record: logging.LogRecord) -> bool:
+    """Take what tifffile logs, in the thread that has :func:`_damage_raised` around it, and pass on what it logs elsewhere."""
+    errors = _heard.get()
+    if errors is not None and record.levelno >= logging.ERROR:
+        errors.append(record.getMessage())
+    return errors is None
+
+
+logging.getLogger("tifffile").addFilter(_listen)
+
+
 @contextmanager
 def _damage_raised() -> Iterator[None]:
     """What tifffile only logs about a damaged file, such as lost pages, becomes an error."""
     errors: list[str] = []
-
-    class Collect(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if record.levelno >= logging.ERROR:
-                errors.append(record.getMessage())
-
-    tifffile_logger, collect = logging.getLogger("tifffile"), Collect()
-    propagate, tifffile_logger.propagate = tifffile_logger.propagate, False
-    tifffile_logger.addHandler(collect)
+    before = _heard.set(errors)
     try:
         yield
         if errors:
@@ -156,8 +171,7 @@ def _damage_raised() -> Iterator[None]:
             raise OSError(errors[0]) from None
         raise
     finally:
-        tifffile_logger.removeHandler(collect)
-        tifffile_logger.propagate = propagate
+        _heard.reset(before)
 
 
 class _Image(NamedTuple):
@@ -207,25 +221,43 @@ def _image(tif: tifffile.TiffFile, path: Path) -> _Image:
     return _Image(series[0].axes, series[0].shape, shape, False)
 
 
-def _slice_reader(tif: tifffile.TiffFile, image: _Image, order: Order, path: Path) -> Callable[[int], np.ndarray]:
-    """Return what reads one slice (x, y)."""
+def _slice_reader(
+    tif: tifffile.TiffFile, image: _Image, order: Order, path: Path
+) -> tuple[Callable[[int], np.ndarray], bool]:
+    """Return what reads one slice (x, y), and whether it decodes it."""
     series = tif.series[0]
     _, height, width = order.sizes
     if order.letters[0] == "Z":  # its pages are its slices
-        begin = None if image.pages_of_a_stack else series.dataoffset
         turn = np.transpose if order.letters == "ZYX" else np.asarray
-        if begin is not None:  # one block of the file, as ImageJ writes, even where only its first page has a header
-            dtype = np.dtype(tif.byteorder + np.dtype(series.dtype).char)
-            size = height * width * dtype.itemsize
-            # mapped anew for each slice: what stays mapped counts as memory of the process
-            return lambda index: turn(np.memmap(path, dtype, "r", begin + index * size, (height, width)))
         pages: Any = [s.pages[0] for s in tif.series] if image.pages_of_a_stack else series.pages
+        dtype = np.dtype(tif.byteorder + np.dtype(series.dtype).char)
+        size = height * width * dtype.itemsize
+        begins: list[int] | None = None
+        if not image.pages_of_a_stack and series.dataoffset is not None:
+            # one block of the file, as ImageJ writes, even where only its first page has a header
+            begins = [series.dataoffset + index * size for index in range(order.sizes[0])]
+        elif len(pages) == order.sizes[0] and all(_is_mapped(page, tif) for page in pages):
+            begins = [page.dataoffsets[0] for page in pages]
+        if begins is not None:
+            # mapped anew for each slice: what stays mapped counts as memory of the process
+            return lambda index: turn(np.memmap(path, dtype, "r", begins[index], (height, width))), False
         if len(pages) == order.sizes[0]:
-            return lambda index: turn(pages[index].asarray().reshape(height, width))
+
+            def decode(index: int) -> np.ndarray:
+                with _damage_raised():
+                    return turn(pages[index].asarray().reshape(height, width))
+
+            return decode, True
     # several slices in one compressed page, or across the pages: there is no part to read
     stored = np.stack([s.asarray() for s in tif.series]) if image.pages_of_a_stack else series.asarray()
     voxels = stored.reshape(order.sizes).transpose(order.to_xyz)
-    return lambda index: voxels[:, :, index]
+    return lambda index: voxels[:, :, index], False
+
+
+def _is_mapped(page: Any, tif: tifffile.TiffFile) -> bool:
+    """Whether the pixels of a page stand in the file as they are, without a gap."""
+    ends = [begin + count for begin, count in zip(page.dataoffsets, page.databytecounts)]
+    return page.parent is tif and page.is_final and list(page.dataoffsets[1:]) == ends[:-1]
 
 
 def _affine(tif: tifffile.TiffFile, image: _Image, order: Order) -> tuple[np.ndarray | None, str | None, str | None]:

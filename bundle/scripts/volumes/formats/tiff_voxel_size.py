@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
-from xml.etree import ElementTree
 
 import tifffile
 
@@ -69,18 +67,18 @@ def _resolution(tag: tifffile.TiffTag | None) -> float | None:
 
 
 def _of_ome(xml: str) -> VoxelSize:
-    pixels = ElementTree.fromstring(re.sub(r"^\s*<\?xml.*?\?>", "", xml)).find(".//{*}Pixels")
-    attributes = {} if pixels is None else pixels.attrib
-    written = [attributes.get(f"PhysicalSize{axis}") for axis in "XYZ"]
-    if not any(written):
+    images = tifffile.xml2dict(xml, sep="")["OME"].get("Image") or {}  # numbers are numbers there already
+    pixels = (images[0] if isinstance(images, list) else images).get("Pixels") or {}
+    written = [pixels.get(f"PhysicalSize{axis}") for axis in "XYZ"]
+    if written == [None] * 3:
         return VoxelSize()
-    if written[2] is None and all(written[:2]):
+    if written[2] is None and None not in written[:2]:
         return _NO_DISTANCE
     sizes = [_number(size) for size in written]
     if not all(0 < size < math.inf for size in sizes):
         shown = ", ".join(f"PhysicalSize{axis} {size}" for axis, size in zip("XYZ", written) if size is not None)
         return VoxelSize(doubt=f"its voxel size ({shown}) is not three positive numbers and is not used")
-    return _in_one_unit(sizes, [attributes.get(f"PhysicalSize{axis}Unit", "\u00b5m") for axis in "XYZ"])
+    return _in_one_unit(sizes, [pixels.get(f"PhysicalSize{axis}Unit", "\u00b5m") for axis in "XYZ"])
 
 
 def _in_one_unit(sizes: Sequence[float], names: Sequence[str]) -> VoxelSize:

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much memory a reconstruction takes, and that it does not grow with the volume: ``make memory``.
+
+Runs the command of ``inference.yaml`` on a volume of noise and on one of twice its size along each axis, with the same tile, and takes the
+largest resident set that the system saw of each process. Prints a table and writes it and the numbers as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from benchmarks.template import fill
+
+ROOT = Path(__file__).resolve().parents[2]
+BUNDLE = ROOT / "bundle"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is measured; ``side`` and ``slices`` of the smaller volume, ``widths`` of a network that is not the shipped one."""
+
+    side: int
+    slices: int
+    factor: float
+    dtype: str
+    tile: int
+    halo: int
+    widths: list[int] | None = None
+
+
+SIZES = {
+    "cuda": Sizes(512, 32, 8, "uint8", 512, 64),
+    "cpu": Sizes(256, 8, 8, "float32", 256, 64),
+    "toy": Sizes(128, 8, 12, "float32", 128, 32, [2, 2, 4, 4]),
+}
+
+
+def write_noise(path: Path, side: int, slices: int, dtype: str) -> None:
+    """A volume of noise, written slice by slice: what this process takes would count for those that it starts."""
+    pages = (np.random.default_rng(i).integers(0, 256, (side, side)).astype(dtype) for i in range(slices))
+    tifffile.imwrite(path, pages, shape=(slices, side, side), dtype=dtype, imagej=True, metadata={"axes": "ZYX"})
+
+
+def run(options: dict[str, Any]) -> tuple[float, float]:
+    """Reconstruct; returns seconds and the peak of the process's memory in bytes."""
+    words = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/inference.yaml"]
+    words += [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    with tempfile.TemporaryFile() as printed:
+        begin = time.perf_counter()
+        process = subprocess.Popen(words, cwd=BUNDLE, stdout=printed, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - begin
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            printed.seek(0)
+            raise SystemExit(printed.read().decode())
+    return seconds, 1024.0 * usage.ru_maxrss
+
+
+def measure(sizes: Sizes) -> dict[str, Any]:
+    """Both volumes, and what they were measured on."""
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        options: dict[str, Any] = {"factor": sizes.factor, "tile": sizes.tile, "halo": sizes.halo}
+        if sizes.widths is not None:
+            options.update(weights=folder / "model.pt")
+            _save_untrained(sizes.widths, folder / "model.pt")
+        for times in (1, 2):
+            side, slices = times * sizes.side, times * sizes.slices
+            write_noise(folder / "in.tif", side, slices, sizes.dtype)
+            files = {"volume": folder / "in.tif", "output": folder / "out.ome.tif", "overwrite": "true"}
+            seconds, peak = run({**options, **files})
+            with tifffile.TiffFile(folder / "out.ome.tif") as file:
+                shape = file.series[0].shape[::-1]
+            rows.append(
+                {
+                    "volume": [side, side, slices],
+                    "output": list(shape),
+                    "output_bytes": int(np.prod(shape)) * np.dtype(sizes.dtype).itemsize,
+                    "peak_bytes": peak,
+                    "seconds": seconds,
+                }
+            )
+    # only now: torch is large
+    import torch
+
+    from scripts.provenance import machine
+
+    return {"machine": machine(), "torch": torch.__version__, "sizes": asdict(sizes), "rows": rows}
+
+
+def _save_untrained(widths: list[int], path: Path) -> None:
+    """Weights of an untrained AENet of these widths, made by another process, for torch is large."""
+    code = (
+        "import sys; from scripts.networks.aenet import AENet; from scripts.networks.weights import save_weights; "
+        f"save_weights(AENet({widths}, settings={{'percentiles': [0.1, 99.9], 'train_factors': [2, 12]}}), sys.argv[1])"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], cwd=BUNDLE, check=True)
+
+
+def table(result: dict[str, Any]) -> str:
+    """What :func:`measure` found, as Markdown."""
+    return fill(Path(__file__).with_name("memory.md.j2"), **result)
+
+
+def main() -> None:
+    """Measure and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--size", choices=SIZES, default="cpu", help="how large; cuda is for machines with a GPU")
+    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "memory.json")
+    arguments = parser.parse_args()
+    result = measure(SIZES[arguments.size])
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    arguments.output.with_suffix(".md").write_text(table(result), encoding="utf-8")
+    print(f"{table(result)}\nwrote {arguments.output} and the table beside it")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Volumes as a dataset of blocks, read when they are asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from monai.data import Dataset, MetaTensor
+
+from scripts import lattice
+from scripts.errors import InputError
+from scripts.lattice import Block
+from scripts.reconstruction.axial_inferer import AxialInferer
+from scripts.volumes.factor import factor_of
+from scripts.volumes.formats import nifti
+from scripts.volumes.formats.registry import suffix_of_volume
+from scripts.volumes.paths import as_path
+from scripts.volumes.reading import VolumeSource
+from scripts.volumes.volume_block import BLOCK, VOLUME, WHOLE, VolumeBlock
+
+OUTPUT_VOXELS = {
+    "cuda": 2**27,
+    "cpu": 2**22,
+}  # of a block: a GPU hardly waits between blocks, and a CPU shows progress
+
+
+class Volume(NamedTuple):
+    """A volume of the dataset.
+
+    Attributes:
+        path: as it was given.
+        source: open for reading.
+        factor: how many times finer Z becomes.
+        blocks: that make it up.
+    """
+
+    path: str | os.PathLike
+    source: VolumeSource
+    factor: float
+    blocks: list[Block]
+
+    @property
+    def output_shape(self) -> tuple[int, int, int]:
+        """Sizes (x, y, z) of the reconstruction."""
+        x, y, slices = self.source.header.shape
+        return x, y, lattice.output_size(slices, self.factor)
+
+
+class BlockDataset(Dataset):
+    """The blocks of volumes that lie on disk, and volumes that are in memory, whole.
+
+    An item of ``data`` that names a file gives the items of its blocks, one after the other, each with a
+    :class:`scripts.volumes.reading.VolumeBlock` in place of the path. Where ``whole`` is set, and for images that are no paths, an item
+    stays as it is.
+
+    Args:
+        data: mappings with an "image": path, or volume (C, X, Y, K).
+        transform: of an item; it begins with :class:`scripts.transforms.load_volume.LoadVolumed`.
+        inferer: that the blocks are for: its factor, tiles and halo.
+        network: of stage III, on the device.
+        device: that computes.
+        spacing: voxel size [z, y, x] in place of the files'.
+        axes: of the files, in place of what they say.
+        whole: whether volumes are loaded whole.
+
+    Raises:
+        InputError: there is no volume, or one cannot be used.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]],
+        transform: Callable | None,
+        inferer: AxialInferer,
+        network: torch.nn.Module,
+        device: str | torch.device,
+        spacing: Sequence[float] | None = None,
+        axes: str | None = None,
+        whole: bool = False,
+    ) -> None:
+        super().__init__(list(data), transform)
+        self.volumes: list[Volume] = []
+        self._items: list[tuple[Mapping[str, Any], int, Block | None]] = []
+        self._open = (spacing, axes)
+        device = torch.device(device)
+        for item in self.data:
+            image = item.get("image")
+            if image is None:
+                raise InputError("--volume is missing: add --volume and its value to the command")
+            if whole or not isinstance(image, (str, os.PathLike)):
+                self._items.append((item, -1, None))
+                continue
+            source = VolumeSource(image, spacing, axes)
+            factor = inferer.check_trained(factor_of(source.header, inferer.factor))
+            blocks = inferer.blocks(source.header.shape, factor, network, device, OUTPUT_VOXELS[device.type])
+            self._items.extend((item, len(self.volumes), block) for block in blocks)
+            self.volumes.append(Volume(image, source, factor, blocks))
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def _transform(self, index: int) -> Any:
+        item, number, block = self._items[index]
+        if block is not None:
+            source = self.volumes[number].source
+            meta = {"filename_or_obj": str(item["image"]), BLOCK: torch.tensor(block.numbers()), VOLUME: number}
+            item = {**item, "image": VolumeBlock(source, *block.input, meta)}
+        result = dict(item) if self.transform is None else self.transform(item)
+        image = result["image"]
+        if isinstance(image, MetaTensor):
+            image.meta.pop(WHOLE, None)  # a batch cannot hold it
+        return result
+
+
+def volumes_in(volume: str | os.PathLike | None, folder: str | os.PathLike | None) -> list[dict[str, Any]]:
+    """The data of a dataset: one volume, or all TIFF and NIfTI files of a folder by name.
+
+    Raises:
+        InputError: both are given, or the folder does not exist or holds no volume.
+    """
+    if folder is None:
+        return [{"image": volume}]
+    if volume is not None:
+        raise InputError(f"--volume {volume} and --dataset_dir {folder} both name the input: give one of them")
+    place = as_path(folder)
+    if not place.is_dir():
+        raise InputError(f"--dataset_dir {folder}: no such folder")
+    files = sorted(file for file in place.iterdir() if file.is_file() and suffix_of_volume(file))
+    if not files:
+        raise InputError(f"--dataset_dir {folder}: holds no TIFF or NIfTI file; a folder of slices is a --volume")
+    return [{"image": str(file)} for file in files]
+
+
+def named_after(path: str | os.PathLike, factor: float) -> str:
+    """Name of the reconstruction of a volume: that of the file, or of the folder of slices, and the factor; TIFF but for NIfTI."""
+    file = Path(os.path.abspath(path))
+    suffix = suffix_of_volume(file) or "" if file.is_file() else ""
+    kind = suffix if suffix.lower() in nifti.SUFFIXES else ".tif"
+    return f"{file.name.removesuffix(suffix)}_x{factor:g}{kind}"

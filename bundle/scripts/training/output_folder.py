@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder that a training writes to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+
+from scripts.networks.weights import save_weights
+from scripts.provenance import PROVENANCE, write_provenance
+from scripts.training.checkpoint import read_checkpoint
+from scripts.volumes.claim import Claim
+from scripts.volumes.outputs import check_folder
+from scripts.volumes.paths import as_path
+
+
+class OutputFolder:
+    """Folder of a training: its checkpoint, its weights, the curves, and what they were made with. One run at a time writes there.
+
+    Args:
+        folder: made if missing.
+        weights: name of the file of weights.
+        inputs: files that are read and never replaced; None is passed over.
+        resume_must_match: what a continued run must share, see :func:`scripts.provenance.resolve`.
+        max_epochs: of the run.
+
+    Attributes:
+        checkpoint: path of the checkpoint.
+        weights: path of the weights.
+        curves: TensorBoard's writer, whose file is made when it is first asked for.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        weights: str,
+        inputs: Sequence[str | os.PathLike | None],
+        resume_must_match: Mapping[str, Any],
+        max_epochs: int,
+    ) -> None:
+        self.folder = as_path(folder)
+        self.checkpoint = self.folder / "checkpoint.pt"
+        self.weights = self.folder / weights
+        self.inputs = list(inputs)
+        self.resume_must_match = resume_must_match
+        self.max_epochs = max_epochs
+        self._claim = Claim(self.folder, folder=True)
+
+    @cached_property
+    def curves(self) -> SummaryWriter:
+        return SummaryWriter(str(self.folder))
+
+    def begin(self) -> None:
+        """Claim the folder, check that this run may write there, and write its provenance.
+
+        Raises:
+            InputError: another run works there, the folder holds something else or a checkpoint that this run cannot go on
+                from, or it cannot be written.
+        """
+        self._claim.take()
+        check_folder(
+            self.folder,
+            files=[self.weights.name, self.checkpoint.name, PROVENANCE],
+            inputs=self.inputs,
+            results=[self.weights.name],
+            unless=self.checkpoint.name,
+        )
+        read_checkpoint(self.checkpoint, self.resume_must_match, self.max_epochs)
+        write_provenance(self.folder, self.resume_must_match)
+
+    def finish(self, network: nn.Module) -> None:
+        """Write the weights of a network, and release the folder.
+
+        Raises:
+            InputError: the weights are not finite, or cannot be written.
+        """
+        save_weights(network, self.weights)
+        self._claim.release()

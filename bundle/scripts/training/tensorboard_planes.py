@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images of a validation, for TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+
+
+class TensorBoardPlanes:
+    """Writes planes of the first item of a validation to TensorBoard, each under its name and all on the same gray scale.
+
+    MONAI's TensorBoardImageHandler names them input_0, input_1 and output, and rescales each to its own range.
+
+    Args:
+        summary_writer: of TensorBoard.
+        planes: name -> function of the item, {"image", "label", "pred"}, that returns a plane (H, W) in [0, 1].
+    """
+
+    def __init__(self, summary_writer: Any, planes: Mapping[str, Callable[[Mapping[str, torch.Tensor]], Any]]) -> None:
+        self.summary_writer = summary_writer
+        self.planes = dict(planes)
+
+    def attach(self, engine: Engine) -> None:
+        """Register with a MONAI evaluator."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        output: Any = engine.state.output
+        for name, plane in self.planes.items():
+            image = torch.as_tensor(plane(output[0])).detach().float().cpu().clamp(0, 1)
+            self.summary_writer.add_image(name, image.T, engine.state.epoch, dataformats="HW")  # rows are Y

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recorded slices as they are stored, in the place of their copies."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+import torch
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+
+from scripts import lattice
+from scripts.lattice import Block
+from scripts.volumes.volume_block import BLOCK, FACTOR, RECORDED
+
+
+class CopyRecordedd(MapTransform):
+    """Put the recorded slices into reconstructions, to the bit.
+
+    Integers come through the intensity scale and back unchanged; floats do not quite, so they are taken from the entry that
+    :class:`scripts.transforms.load_volume.LoadVolumed` keeps of them. Without it nothing is done.
+
+    Args:
+        keys: of reconstructions (1, X, Y, Z) in the values of the file, as the inferer made them of a volume or of a block.
+        allow_missing_keys: whether to pass over keys that are not there.
+    """
+
+    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
+        """
+        Args:
+            data: reconstructions by key, and the recorded slices (1, X, Y, K).
+
+        Returns:
+            The same, with the type of the recorded slices where that is wider.
+        """
+        result = dict(data)
+        recorded = result.get(RECORDED)
+        if recorded is None:
+            return result
+        for key in self.key_iterator(result):
+            result[key] = self._copy(torch.as_tensor(recorded), result[key])
+        return result
+
+    def _copy(self, recorded: torch.Tensor, volume: MetaTensor) -> MetaTensor:
+        factor, numbers = float(volume.meta[FACTOR]), volume.meta.get(BLOCK)
+        x, y, slices = recorded.shape[-3:]
+        whole = lattice.whole((x, y, slices))
+        block = whole if numbers is None else Block.of(torch.as_tensor(numbers).flatten().tolist())
+        values = volume.as_tensor().to(torch.promote_types(volume.dtype, recorded.dtype))
+        begins = [side.start for side in block.input]
+        across, along = (
+            slice(side.start - begin, side.stop - begin) for side, begin in zip(block.output(factor)[:2], begins)
+        )
+        first = block.output(factor)[2].start
+        for number in range(block.first, block.last):
+            copied = lattice.interval(number, block.shape[2], factor, copy=True).copied
+            if copied is not None:
+                values[..., copied - first] = recorded[..., across, along, number - begins[2]].to(values.device)
+        return MetaTensor(values).copy_meta_from(volume)

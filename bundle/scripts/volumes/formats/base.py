@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the module of a format provides, and what it gives of a volume that is open for reading."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from scripts.volumes.block_writer import BlockWriter
+
+
+class Stack(NamedTuple):
+    """
+    An open volume, of which slices are read one at a time.
+
+    Attributes:
+        shape: number of voxels (x, y, z).
+        dtype: of the voxels, in any byte order.
+        affine: 4x4, None if the file has no voxel size.
+        unit: of the affine, None if the file names none.
+        read: gives slice z as an array (x, y).
+        decoded: whether ``read`` decodes the whole slice, and serves one thread at a time. Otherwise it gives a memory map, or a
+            view of what is in memory, to any number of threads.
+        doubt: why the voxel size of the file is not used, or should not be, without the name of the file; None if there is no doubt.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    affine: np.ndarray | None
+    unit: str | None
+    read: Callable[[int], np.ndarray]
+    decoded: bool
+    doubt: str | None = None
+
+
+class ReadableFormat(Protocol):
+    """A format that can be read: the functions of its module."""
+
+    NAME: str
+    """As messages name it, such as "TIFF"."""
+
+    SUFFIXES: tuple[str, ...]
+    """How names of its files end, in lower case, in the order in which messages list them."""
+
+    def open_stack(self, path: Path, axes: str | None = None) -> AbstractContextManager[Stack]:
+        """
+        Open a volume without reading its voxels.
+
+        Args:
+            path: file or folder, which exists and may be read.
+            axes: what the user says that the axes are, see :func:`scripts.volumes.axes.check_axes`.
+
+        Raises:
+            InputError: it holds something else than one volume of one channel.
+            Exception: any other one is reported as damage of the file, with the first line of its message.
+        """
+
+
+class Format(ReadableFormat, Protocol):
+    """A format that can be written as well."""
+
+    def open_writer(
+        self, path: Path, shape: tuple[int, int, int], dtype: np.dtype, affine: np.ndarray, unit: str
+    ) -> AbstractContextManager[BlockWriter]:
+        """
+        Write a file with its voxel size, block by block. When the context ends without an exception, the file is complete.
+
+        Args:
+            path: file to write, in a folder that exists. What is to be removed in any case has names that begin like this one.
+            shape: number of voxels (x, y, z).
+            dtype: of the voxels: integers of up to 32 bits, float32 or float64.
+            affine: 4x4.
+            unit: of the affine: nanometer, micrometer, millimeter or pixel.
+        """

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The formats, found by the name of a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scripts.errors import InputError
+from scripts.volumes.formats import nifti, slice_folder, tiff
+from scripts.volumes.formats.base import Format, ReadableFormat
+
+_FORMATS: tuple[Format, ...] = (tiff, nifti)  # a new format is one more name here
+
+NAMES = " and ".join(f"{each.NAME} ({', '.join(each.SUFFIXES)})" for each in _FORMATS)
+"""The formats of files with their suffixes, for messages."""
+
+SUFFIXES = tuple(suffix for each in _FORMATS for suffix in each.SUFFIXES)
+"""How names of volumes end that are files, in lower case."""
+
+
+def suffix_of_volume(path: Path) -> str | None:
+    """Return how the name of a volume ends, as it is written there; None if that is no suffix of a format."""
+    found = [suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)]
+    return path.name[-len(max(found, key=len)) :] if found else None
+
+
+def format_to_read(path: Path) -> ReadableFormat:
+    """
+    Return the format of a file, of a folder of slices, or of a pattern of slices in a folder.
+
+    Raises:
+        InputError: it has none of the formats.
+    """
+    if path.is_dir() or slice_folder.is_pattern(path):
+        return slice_folder
+    known = _format_of(path)
+    if known is None:
+        raise InputError(f"{path}: cannot be read; the formats are {NAMES} and folders of PNG or TIFF slices")
+    return known
+
+
+def format_to_write(path: Path) -> Format:
+    """
+    Return the format that a volume of this name is written in.
+
+    Raises:
+        InputError: the name ends like none of them.
+    """
+    known = _format_of(path)
+    if known is None:
+        raise InputError(f"{path}: this format cannot be written; the formats are {NAMES}")
+    return known
+
+
+def _format_of(path: Path) -> Format | None:
+    suffix = suffix_of_volume(path)
+    return next((each for each in _FORMATS if suffix is not None and suffix.lower() in each.SUFFIXES), None)

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Blocks at their places in a file whose voxels follow each other without a gap, x fastest, z slowest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from scripts.volumes.cast import cast
+from scripts.volumes.write_all import write_all
+
+# Up to this many bytes a row of the volume is read, changed and written whole. The operating system caches files in pages of this
+# size, so that no more is moved than by writing parts of rows, each of which would be a call of the system.
+_SHORT_ROW = 4096
+
+
+class UncompressedWriter:
+    """
+    Writes blocks of voxels into an open file.
+
+    It writes and does not map the file into memory: mapped pages count as memory of the process, and a full disk would end it
+    without a message.
+
+    Args:
+        file: descriptor of a file that is open for reading and writing.
+        begin: byte where the voxels begin.
+        shape: number of voxels (x, y, z) of the volume.
+        dtype: of the voxels in the file; blocks of another type are converted, see :func:`scripts.volumes.cast.cast`.
+    """
+
+    def __init__(self, file: int, begin: int, shape: tuple[int, int, int], dtype: np.dtype) -> None:
+        self.file = file
+        self.begin = begin
+        self.shape = shape
+        self.dtype = dtype
+
+    def write(self, block: np.ndarray, x: int = 0, y: int = 0, z: int = 0) -> None:
+        """Write a block, see :meth:`scripts.volumes.block_writer.BlockWriter.write`."""
+        pages = cast(np.ascontiguousarray(block.transpose(2, 1, 0)), self.dtype)
+        width, height, _ = self.shape
+        row_size = width * self.dtype.itemsize
+        rows = np.empty((pages.shape[1], width if row_size <= _SHORT_ROW else 0), self.dtype)
+        for index, page in enumerate(pages, start=z):
+            place = self.begin + (index * height + y) * row_size
+            if page.shape[1] == width:
+                write_all(self.file, page.data, place)
+            elif row_size <= _SHORT_ROW:
+                os.preadv(self.file, [rows.data], place)
+                rows[:, x : x + page.shape[1]] = page
+                write_all(self.file, rows.data, place)
+            else:
+                for number, row in enumerate(page):
+                    write_all(self.file, row.data, place + number * row_size + x * self.dtype.itemsize)
+
+
+@contextmanager
+def open_uncompressed(
+    path: Path, begin: int, shape: tuple[int, int, int], dtype: np.dtype
+) -> Iterator[UncompressedWriter]:
+    """
+    Open a file that has its header and room for its voxels.
+
+    Args:
+        path: the file.
+        begin, shape, dtype: as in :class:`UncompressedWriter`.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    with open(path, "r+b", buffering=0) as file:
+        yield UncompressedWriter(file.fileno(), begin, shape, dtype)

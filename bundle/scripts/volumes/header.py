@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is known of a volume without its voxels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from scripts import lattice
+from scripts.errors import InputError, warn_once
+from scripts.volumes.formats.base import Stack
+
+
+class Header(NamedTuple):
+    """
+    What is known of a volume without its voxels.
+
+    Attributes:
+        shape: number of voxels (x, y, z).
+        dtype: NumPy's name of the file's type of voxel.
+        affine: 4x4, with the voxel size.
+        unit: of the affine: "nanometer", "micrometer", "millimeter", or "pixel" with voxels of size 1 when nothing is
+            known.
+    """
+
+    shape: tuple[int, int, int]
+    dtype: str
+    affine: np.ndarray
+    unit: str
+
+    @property
+    def voxel_size(self) -> tuple[float, float, float]:
+        """Voxel size (x, y, z) in ``unit``."""
+        return lattice.voxel_size(self.affine)
+
+    @property
+    def isotropic_factor(self) -> float:
+        """
+        Factor that makes the voxels isotropic, see :func:`scripts.lattice.isotropic_factor`.
+
+        Raises:
+            InputError: nothing is coarse in Z.
+        """
+        return lattice.isotropic_factor(self.voxel_size)
+
+
+def header_of(stack: Stack, voxel_size: tuple[float, float, float] | None, file: Path) -> Header:
+    """
+    Return the header of an open volume, and warn where its voxel size is in doubt.
+
+    Args:
+        stack: the volume.
+        voxel_size: (x, y, z) that replaces the one in the file, None to keep that.
+        file: for the errors.
+
+    Raises:
+        InputError: these are no sizes, no type of voxel, or no voxel size to work with.
+    """
+    x, y, z = (int(size) for size in stack.shape)
+    if stack.dtype.kind not in "uif":
+        raise InputError(f"{file}: has voxels of type {stack.dtype}; save it as greyscale integers or floats")
+    if z < 2 or 0 in (x, y):
+        raise InputError(f"{file}: has {z} slice; at least 2 are needed")
+    affine = np.eye(4) if stack.affine is None else stack.affine
+    if voxel_size is not None:
+        affine, unit = _with_voxel_size(affine, voxel_size), stack.unit or "micrometer"
+    else:
+        if stack.doubt is not None:
+            warn_once(f"{file}: {stack.doubt}; give --spacing")
+        if not _has_voxel_size(affine):
+            raise InputError(f"{file}: its header has a voxel size that is not positive; give --spacing '[z,y,x]'")
+        unit = stack.unit or "pixel"
+    return Header((x, y, z), stack.dtype.newbyteorder("=").name, affine, unit)
+
+
+def check_spacing(spacing: Sequence[float] | None) -> tuple[float, float, float] | None:
+    """
+    Return the option ``--spacing`` [z, y, x] as a voxel size (x, y, z), None when it was not given.
+
+    Raises:
+        InputError: it is not three positive numbers.
+    """
+    if spacing is None:
+        return None
+    try:
+        z, y, x = (float(size) for size in spacing)
+    except (TypeError, ValueError):
+        z = y = x = 0.0
+    if isinstance(spacing, str) or not all(0 < size < float("inf") for size in (z, y, x)):
+        raise InputError(f"--spacing {spacing}: three positive numbers are needed, such as --spacing '[0.5,0.1,0.1]'")
+    return x, y, z
+
+
+def _has_voxel_size(affine: np.ndarray) -> bool:
+    """Whether the axes of an affine have a length."""
+    return bool(np.isfinite(affine).all() and (np.linalg.norm(affine[:3, :3], axis=0) > 0).all())
+
+
+def _with_voxel_size(affine: np.ndarray, voxel_size: tuple[float, float, float]) -> np.ndarray:
+    """Return the affine with the same directions and origin and another voxel size (x, y, z)."""
+    if not _has_voxel_size(affine):
+        return np.diag([*voxel_size, 1.0])
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    result = affine.copy()
+    result[:3, :3] = directions * voxel_size
+    return result

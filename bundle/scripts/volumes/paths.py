@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Paths of inputs and outputs: what they stand for, and whether a file can be written there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from scripts.errors import InputError, one_line
+
+_LONGEST_SUFFIX = 12  # what follows the last dot of a longer name is no suffix
+_SUFFIX_OF_TWO = re.compile(r"\.(ome\.tiff?|nii\.gz)$", re.IGNORECASE)
+_ADVICE = {
+    errno.ENOSPC: "free some space, and run the same command again",
+    errno.EDQUOT: "free some of your quota, and run the same command again",
+    errno.EFBIG: "it is larger than a file may be there (ulimit -f tells, or the file system); choose another disk",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ELOOP: "its links lead in a circle; give the name of a file",
+    errno.ENOTDIR: "a part of its path is a file and not a folder; give another folder",
+    errno.EISDIR: "there is a folder of that name; give another name",
+    errno.ENOENT: "its folder, or what was written of it, was removed in the meantime; run the same command again",
+}
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def cannot_be_written(path: str | os.PathLike, error: OSError) -> InputError:
+    """Return what to raise for an error of the system about an output."""
+    reason = error.strerror or one_line(error)
+    return InputError(
+        f"{path}: cannot be written ({reason}); {_ADVICE.get(error.errno or 0, 'choose a folder you may write to')}"
+    )
+
+
+def as_path(path: Any) -> Path:
+    """
+    Return the path; the command line turns a name of digits into a number and a missing value into True.
+
+    Raises:
+        InputError: it is no path.
+    """
+    if path is None or path == "" or isinstance(path, bool):
+        raise InputError("a file name is needed, but none was given")
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"a file name is needed, not {path!r}; write a name of digits as ./{path}")
+    return Path(path)
+
+
+def target_of(path: str | os.PathLike) -> Path:
+    """
+    Return the file that an output names: a symbolic link stands for the file that it points to, which need not be there yet.
+
+    Raises:
+        InputError: links that lead in a circle; a name that is too long; a named pipe, a device or a socket.
+    """
+    path = as_path(path)
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            kind = stat.S_IFMT(os.stat(path).st_mode)
+            if kind in _KINDS:
+                raise InputError(f"{path}: is {_KINDS[kind]} and cannot be an output; give the name of a file")
+        target = Path(os.path.realpath(path))
+        if os.path.islink(target):  # realpath stops where links lead in a circle
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        return target
+    except OSError as error:
+        raise cannot_be_written(path, error) from error
+    except ValueError as error:  # a null byte
+        raise InputError(f"{str(path)!r}: cannot be written ({one_line(error)}); give the name of a file") from error
+
+
+def nearest_folder(path: str | os.PathLike, shown: str | os.PathLike | None = None) -> Path:
+    """
+    Return the nearest folder above a file that is there.
+
+    Args:
+        path: the file.
+        shown: what the error names in its place.
+
+    Raises:
+        InputError: what is there is no folder.
+    """
+    folder = target_of(path).parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise InputError(
+            f"{path if shown is None else shown}: cannot be written, because {folder} is a file and not a folder"
+        )
+    return folder
+
+
+def check_place(path: str | os.PathLike, shown: str | os.PathLike | None = None) -> None:
+    """
+    Check that a file can be written, by a trial in the nearest folder that is there.
+
+    Args:
+        path: the file.
+        shown: what the error names in its place.
+
+    Raises:
+        InputError: it cannot be.
+    """
+    shown = path if shown is None else shown
+    folder = nearest_folder(path, shown)
+    try:
+        # a trial, for permissions say nothing about read-only file systems or the superuser
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        advice = _ADVICE[error.errno] if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose one you may write to"
+        raise InputError(f"{shown}: cannot be written to the folder {folder} ({error.strerror}); {advice}") from error
+
+
+def suffix_of(name: str) -> str:
+    """Return how a file name ends, with both parts of ``.ome.tif`` and ``.nii.gz``."""
+    double = _SUFFIX_OF_TWO.search(name)
+    suffix = double.group() if double else Path(name).suffix
+    return suffix if len(os.fsencode(suffix)) <= _LONGEST_SUFFIX else ""

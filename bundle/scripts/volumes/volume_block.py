@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A part of a volume that is read when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+
+from scripts.volumes.reading import VolumeSource
+
+BLOCK = "block"
+"""Entry of the meta data of an image that is a part of a volume: the numbers of its :class:`scripts.lattice.Block`."""
+
+VOLUME = "volume"
+"""Entry of the meta data of a block: the number of its volume in the dataset."""
+
+FACTOR = "factor"
+"""Entry of the meta data of a reconstruction: its factor."""
+
+RECORDED = "recorded"
+"""Item with the voxels of an image in the type of the file, where they are floats."""
+
+WHOLE = "whole_volume"
+"""Entry of the meta data of a part that has been read: the :class:`VolumeSource` it is of, for what depends on all of the volume."""
+
+
+class VolumeBlock(NamedTuple):
+    """A part of an open volume.
+
+    Attributes:
+        source: the volume.
+        x, y, z: which voxels.
+        meta: further entries for the meta data, as the file's name.
+    """
+
+    source: VolumeSource
+    x: slice
+    y: slice
+    z: slice
+    meta: Mapping[str, Any]
+
+    def read(self) -> MetaTensor:
+        """
+        Read it.
+
+        Returns:
+            Volume (1, X, Y, Z), float32, with the values of the file, placed by its ``affine``; ``meta`` as that of
+            :func:`scripts.volumes.reading.read_volume`, with :data:`WHOLE`.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        header = self.source.header
+        voxels = self.source.read_block(self.x, self.y, range(self.z.start, self.z.stop))
+        affine = np.array(header.affine, dtype=np.float64)
+        affine[:3, 3] += affine[:3, :3] @ [self.x.start, self.y.start, self.z.start]
+        meta = {
+            "unit": header.unit,
+            "dtype": header.dtype,
+            WHOLE: self.source,
+            **self.meta,
+        }
+        if voxels.dtype.kind == "f":
+            wide = np.promote_types(voxels.dtype, np.float32).newbyteorder("=")
+            meta[RECORDED] = torch.from_numpy(voxels.astype(wide))[None]
+        tensor = torch.from_numpy(voxels.astype(np.float32, order="C"))[None]
+        return MetaTensor(tensor, affine=torch.from_numpy(affine), meta=meta)

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one path of a reconstruction: blocks, and that what a config declares is what runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from bundle_run import BUNDLE, succeed
+from monai.bundle import ConfigWorkflow
+from sample_volumes import tissue
+
+from scripts import lattice
+from scripts.cli.failures import input_error
+from scripts.errors import InputError
+from scripts.lattice import Block
+from scripts.networks.aenet import AENet
+from scripts.networks.weights import save_weights
+from scripts.reconstruction.axial_inferer import AxialInferer
+from scripts.reconstruction.block_dataset import named_after
+from scripts.reconstruction.prefetch_loader import PrefetchLoader
+
+FACTOR = 2.5
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Two volumes and the weights of a small network."""
+    path = tmp_path_factory.mktemp("blocks")
+    (path / "volumes").mkdir()
+    for name, slices in (("a", 5), ("b", 4)):
+        voxels = (200 * tissue(72, 40, slices)[0, 0].permute(2, 1, 0)).round().numpy().astype(np.uint8)
+        metadata = {"axes": "ZYX", "spacing": 4.0, "unit": "um"}
+        tifffile.imwrite(path / "volumes" / f"{name}.tif", voxels, imagej=True, metadata=metadata)
+    torch.manual_seed(0)
+    network = AENet((2, 2, 4, 4), settings={"percentiles": [0.1, 99.9], "train_factors": [2, 12]})
+    torch.nn.init.normal_(network.output.head.weight, std=0.2)
+    save_weights(network, path / "aenet.pt")
+    return path
+
+
+def run(folder: Path, **options: Any) -> ConfigWorkflow:
+    workflow = ConfigWorkflow(
+        config_file=str(BUNDLE / "configs" / "inference.yaml"),
+        workflow_type="infer",
+        logging_file=False,
+        **{"weights": str(folder / "aenet.pt"), "factor": FACTOR, "device": "cpu", "overwrite": True, **options},
+    )
+    workflow.initialize()
+    workflow.run()
+    return workflow
+
+
+def refusal(folder: Path, **options: Any) -> str:
+    with pytest.raises(Exception) as error:  # noqa: B017 (MONAI wraps it)
+        run(folder, **options)
+    return str(input_error(error.value))
+
+
+# ------------------------------------------------------------------------------------------------- how a volume is cut
+
+
+@pytest.mark.parametrize("shape, tile", [((300, 70, 7), 160), ((64, 64, 2), 512), ((257, 290, 11), 192)])
+@pytest.mark.parametrize("factor", [2, 8, 3.5, 1.3, 10 / 3])
+@pytest.mark.parametrize("intervals", [1, 3, 100])
+def test_blocks_make_up_the_output_once(shape, tile, factor, intervals):
+    x, y, slices = shape
+    count = np.zeros((x, y, lattice.output_size(slices, factor)), np.uint8)
+    for block in lattice.blocks(shape, tile, 64, 32, intervals):
+        count[block.output(factor)] += 1
+        assert Block.of(block.numbers()) == block
+        z = block.input[2]
+        windows = {index for number in range(block.first, block.last) for index in lattice.window(number, slices)}
+        assert windows <= set(range(z.start, z.stop))
+    assert (count == 1).all()
+
+
+@pytest.mark.parametrize("factor", [2, 3.5, 1.3, 10 / 3, 7.99])
+@pytest.mark.parametrize("copy", [True, False])
+def test_intervals_are_those_of_the_positions(factor, copy):
+    slices, found = 6, {}
+    for number in range(slices):
+        interval = lattice.interval(number, slices, factor, copy)
+        if interval.copied is not None:
+            found[interval.copied] = (number, 0.0)
+        found.update({interval.first + i: (number, depth) for i, depth in enumerate(interval.depths)})
+    assert [found[index] for index in sorted(found)] == [tuple(place) for place in lattice.positions(slices, factor)]
+    most = max(len(lattice.interval(number, slices, factor, copy).depths) for number in range(slices))
+    assert lattice.most_in_interval(slices, factor, copy) == most
+
+
+@pytest.mark.parametrize("factor", [2, 2.5])
+@pytest.mark.parametrize("input_slices", ["copy", "predict"])
+def test_a_voxel_does_not_depend_on_its_block(trained, factor, input_slices):
+    from monai.data import MetaTensor
+
+    data = tissue(140, 40, 6)[0]
+    inferer = AxialInferer(factor, tile=96, halo=20, input_slices=input_slices)
+    affine = torch.diag(torch.tensor([2.0, 3.0, 5.0, 1.0], dtype=torch.float64))
+    whole = inferer(MetaTensor(data, affine=affine)[None], trained)
+    for block in lattice.blocks((140, 40, 6), 96, 20, 32, 2):
+        begin = [side.start for side in block.input]
+        placed = affine.clone()
+        placed[:3, 3] = affine[:3, :3] @ torch.tensor(begin, dtype=torch.float64)
+        part = MetaTensor(
+            data[(slice(None), *block.input)], affine=placed, meta={"block": torch.tensor(block.numbers())}
+        )
+        result = inferer(part[None], trained)
+        place = block.output(factor)
+        assert torch.equal(result.as_tensor(), whole.as_tensor()[(slice(None), slice(None), *place)])
+        corner = torch.tensor([2.0, 3.0, 5.0 / factor], dtype=torch.float64) * torch.tensor([s.start for s in place])
+        assert torch.allclose(result.affine.reshape(4, 4)[:3, 3], corner)
+
+
+# ------------------------------------------------------------------------------------ what is declared is what runs
+
+
+def test_several_volumes_in_one_run(folder, tmp_path, capsys):
+    for name in ("a", "b"):
+        run(folder, volume=str(folder / "volumes" / f"{name}.tif"), output=str(tmp_path / f"{name}.tif"))
+    out = tmp_path / "all"
+    run(folder, dataset_dir=str(folder / "volumes"), output_dir=str(out))
+    assert sorted(file.name for file in out.iterdir()) == ["a_x2.5.tif", "b_x2.5.tif"]
+    for name in ("a", "b"):
+        assert (out / f"{name}_x2.5.tif").read_bytes() == (tmp_path / f"{name}.tif").read_bytes()
+    data = [{"image": str(folder / "volumes" / f"{name}.tif")} for name in ("b", "a")]
+    run(folder, output_dir=str(tmp_path / "data"), **{"dataset#data": data})
+    assert (tmp_path / "data" / "b_x2.5.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
+    assert capsys.readouterr().out.count("wrote ") == 6
+
+
+def test_several_volumes_need_a_folder(folder, tmp_path):
+    volumes = str(folder / "volumes")
+    one = str(folder / "volumes" / "a.tif")
+    assert "--output_dir" in refusal(folder, dataset_dir=volumes, output=str(tmp_path / "o.tif"))
+    assert "both name the input" in refusal(folder, dataset_dir=volumes, volume=one, output_dir=str(tmp_path / "o"))
+    both = {"output": str(tmp_path / "o.tif"), "output_dir": str(tmp_path / "o")}
+    assert "both name the output" in refusal(folder, volume=one, **both)
+    assert "no such folder" in refusal(folder, dataset_dir=str(tmp_path / "none"), output_dir=str(tmp_path / "o"))
+    (tmp_path / "empty").mkdir()
+    words = "holds no TIFF or NIfTI file"
+    assert words in refusal(folder, dataset_dir=str(tmp_path / "empty"), output_dir=str(tmp_path / "o"))
+    data = [{"image": one}, {"image": one}]
+    assert "several volumes" in refusal(folder, output_dir=str(tmp_path / "o"), **{"dataset#data": data})
+    assert not (tmp_path / "o").exists() and not (tmp_path / "o.tif").exists()
+
+
+def test_changed_transforms_have_their_effect(folder, tmp_path):
+    volume = {"volume": str(folder / "volumes" / "a.tif")}
+    run(folder, output=str(tmp_path / "plain.tif"), **volume)
+    run(folder, output=str(tmp_path / "scaled.tif"), **volume, **{"preprocessing#transforms#1#lower": 20})
+    negative = [{"_target_": "Lambdad", "keys": "pred", "func": "$lambda volume: 255 - volume"}]
+    workflow_options = {"postprocessing#transforms#2": negative[0]}
+    run(folder, output=str(tmp_path / "negative.tif"), **volume, **workflow_options)
+    plain, scaled, inverse = (tifffile.imread(tmp_path / f"{name}.tif") for name in ("plain", "scaled", "negative"))
+    assert np.array_equal(inverse, 255 - plain)
+    assert np.array_equal(scaled[::5], plain[::5]) and not np.array_equal(scaled, plain)  # copies stay
+
+
+def test_inferer_options_have_their_effect(folder, tmp_path):
+    volume = {"volume": str(folder / "volumes" / "a.tif")}
+    run(folder, output=str(tmp_path / "plain.tif"), **volume)
+    run(folder, output=str(tmp_path / "predicted.tif"), **volume, **{"inferer#input_slices": "predict"})
+    plain, predicted = (tifffile.imread(tmp_path / f"{name}.tif") for name in ("plain", "predicted"))
+    assert not np.array_equal(plain[::5], predicted[::5])
+
+
+def test_batches_are_of_one_block(folder, tmp_path):
+    volume = {"volume": str(folder / "volumes" / "a.tif"), "output": str(tmp_path / "o.tif")}
+    assert "--tile changes them" in refusal(folder, **volume, **{"dataloader#batch_size": 2})
+
+
+def test_without_an_output_the_whole_volume_stays_in_memory(folder):
+    workflow = run(folder, volume=str(folder / "volumes" / "a.tif"))
+    result = workflow.evaluator.state.output[0]["pred"]
+    assert result.shape == (1, 72, 40, 11) and result.meta["unit"] == "micrometer"
+
+
+def test_file_is_what_memory_gives_by_the_config(folder, tmp_path):
+    options = {"volume": str(folder / "volumes" / "a.tif"), "tile": 32, "halo": 0}
+    in_memory = run(folder, **options).evaluator.state.output[0]["pred"]
+    run(folder, output=str(tmp_path / "o.tif"), **options)
+    assert np.array_equal(tifffile.imread(tmp_path / "o.tif"), in_memory[0].numpy().transpose(2, 1, 0).astype(np.uint8))
+
+
+def test_command_line_of_several_volumes(folder, tmp_path):
+    options = {"dataset_dir": folder / "volumes", "output_dir": tmp_path / "all", "factor": 2, "device": "cpu"}
+    done = succeed("inference.yaml", {**options, "weights": folder / "aenet.pt"})
+    assert done.stdout.count("wrote ") == 2 and len(list((tmp_path / "all").iterdir())) == 2
+
+
+# ------------------------------------------------------------------------------------------------- the loader
+
+
+def test_what_goes_wrong_in_the_loader_is_raised():
+    class Broken:
+        def __len__(self) -> int:
+            return 5
+
+        def __getitem__(self, index: int) -> torch.Tensor:
+            if index == 3:
+                raise InputError("slice 3 is damaged")
+            return torch.tensor(index)
+
+    loaded = []
+    with pytest.raises(InputError, match="slice 3 is damaged"):
+        for batch in PrefetchLoader(Broken()):
+            loaded.append(int(batch))
+    assert loaded == [0, 1, 2]
+
+
+def test_loader_gives_everything_in_order():
+    assert [int(batch) for batch in PrefetchLoader([torch.tensor(i) for i in range(7)])] == list(range(7))
+
+
+@pytest.mark.parametrize(
+    "path, name",
+    [("in/a.tif", "a_x8.tif"), ("a.ome.tif", "a_x8.tif"), ("a.nii.gz", "a_x8.nii.gz"), ("slices", "slices_x8.tif")],
+)
+def test_name_of_an_output(path, name, tmp_path):
+    file = tmp_path / path
+    file.parent.mkdir(exist_ok=True)
+    file.mkdir() if path == "slices" else file.write_text("")
+    assert named_after(file, 8.0) == name
