@@ -18,11 +18,10 @@ from torch import nn
 from scripts.errors import InputError
 from scripts.networks.finite import first_not_finite
 from scripts.networks.tensor_file import check_zip, write_tensors
+from scripts.networks.trained_settings import current_name
 
 Network = TypeVar("Network", bound=nn.Module)
 
-# Trained settings under the names of 0.6 and before, which the files of those versions have.
-_RENAMED_SETTINGS = {"gap_range": "train_factors", "upsampling": "prior_factor", "steps": "timesteps"}
 # What was read to build a network, for the load that follows: to read and check a file twice takes twice as long.
 _read_before: WeakKeyDictionary[nn.Module, tuple[Any, dict[str, torch.Tensor]]] = WeakKeyDictionary()
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -84,7 +83,7 @@ def read_weights(path: str | Path, option: str = "--weights") -> dict[str, torch
     plain_tensors = isinstance(state, dict) and all(map(_is_plain, state, state.values()))
     if not plain_tensors or sum(value.nbytes for value in state.values()) > size:
         raise InputError(f"{option} {path}: not a plain state dict of tensors; give a file saved by this bundle")
-    state = {_today(name): value.detach().float() for name, value in state.items()}
+    state = {current_name(name): value.detach().float() for name, value in state.items()}
     wrong = first_not_finite(state)
     if wrong is not None:
         raise InputError(
@@ -128,12 +127,6 @@ def _version(path: str | Path) -> tuple[int, ...] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _today(name: str) -> str:
-    """The name that an entry of a file has today."""
-    section, _, setting = name.rpartition(".")
-    return f"{section}.{_RENAMED_SETTINGS.get(setting, setting)}" if section == "settings" else name
 
 
 def _is_plain(name: Any, value: Any) -> bool:
