@@ -30,6 +30,15 @@ def test_each_call_is_the_function_of_its_inputs(warmup):
         assert torch.allclose(found, expected)
 
 
+def test_an_output_of_several_tensors():
+    step = RecordedStep(lambda x: {"twice": 2 * x, "parts": [x[:2], x.sum()]}, DEVICE)
+    for _ in range(CALLS):
+        x = random(5)
+        found = step(x)
+        assert torch.equal(found["twice"], 2 * x) and torch.equal(found["parts"][0], x[:2])
+        assert torch.allclose(found["parts"][1], x.sum())
+
+
 @pytest.mark.parametrize("warmup", [0, 1, 3])
 def test_effects_happen_once_a_call(warmup):
     """As in a training step: neither the warm-up nor the recording is an additional one."""

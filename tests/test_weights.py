@@ -199,6 +199,24 @@ def test_a_file_that_changed_meanwhile_is_read_again(saved):
     refused(network, saved, "no such file")
 
 
+@pytest.mark.parametrize("by_torch", [False, True])
+def test_files_of_earlier_versions_have_other_names(tmp_path, by_torch):
+    """Both as this bundle reads them and as MONAI's export does, by torch alone."""
+    for network, build in ((aenet(), network_of), (prior(), prior_of)):
+        state = network.state_dict()
+        for new, old in (("train_factors", "gap_range"), ("prior_factor", "upsampling"), ("timesteps", "steps")):
+            if f"settings.{new}" in state:
+                state[f"settings.{old}"] = state.pop(f"settings.{new}")
+        torch.save(state, tmp_path / "old.pt")
+        found = build(tmp_path / "old.pt")
+        if by_torch:
+            found.load_state_dict(torch.load(tmp_path / "old.pt", weights_only=True))
+        else:
+            load_weights(found, tmp_path / "old.pt")
+        assert trained_settings(found) == trained_settings(network)
+        assert all(torch.equal(value, network.state_dict()[name]) for name, value in found.state_dict().items())
+
+
 def test_shipped_weights_are_enough():
     model = network_of(BUNDLE / "models" / "model.pt")
     assert trained_settings(model) == {"percentiles": [0.1, 99.9], "train_factors": [2, 12]}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a prior restores XY slices better than interpolation does: slices whose truth is known, of the very volume."""
+"""Whether a prior restores XY slices better than interpolation does: by slices of the volume itself."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 _SIDE = 128  # voxels, of a patch
 _SHARE = 0.02  # of the voxels that stage II restores
 _FEWEST, _MOST = 2, 16  # patches
-# Restorations of a patch, averaged as stage II averages its two: a single one is up to 0.7 dB worse, and would be called no better than
-# interpolation where stage II is.
+# Restorations of a patch, averaged as stage II averages its two: a single one is up to 0.7 dB worse, and would be
+# called no better than interpolation where stage II is.
 _DRAWS = 2
 
 

@@ -25,8 +25,8 @@ from scripts.volumes.slice_store import SliceStore, read_checksums
 class PseudoVolumeInferer(Inferer):
     """Stage II for a volume (paper Eq. 4 and 5): restores all XZ and all YZ slices and averages the two.
 
-    Finished slices are kept in ``progress_dir``, so that an interrupted run goes on where it stopped. They stay there until
-    :meth:`forget` is called, which is when the result is safe.
+    Finished slices are kept in ``progress_dir``, so that an interrupted run goes on where it stopped. They stay there
+    until :meth:`forget` is called, which is when the result is safe.
 
     Args:
         restore: restores a batch of interpolated images.
@@ -55,7 +55,7 @@ class PseudoVolumeInferer(Inferer):
         """(1, 1, X, Y, K) in [0, 1] -> (1, 2, X, Y, Z): the pseudo-HR volume and |XZ - YZ|, on the CPU.
 
         Raises:
-            InputError: the memory does not suffice, there is no room for finished slices, or those of another run are there.
+            InputError: memory does not suffice, finished slices have no room, or those of another run are there.
         """
         check_volumes(inputs, one=True)
         volume = inputs[0, 0]

@@ -22,10 +22,10 @@ MARGIN = 4
 class RestorationInferer(Inferer):
     """Stage II for images: samples the prior from interpolated images.
 
-    Images are continued beyond their edges, and what the prior makes of that is cut off. A convolution pads with zeros, which are no
-    part of an image: only a long training learns what to make of them, and the sampler amplifies its errors there. What a network
-    appends by itself to reach a size that it can halve repeats the noise of the last row, which it has not learned either: here the
-    continuation has noise of its own, and is as long as the network needs.
+    Images are continued beyond their edges, and what the prior makes of that is cut off. A convolution pads with zeros,
+    which are no part of an image: only a long training learns what to make of them, and the sampler amplifies its
+    errors there. What a network appends by itself to reach a size that it can halve repeats the noise of the last row,
+    which it has not learned either: here the continuation has noise of its own, and is as long as the network needs.
 
     Args:
         sde: the one the prior was trained with.
@@ -60,7 +60,7 @@ class RestorationInferer(Inferer):
         self.amp = amp
 
     def __call__(self, inputs: torch.Tensor, network: Callable, draw: int = 0) -> torch.Tensor:  # type: ignore[override]
-        """``inputs``: mu (B, 1, H, W) in [0, 1] -> restored images of the same shape. ``draw`` numbers the noise."""
+        """``inputs``: mu (B, 1, H, W) in [0, 1] -> restored images of that shape. ``draw`` numbers the noise."""
         generator = torch.Generator("cpu").manual_seed(self.seed * 1_000_003 + draw)
 
         def predict(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -78,9 +78,9 @@ class RestorationInferer(Inferer):
 def margins(height: int, width: int, multiple: int = 1) -> tuple[int, int, int, int]:
     """Voxels that an image is continued by at its top, bottom, left and right, so that both sides become multiples.
 
-    The columns are where Z is. Recorded slices lie ``prior_factor`` columns apart, beginning with the first of an image that the network
-    was trained on: it knows them by their place among the squares of pixels that it halves the image by. So the continuation
-    on the left is a whole number of those squares long.
+    The columns are where Z is. Recorded slices lie ``prior_factor`` columns apart, beginning with the first of an image
+    that the network was trained on: it knows them by their place among the squares of pixels that it halves the image
+    by. So the continuation on the left is a whole number of those squares long.
 
     Args:
         height, width: of the image.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Samplers of stage II: functions that lead x_T = mu + delta * noise back to a sharp image.
 
-Each takes ``network(torch.cat([x - mu, mu], 1), t) -> predicted noise``, the interpolated images ``mu`` (B, 1, H, W) in [0, 1]
-and a descending list of timesteps that ends at 0, and returns restored images of the same shape.
+Each takes ``network(torch.cat([x - mu, mu], 1), t) -> predicted noise``, the interpolated images ``mu`` (B, 1, H, W) in
+[0, 1] and a descending list of timesteps that ends at 0, and returns restored images of the same shape.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def posterior(
 ) -> torch.Tensor:
     """Bridge sampler (Luo et al. 2024, arXiv 2404.09732); timesteps may be skipped.
 
-    Each step estimates x0, clips it to a little beyond the data range (at T an error of the noise is amplified 39 times) and walks
-    the exact bridge to the next state.
+    Each step estimates x0, clips it to a little beyond the data range (at T an error of the noise is amplified 39
+    times) and walks the exact bridge to the next timestep.
 
     Args:
         stochastic: add the bridge's noise; without it the result follows from the start noise alone.

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The mean-reverting SDE of stage I in closed form (paper Eq. 1-3; Luo et al. 2023, arXiv 2301.11699).
 
-``x`` are images (B, 1, H, W) scaled to [0, 1], ``mu`` their aligned cubic upsample, ``t`` timesteps 1..T of shape (B,). The
-paper's lambda is ``theta`` here. A sharp image ``x0`` drifts towards ``mu`` while noise of standard deviation ``delta``
-builds up.
+``x`` are images (B, 1, H, W) scaled to [0, 1], ``mu`` their aligned cubic upsample, ``t`` timesteps 1..T of shape (B,).
+The paper's lambda is ``theta`` here. A sharp image ``x0`` drifts towards ``mu`` while noise of standard deviation
+``delta`` builds up.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AENet, the stage III network: a window of four neighboring slices and a relative depth in, the slice at that depth out.
+"""AENet, the stage III network: four neighboring slices in, the slice at a relative depth between the middle two out.
 
-The FLAVR pattern (Kalluri et al. 2023, arXiv 2012.08512) with the channel gate of the paper's Eq. 7, conditioned on the relative depth
-and the factor.
+The FLAVR pattern (Kalluri et al. 2023, arXiv 2012.08512) with the channel gate of the paper's Eq. 7, conditioned on the
+relative depth and the factor.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ChannelGate(nn.Module):
 
 
 def film(x: torch.Tensor, gate: torch.Tensor, cell: int, scale_and_shift: torch.Tensor) -> torch.Tensor:
-    """Gate, FiLM (Perez et al. 2018) and LeakyReLU: x (N, 4 C, H, W), gate of cells (N, C, h, w), scale_and_shift (N, 2 C)."""
+    """Gate, FiLM (Perez et al. 2018) and LeakyReLU: x (N, 4 C, H, W), gate (N, C, h, w), scale_and_shift (N, 2 C)."""
     scale, shift = scale_and_shift[:, :, None, None].chunk(2, 1)
     gain = spread(gate * (1 + scale), x, cell)  # the scale joins the small map: one pass less over the large one
     x = torch.addcmul(shift.unsqueeze(1), x.unflatten(1, [-1, gain.shape[1]]), gain.unsqueeze(1))
@@ -88,8 +88,8 @@ def _upsample(channels_in: int, channels: int, stride: int, bias: bool) -> nn.Mo
 class DecoderStage(nn.Module):
     """One decoder step: convolution of [features from below, encoder skip], gate, FiLM by the condition, LeakyReLU.
 
-    A convolution of a concatenation is the sum of two convolutions. The skip's half does not depend on depth and is computed by
-    AENet once a window; here is the half that is computed once a slice.
+    A convolution of a concatenation is the sum of two convolutions. The skip's half does not depend on depth and is
+    computed by AENet once a window; here is the half that is computed once a slice.
     """
 
     def __init__(self, channels_below: int, channels: int, stride: int, cell: int) -> None:
@@ -106,7 +106,8 @@ class DecoderStage(nn.Module):
 
 
 class BottomStage(nn.Module):
-    """The lowest step of the decoder. Its convolution and gate do not depend on depth; only the FiLM is done once a slice."""
+    """The lowest step of the decoder: convolution and gate do not depend on depth, only the FiLM is done once a
+    slice."""
 
     def __init__(self, channels_in: int, channels: int, stride: int, cell: int) -> None:
         super().__init__()
@@ -126,7 +127,7 @@ class BottomStage(nn.Module):
 
 
 class OutputStage(nn.Module):
-    """Fuses the four planes into one and gives its pixels: a sub-pixel convolution (Shi et al. 2016) undoes the stem's stride."""
+    """Fuses the four planes into one; a sub-pixel convolution (Shi et al. 2016) undoes the stem's stride."""
 
     def __init__(self, channels: int, stride: int) -> None:
         super().__init__()
@@ -149,14 +150,15 @@ class OutputStage(nn.Module):
 class AENet(nn.Module):
     """Axial Enhancement Network (paper section 2.3) conditioned on the relative depth and the factor.
 
-    Predicts the residual over linear interpolation of the middle two slices; its last layer starts at zero, so an untrained
-    network is linear interpolation. Both conditions enter in the decoder only: a window is encoded once and decoded for each new slice.
-    The decoder ends at the stem's resolution, which costs a quarter of convolutions of all planes at full resolution.
+    Predicts the residual over linear interpolation of the middle two slices; its last layer starts at zero, so an
+    untrained network is linear interpolation. Both conditions enter in the decoder only: a window is encoded once and
+    decoded for each new slice. The decoder ends at the stem's resolution, which costs a quarter of convolutions of all
+    planes at full resolution.
 
     Args:
         widths: channels of the four encoder stages.
         strides: in-plane strides of the stem and the four stages, each 1 or 2; their product is at most 32.
-        settings: numbers the weights belong to (intensity percentiles, factors it is trained for), compared when weights are loaded.
+        settings: numbers the weights belong to (intensity percentiles, factors), compared when weights are loaded.
 
     Sizes: any X and Y above 3; they are padded inside to multiples of the product of the strides.
 
@@ -254,7 +256,7 @@ class AENet(nn.Module):
         relative_depth: torch.Tensor = torch.tensor(0.5),
         factor: torch.Tensor = torch.tensor(8.0),
     ) -> torch.Tensor:
-        """Slices (B, 1, X, Y) from windows (B, 1, X, Y, 4) at ``relative_depth`` for ``factor``, each a scalar or (B,)."""
+        """Windows (B, 1, X, Y, 4), ``relative_depth`` and ``factor``, each a scalar or (B,) -> slices (B, 1, X, Y)."""
         batch = window.shape[0]
         relative_depth = relative_depth.to(window.device).expand(batch)
         factor = factor.to(window.device).expand(batch)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What network the tensors of a weights file belong to, read from their names and shapes.
 
-The shapes are the only description of a network's size, so that nothing beside them can contradict them, and files of every version
-have it. What shapes cannot tell (intensity percentiles, factors, noise level) are numbers beside the weights, see ``trained_settings.py``.
+The shapes are the only description of a network's size, so that nothing beside them can contradict them, and files of
+every version have it. What shapes cannot tell (intensity percentiles, factors, noise level) are numbers beside the
+weights, see ``trained_settings.py``.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def architecture_of(state: Mapping[str, torch.Tensor], source: str) -> Architect
         source: option and file that it is from, for messages.
 
     Raises:
-        InputError: it belongs to none of them; tensors are missing, of another shape or too many; or a setting cannot be.
+        InputError: it belongs to none of them; a tensor is missing, of another shape or too many; a setting cannot be.
     """
 
     def no(reason: str) -> InputError:

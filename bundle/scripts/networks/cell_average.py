@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Average over a fixed neighborhood, in place of the whole image that channel attention usually averages over.
 
-A global average makes the result depend on how the image was cut into tiles. Averages over a fixed grid of cells, read off
-in between by bilinear interpolation, are the same in every tile whose origin lies on the grid and which does not end within a cell, but where
-the image does. The last cells of an image may reach over its end; they average what there is.
+A global average makes the result depend on how the image was cut into tiles. Averages over a fixed grid of cells, read
+off in between by bilinear interpolation, are the same in every tile whose origin lies on the grid and which does not
+end within a cell, but where the image does. The last cells of an image may reach over its end; they average what there
+is.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ def averaging(pixels: int, cell: int, like: torch.Tensor) -> torch.Tensor:
 def spread(cells: torch.Tensor, like: torch.Tensor, cell: int) -> torch.Tensor:
     """Carry cell values (B, C, h, w) back to the pixels of ``like`` (..., H, W), bilinearly between cell centers.
 
-    Two matrix products in the type of ``cells``: on CUDA, ``F.interpolate`` would leave mixed precision, and its gradient alone took
-    a fifth of a training step.
+    Two matrix products in the type of ``cells``: on CUDA, ``F.interpolate`` would leave mixed precision, and its
+    gradient alone took a fifth of a training step.
     """
     if cells.shape[-1] == 1 and cells.shape[-2] == 1:
         return cells
@@ -48,7 +49,7 @@ def spread(cells: torch.Tensor, like: torch.Tensor, cell: int) -> torch.Tensor:
 
 
 def interpolation(cells: int, pixels: int, cell: int, like: torch.Tensor) -> torch.Tensor:
-    """Weights (pixels, cells) of linear interpolation between cell centers; exact in bfloat16, being multiples of 1 / 64."""
+    """Weights (pixels, cells) of linear interpolation between cell centers: multiples of 1 / 64, exact in bfloat16."""
     identity = torch.eye(cells, device=like.device)[None]
     weights = F.interpolate(identity, size=cells * cell, mode="linear", align_corners=False)[0, :, :pixels]
     return weights.transpose(0, 1).to(like.dtype)

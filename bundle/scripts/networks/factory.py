@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks by name, and those that weights files belong to. Options that say the same as a file are compared with it."""
+"""Networks by name, and those of weights files, with which options that say the same are compared."""
 
 from __future__ import annotations
 
@@ -83,7 +83,9 @@ def network_of(
     train_factors: Any = None,
     factor: Any = None,
 ) -> nn.Module:
-    """The stage III network that a weights file belongs to, untrained and with the file's settings; :func:`~scripts.networks.weights.load_weights` fills it.
+    """The stage III network that a weights file belongs to, untrained with the file's settings.
+
+    :func:`~scripts.networks.weights.load_weights` fills it.
 
     Args:
         path: of the file.
@@ -126,12 +128,14 @@ def prior_of(
     pixel_unshuffle: Any = None,
     percentiles: Any = None,
 ) -> nn.Module:
-    """The prior of stage I that a weights file belongs to, untrained and with the file's settings; :func:`~scripts.networks.weights.load_weights` fills it.
+    """The prior of stage I that a weights file belongs to, untrained with the file's settings.
+
+    :func:`~scripts.networks.weights.load_weights` fills it.
 
     Args:
         path: of the file.
-        width, encoder_blocks, middle_blocks, decoder_blocks, pixel_unshuffle: see ``ConditionalNAFNet``; these and the percentiles are
-            only compared with the file, None is not.
+        width, encoder_blocks, middle_blocks, decoder_blocks, pixel_unshuffle: of ``ConditionalNAFNet``, only
+            compared with the file, like the percentiles; None is not.
         percentiles: of the intensity scale.
 
     Raises:
@@ -165,7 +169,7 @@ def prior_factor_of(
         prior: None where nothing is restored.
         weights: file of the prior, for the message.
         factor: how many times coarser Z is than XY.
-        prior_factor: k as an option, compared with the prior's. Without it k is the prior's, which was trained for this factor.
+        prior_factor: k as an option, compared with the prior's. Without it k is the prior's, trained for this factor.
 
     Raises:
         InputError: the prior was trained for another k, or for another factor.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AENet for use: weights folded once, and what lies between two convolutions done by the operations of an :class:`Ops`."""
+"""AENet for use: weights folded once, and fused operations (an :class:`Ops`) between the convolutions."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def fuse(network: AENet, ops: Ops) -> AENet:
 
 
 def to_bfloat16(network: AENet) -> AENet:
-    """Convert the convolutions and gates of a fused network in place, which autocast would otherwise do at each call."""
+    """Convert convolutions and gates of a fused network in place, which autocast would do at each call."""
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, _Gate)):
             module.to(torch.bfloat16)

@@ -28,10 +28,10 @@ def modulate(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch
 
 
 class PixelLinear(nn.Conv2d):
-    """1 x 1 convolution as a matrix product over pixels, which adds the bias on the way; free of copies for channels-last tensors."""
+    """1 x 1 convolution as a matrix product over pixels, without copies of channels-last tensors."""
 
     def forward(self, x: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:  # type: ignore[override]
-        """(B, C_in, H, W) -> (B, C_out, H, W), each channel multiplied by ``scale`` (C_out,), which joins the weights."""
+        """(B, C_in, H, W) -> (B, C_out, H, W), times ``scale`` (C_out,), which joins the weights."""
         weight, bias = self.weight.flatten(1), self.bias
         if scale is not None:
             weight, bias = weight * scale[:, None], None if bias is None else bias * scale
@@ -39,7 +39,7 @@ class PixelLinear(nn.Conv2d):
 
 
 def channel_norm(x: torch.Tensor) -> torch.Tensor:
-    """LayerNorm over the channels of each pixel: (B, C, H, W) -> the same shape and type. Free of copies for channels-last tensors."""
+    """LayerNorm over the channels of each pixel of (B, C, H, W), without copies of channels-last tensors."""
     # Autocast would store the result in single precision, which costs more time than it gives accuracy: the sums are in
     # single precision anyway.
     with torch.autocast(x.device.type, enabled=False):
@@ -67,7 +67,8 @@ class ResidualChannelAttention(nn.Module):
 
 
 class NAFBlock(nn.Module):
-    """Nonlinear-activation-free block with FiLM by time; both residual scales start at zero, so it starts as identity."""
+    """Nonlinear-activation-free block with FiLM by time; its residual scales start at zero, so it starts as
+    identity."""
 
     def __init__(self, channels: int, time_channels: int, cell: int) -> None:
         super().__init__()
@@ -116,9 +117,10 @@ class ConditionalNAFNet(nn.Module):
         encoder_blocks: NAF blocks of each encoder level; as many halvings follow.
         middle_blocks: NAF blocks at the lowest resolution.
         decoder_blocks: NAF blocks of each decoder level.
-        pixel_unshuffle: side of the squares of pixels that become channels at the beginning and pixels again at the end. With 2 the network
-            works at half the resolution, which at twice the width moves half the memory.
-        settings: numbers the weights belong to (noise level, timesteps, factor, percentiles), compared when weights are loaded.
+        pixel_unshuffle: side of the squares of pixels that become channels at the beginning and pixels again at the
+            end. With 2 the network works at half the resolution, which at twice the width moves half the memory.
+        settings: numbers the weights belong to (noise level, timesteps, factor, percentiles), compared when weights are
+            loaded.
 
     The paper's code uses width 64, [14, 1, 1, 1], 1, [1, 1, 1, 1]: 20,400,261 parameters.
 
@@ -181,7 +183,7 @@ class ConditionalNAFNet(nn.Module):
         self.settings = TrainedSettings(settings or {})
 
     def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """x (B, 2, H, W), t (B,) in 1..T -> predicted noise (B, 1, H, W). Any H, W: padded inside to multiples of its smallest scale."""
+        """x (B, 2, H, W), t (B,) in 1..T -> predicted noise (B, 1, H, W); any H and W, which are padded inside."""
         height, width = x.shape[-2:]
         x = self.to_channels(F.pad(x, (0, -width % self.multiple, 0, -height % self.multiple), mode="replicate"))
         x = x.contiguous(memory_format=torch.channels_last)

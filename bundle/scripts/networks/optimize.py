@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks made ready for use: what can be computed once is, and the fastest operations that a device has are chosen."""
+"""Networks made ready for use: what can be computed once is, by the fastest operations that a device has."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from scripts.networks.precision import autocast
 
 
 def optimize_for_inference(network: nn.Module, device: torch.device, amp: bool) -> nn.Module:
-    """A copy of a stage III network for use: weights folded and, for AENet in bfloat16 on CUDA, fused by Triton kernels.
+    """A copy of a stage III network for use, folded and, if it is AENet in bfloat16 on CUDA, with Triton kernels.
 
-    The one place that decides on the kernels. Where Triton cannot build them (it needs a C compiler), a warning says so once and the
-    folded network does the same, slower.
+    The one place that decides on the kernels. Where Triton cannot build them (it needs a C compiler), a warning says so
+    once and the folded network does the same, slower.
 
     Args:
         network: on ``device``; it stays as it is.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What lies between two convolutions of AENet, in plain PyTorch: the reference for the kernels of ``triton_kernels.py``.
+"""What lies between AENet's convolutions, in plain PyTorch: the reference for ``triton_kernels.py``.
 
 :class:`Ops` is the interface that both have. Sums are in single precision, whatever the type of the feature maps.
 """
@@ -53,7 +53,9 @@ def gated(
     scale_and_shift: torch.Tensor | None = None,
     residual: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """leaky((y + bias + skip) * sigmoid(logits) * (1 + scale) + shift + residual), the gate bilinear between the centers of cells.
+    """leaky((y + bias + skip) * gate * (1 + scale) + shift + residual).
+
+    The gate is sigmoid(logits), bilinear between the centers of cells.
 
     Args:
         y: (A, 4 C, H, W).

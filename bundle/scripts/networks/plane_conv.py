@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """3-D convolutions of a stack of four planes, computed as 2-D convolutions of their channels.
 
-A window has only four planes, so a kernel of three along Z reaches nearly every plane from every other. Written as one 2-D
-convolution from 4 C_in to 4 C_out channels the same sums are found by the libraries' fastest code, in channels-last memory. At few
-channels that is several times faster, although three eighths of the products are with zero.
+A window has only four planes, so a kernel of three along Z reaches nearly every plane from every other. Written as one
+2-D convolution from 4 C_in to 4 C_out channels the same sums are found by the libraries' fastest code, in channels-last
+memory. At few channels that is several times faster, although three eighths of the products are with zero.
 
-The planes are folded into the channels: channel p C + c of a tensor (B, 4 C, H, W) is channel c of plane p. In training the weights are
-folded at each step; for use, :func:`fold_planes` folds them once.
+The planes are folded into the channels: channel p C + c of a tensor (B, 4 C, H, W) is channel c of plane p. In training
+the weights are folded at each step; for use, :func:`fold_planes` folds them once.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class PlaneConvTranspose(nn.ConvTranspose3d):
 
 
 def fold_planes(network: Network) -> Network:
-    """A copy of ``network`` for use, whose plane convolutions are 2-D convolutions with weights folded once and for all."""
+    """A copy of ``network`` for use, whose plane convolutions are 2-D convolutions with weights folded once and for
+    all."""
     network = copy.deepcopy(network)
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
+
+Output = TypeVar("Output")
 
 
 class _Recording(NamedTuple):
@@ -15,29 +17,30 @@ class _Recording(NamedTuple):
 
     graph: torch.cuda.CUDAGraph
     inputs: list[torch.Tensor]
-    output: torch.Tensor
+    output: Any
 
 
-class RecordedStep:
-    """A function of tensors that on CUDA is recorded as a CUDA graph and then replayed; elsewhere it is called as it is.
+class RecordedStep(Generic[Output]):
+    """A function of tensors that on CUDA is recorded as a CUDA graph and replayed; elsewhere it is simply called.
 
-    Launching a thousand small operations one by one takes longer than computing them. What a recorded function must keep to:
+    Launching a thousand small operations one by one takes longer than computing them. The function must keep to this:
 
-    - Fixed shapes. What the shapes, types or values decide in Python is decided once, when it is recorded. Inputs of other shapes are
-      recorded on their own; the oldest recording goes where there are more than ``shapes``.
+    - Fixed shapes. What the shapes, types or values decide in Python is decided once, when it is recorded. Inputs of
+      other shapes are recorded on their own; the oldest recording goes where there are more than ``shapes``.
     - No waiting for the GPU: no ``.item()``, no printing, no branch on a value, no copy from or to ordinary memory.
-    - Tensors other than its arguments, such as weights, the state of an optimizer or a learning rate, are read and written where they
-      lie. To change them, write into them; a new tensor in their place is not seen.
-    - Random numbers come from the default generator of the device: each replay draws further ones, and ``torch.manual_seed`` counts. Those
-      of a generator of its own, or of the CPU, would be the same in each replay; draw them before and pass them as an argument.
+    - Tensors other than its arguments, such as weights, the state of an optimizer or a learning rate, are read and
+      written where they lie. To change them, write into them; a new tensor in their place is not seen.
+    - Random numbers come from the default generator of the device: each replay draws further ones, and
+      ``torch.manual_seed`` counts. Those of a generator of its own, or of the CPU, would be the same in each replay;
+      draw them before and pass them as an argument.
 
-    What the caller has to know: arguments are copied into place, so they may be freed or changed at once. The output is overwritten by the
-    next call with the same shapes; copy what is to last. The first ``warmup`` calls compute as they are, on a stream of their own, in
-    which the libraries choose and load what they need; so a function with effects has each of them once a call. Other threads may use
-    the GPU meanwhile, but for what a recording forbids to its own.
+    Its caller has to know: arguments are copied into place, so they may be freed or changed at once. The output is
+    overwritten by the next call with the same shapes; copy what is to last. The first ``warmup`` calls compute as they
+    are, on a stream of their own, in which the libraries choose and load what they need; so a function with effects has
+    each of them once a call. Other threads may use the GPU meanwhile.
 
     Args:
-        function: takes tensors on the device and returns one.
+        function: takes tensors on the device and returns one, or several in a mapping or a sequence.
         device: that computes.
         warmup: calls before the recording, for each combination of shapes.
         shapes: recordings that are kept at the same time; each has the memory of a call.
@@ -48,9 +51,7 @@ class RecordedStep:
         first, second = step(x).clone(), step(x + 1).clone()
     """
 
-    def __init__(
-        self, function: Callable[..., torch.Tensor], device: torch.device, warmup: int = 1, shapes: int = 1
-    ) -> None:
+    def __init__(self, function: Callable[..., Output], device: torch.device, warmup: int = 1, shapes: int = 1) -> None:
         self.function = function
         self.device = device
         self.warmup = warmup
@@ -58,7 +59,7 @@ class RecordedStep:
         self._calls: OrderedDict[Any, int] = OrderedDict()  # with each combination of shapes, the oldest first
         self._recordings: dict[Any, _Recording] = {}
 
-    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+    def __call__(self, *inputs: torch.Tensor) -> Output:
         """The function's output for these inputs, all on the device."""
         if self.device.type != "cuda":
             return self.function(*inputs)
@@ -87,14 +88,13 @@ class RecordedStep:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _beside(self, *inputs: torch.Tensor) -> torch.Tensor:
+    def _beside(self, *inputs: torch.Tensor) -> Output:
         """Compute on a stream of its own, as before a recording one must."""
         current, stream = torch.cuda.current_stream(self.device), torch.cuda.Stream(self.device)
-        stream.wait_stream(current)
+        stream.wait_stream(current)  # which is also why memory of an output before can be given away there
         with torch.cuda.stream(stream):
             output = self.function(*inputs)
         current.wait_stream(stream)
-        output.record_stream(current)  # else its memory could be given away while it is still read here
         return output
 
     def _record(self, inputs: tuple[torch.Tensor, ...]) -> _Recording:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """SRUNet, the stage III network that came before: a 3-D U-Net that maps coarse slices to fine ones at one whole factor.
 
-Heinrich, Bogovic and Saalfeld 2017 (arXiv 1706.03142), with the widths and depths of the D2R paper's comparison (Table 1, "D2R-SRUNet").
+Heinrich, Bogovic and Saalfeld 2017 (arXiv 1706.03142), with the widths and depths of the D2R paper's comparison (Table
+1, "D2R-SRUNet").
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from scripts.errors import InputError
 from scripts.networks.trained_settings import TrainedSettings
 
 GRID = 4
-"""Pixels: two poolings by 2. Images are padded inside to multiples of it; tiles that begin on it agree with the whole image."""
+"""Pixels, for two poolings by 2. Images are padded inside to multiples; tiles that begin on them agree with the
+whole."""
 
 LARGEST_FACTOR = 22
 """Above it some whole factors leave slices halfway between two input slices that no kernel reaches, a constant gray."""
@@ -26,23 +28,27 @@ _REACH = 4  # fine planes to either side that the four convolutions of the last 
 
 
 class SRUNet(nn.Module):
-    """3-D U-Net of Heinrich et al. 2017: pools within the slices only, and upsamples Z on its way back to the full image.
+    """3-D U-Net of Heinrich et al. 2017: pools within the slices, and upsamples Z on the way back to the full image.
 
-    Three levels of 32, 64 and 128 channels, three 3 x 3 x 3 convolutions with ReLU each. K slices become factor * K planes. Both skips
-    are upsampled in Z by transposed convolutions, and so is what comes from below: by ``first`` on the way from the
-    third level to the second and by factor / ``first`` on the way to the first, where ``first`` is the smallest prime factor of ``factor``.
-    For an even factor that is 2, as the paper's code has it (which knows no odd one): at 8 by 2 and 4, at 9 by 3 and 3, at 7 by 7 and 1.
-    The strides change, the weights keep their shapes: 2,408,257 parameters at any factor.
+    Three levels of 32, 64 and 128 channels, three 3 x 3 x 3 convolutions with ReLU each. K slices become factor * K
+    planes. Both skips are upsampled in Z by transposed convolutions, and so is what comes from below: by ``first`` on
+    the way from the third level to the second and by factor / ``first`` on the way to the first, where ``first`` is the
+    smallest prime factor of ``factor``. For an even factor that is 2, as the paper's code has it (which knows no odd
+    one): at 8 by 2 and 4, at 9 by 3 and 3, at 7 by 7 and 1. The strides change, the weights keep their shapes:
+    2,408,257 parameters at any factor.
 
-    On the lattice of ``lattice.py``: input slice i lies at plane i * factor of the output (every transposed convolution has kernel 3 and
-    padding 1, so it centers plane i on plane i * stride), and plane j after it at relative depth j / factor. Of a window of four slices the planes
-    factor to 2 * factor - 1 are the middle interval; they alone are computed, to the same values as in the whole stack.
+    On the lattice of ``lattice.py``: input slice i lies at plane i * factor of the output (every transposed convolution
+    has kernel 3 and padding 1, so it centers plane i on plane i * stride), and plane j after it at relative depth j /
+    factor. Of a window of four slices the planes factor to 2 * factor - 1 are the middle interval; they alone are
+    computed, to the same values as in the whole stack.
 
-    It predicts the intensities themselves, not a residual, and nothing tells it a relative depth: that is a plane's place in the output.
+    It predicts the intensities themselves, not a residual, and nothing tells it a relative depth: that is a plane's
+    place in the output.
 
     Args:
         factor: whole number from 2 to 22, kept with the weights as the setting ``factor``.
-        settings: more numbers the weights belong to (intensity percentiles, for example), compared when weights are loaded.
+        settings: more numbers the weights belong to (intensity percentiles, for example), compared when weights are
+            loaded.
 
     Raises:
         InputError: for another factor.
@@ -55,7 +61,7 @@ class SRUNet(nn.Module):
         window = torch.rand(1, 1, 64, 64, 4)                    # (B, 1, X, Y, 4), intensities scaled to [0, 1]
         middle = net(window)                                    # (B, 1, X, Y), in the middle
         features = net.encode(window)                           # one tensor: all 8 slices of the middle interval
-        two = net.decode(features, torch.tensor([0.25, 0.875]), torch.tensor([8.0, 8.0]))  # (2, 1, X, Y): slices 2 and 7
+        two = net.decode(features, torch.tensor([0.25, 0.875]), torch.tensor([8.0, 8.0]))  # (2, 1, X, Y)
     """
 
     def __init__(self, factor: int = 8, settings: Mapping[str, Any] | None = None) -> None:
@@ -74,7 +80,8 @@ class SRUNet(nn.Module):
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # a fifth faster on a CPU
 
     def encode(self, window: torch.Tensor) -> list[torch.Tensor]:
-        """Window (B, 1, X, Y, 4) in [0, 1] -> [all slices between its middle two, (B, factor, X, Y)], for :meth:`decode`."""
+        """Window (B, 1, X, Y, 4) in [0, 1] -> [all slices of its middle interval (B, factor, X, Y)] for
+        :meth:`decode`."""
         return [self._planes(window, self.factor, 2 * self.factor)]
 
     def stack(self, window: torch.Tensor) -> torch.Tensor:
@@ -86,8 +93,8 @@ class SRUNet(nn.Module):
 
         Args:
             features: of B windows.
-            relative_depth: (N,) in [0, 1), N a multiple of B: the first N / B belong to the first window, and so on. Those that are no
-                multiple of 1 / factor get the nearest slice; it is not interpolated.
+            relative_depth: (N,) in [0, 1), N a multiple of B: the first N / B belong to the first window, and so on.
+                Those that are no multiple of 1 / factor get the nearest slice; it is not interpolated.
             factor: (N,), not used: it is always that of the network.
 
         Returns:
@@ -105,7 +112,8 @@ class SRUNet(nn.Module):
         relative_depth: torch.Tensor = torch.tensor(0.5),
         factor: torch.Tensor = torch.tensor(8.0),
     ) -> torch.Tensor:
-        """Slices (B, 1, X, Y) from windows (B, 1, X, Y, 4) at ``relative_depth`` (scalar or (B,)); ``factor`` is not used."""
+        """Windows (B, 1, X, Y, 4), ``relative_depth`` (scalar or (B,)) -> slices (B, 1, X, Y); ``factor`` is not
+        used."""
         batch = window.shape[0]
         return self.decode(self.encode(window), relative_depth.expand(batch), factor.expand(batch))
 

@@ -13,9 +13,8 @@ import torch
 
 from scripts.volumes.whole_file import write_whole
 
-_LARGEST_INDEX = (
-    2**20
-)  # bytes of the names and shapes in a file; those of the largest network here take some 20 thousand
+# Bytes of the names and shapes in a file; those of the largest network here take some 20 thousand.
+_LARGEST_INDEX = 2**20
 
 
 def write_tensors(path: str | os.PathLike, content: Any) -> None:
@@ -45,8 +44,8 @@ def check_zip(file: str | Path | IO[bytes]) -> None:
     """
     with zipfile.ZipFile(file) as archive:
         records = archive.infolist()
-        # torch stores records as they are: a compressed one could be far larger than its file, and one that is marked as a folder is
-        # left out by torch's reader and not by this one
+        # torch stores records as they are: a compressed one could be far larger than its file, and one that is marked
+        # as a folder is left out by torch's reader and not by this one
         if any(record.compress_type != zipfile.ZIP_STORED or record.external_attr for record in records):
             raise zipfile.BadZipFile("records as torch writes none")
         if any(record.file_size > _LARGEST_INDEX for record in records if record.filename.endswith("/data.pkl")):

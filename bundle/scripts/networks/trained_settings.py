@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+
+# By the names of 0.6 and before, which the files of those versions have.
+_RENAMED = {"gap_range": "train_factors", "upsampling": "prior_factor", "steps": "timesteps"}
 
 
 class TrainedSettings(nn.Module):
@@ -38,6 +41,12 @@ def trained_settings(network: nn.Module | None) -> dict[str, Any]:
     return {} if settings is None else {name: plain(value) for name, value in settings.named_buffers()}
 
 
+def current_name(name: str) -> str:
+    """The name that an entry of a state dict has today, such as "settings.timesteps" for "settings.steps"."""
+    section, _, setting = name.rpartition(".")
+    return f"{section}.{_RENAMED.get(setting, setting)}" if section == "settings" else name
+
+
 def plain(value: torch.Tensor) -> Any:
     """Numbers of single precision as those that were meant: 0.1, not 0.10000000149."""
     numbers = [float(str(number)) for number in value.detach().cpu().float().flatten().numpy()]
@@ -45,7 +54,7 @@ def plain(value: torch.Tensor) -> Any:
 
 
 def agree(stored: Any, own: Any) -> bool:
-    """Whether two settings are the same up to the digits of single precision; each a number or a sequence of numbers."""
+    """Whether two settings, numbers or sequences of numbers, are the same up to the digits of single precision."""
     try:
         first, second = np.asarray(stored, dtype=np.float64), np.asarray(own, dtype=np.float64)
     except (TypeError, ValueError):  # a word
@@ -55,7 +64,7 @@ def agree(stored: Any, own: Any) -> bool:
 
 def _compare(
     module: nn.Module,
-    state_dict: Mapping[str, torch.Tensor],
+    state_dict: MutableMapping[str, torch.Tensor],
     prefix: str,
     local_metadata: Any,
     strict: bool,
@@ -63,6 +72,10 @@ def _compare(
     unexpected_keys: list[str],
     error_msgs: list[str],
 ) -> None:
+    for name in [
+        name for name in state_dict if current_name(name) != name
+    ]:  # also where a file is loaded by torch alone
+        state_dict[current_name(name)] = state_dict.pop(name)
     for name, value in module.named_buffers():
         stored = state_dict.get(prefix + name)
         if stored is None:

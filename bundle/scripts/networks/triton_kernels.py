@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operations of :mod:`scripts.networks.plain_ops` as Triton kernels: what lies between two convolutions is one pass over memory.
+"""The operations of :mod:`scripts.networks.plain_ops` as Triton kernels, each one pass over memory.
 
-After each convolution AENet adds a bias or another feature map, multiplies by a gate that varies from cell to cell, shifts and cuts
-off below zero. PyTorch makes a pass over the feature map for each of these, which takes twice as long as the convolutions. Here one
-kernel averages over cells, for the gate, and another does all the rest. Feature maps are in channels-last memory, sums in single precision.
-``torch.compile`` finds the same kernels, in half a minute a process; these take seconds, once a machine.
+After each convolution AENet adds a bias or another feature map, multiplies by a gate that varies from cell to cell,
+shifts and cuts off below zero. PyTorch makes a pass over the feature map for each of these, which takes twice as long
+as the convolutions. Here one kernel averages over cells, for the gate, and another does all the rest. Feature maps are
+in channels-last memory, sums in single precision. ``torch.compile`` finds the same kernels, in half a minute a process;
+these take seconds, once a machine.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def _gated(
     has_residual: tl.constexpr,
     block: tl.constexpr,
 ):
-    """leaky((y + bias + skip) * gate * (1 + scale) + shift + residual); between the centers of cells the gate is bilinear."""
+    """leaky((y + bias + skip) * gate * (1 + scale) + shift + residual), the gate bilinear between centers of cells."""
     rows = tl.cdiv(height, half)
     columns = tl.cdiv(width, half)
     program = tl.program_id(0)

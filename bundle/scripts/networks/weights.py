@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights files: plain state dicts of tensors, loadable with ``torch.load(weights_only=True)``.
 
-A file is all that is needed to use a network again: its shapes say how large the network is (``architecture.py``), and the numbers that
-it was trained with stand beside the weights (``trained_settings.py``). ``factory.py`` builds the network of a file.
+A file is all that is needed to use a network again: its shapes say how large the network is (``architecture.py``), and
+the numbers that it was trained with stand beside the weights (``trained_settings.py``). ``factory.py`` builds the
+network of a file.
 """
 
 from __future__ import annotations
@@ -17,11 +18,10 @@ from torch import nn
 from scripts.errors import InputError
 from scripts.networks.finite import first_not_finite
 from scripts.networks.tensor_file import check_zip, write_tensors
+from scripts.networks.trained_settings import current_name
 
 Network = TypeVar("Network", bound=nn.Module)
 
-# Trained settings under the names of 0.6 and before, which the files of those versions have.
-_RENAMED_SETTINGS = {"gap_range": "train_factors", "upsampling": "prior_factor", "steps": "timesteps"}
 # What was read to build a network, for the load that follows: to read and check a file twice takes twice as long.
 _read_before: WeakKeyDictionary[nn.Module, tuple[Any, dict[str, torch.Tensor]]] = WeakKeyDictionary()
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -33,8 +33,8 @@ def save_weights(network: nn.Module, path: str | Path) -> None:
     Half precision is finer than the bfloat16 that a GPU computes in, and halves the file. Settings keep their digits.
 
     Raises:
-        InputError: if the file cannot be written, or a number is NaN, infinite or beyond the range of half precision, which no
-            network that was trained well comes near. A file that is there stays as it is.
+        InputError: if the file cannot be written, or a number is NaN, infinite or beyond the range of half precision,
+            which no network that was trained well comes near. A file that is there stays as it is.
     """
     state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
     state.update({name: state[name].half() for name, _ in network.named_parameters()})
@@ -83,7 +83,7 @@ def read_weights(path: str | Path, option: str = "--weights") -> dict[str, torch
     plain_tensors = isinstance(state, dict) and all(map(_is_plain, state, state.values()))
     if not plain_tensors or sum(value.nbytes for value in state.values()) > size:
         raise InputError(f"{option} {path}: not a plain state dict of tensors; give a file saved by this bundle")
-    state = {_today(name): value.detach().float() for name, value in state.items()}
+    state = {current_name(name): value.detach().float() for name, value in state.items()}
     wrong = first_not_finite(state)
     if wrong is not None:
         raise InputError(
@@ -114,7 +114,7 @@ def load_weights(network: Network, path: str | Path, option: str = "--weights") 
 
 
 def keep_for_load(network: nn.Module, path: str | Path, state: dict[str, torch.Tensor]) -> None:
-    """Have :func:`load_weights` take the tensors that were just read from ``path`` for this network, unless the file changes."""
+    """Keep what was read from ``path`` for :func:`load_weights` of this network, unless the file changes meanwhile."""
     version = _version(path)
     if version is not None:
         _read_before[network] = version, state
@@ -127,12 +127,6 @@ def _version(path: str | Path) -> tuple[int, ...] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _today(name: str) -> str:
-    """The name that an entry of a file has today."""
-    section, _, setting = name.rpartition(".")
-    return f"{section}.{_RENAMED_SETTINGS.get(setting, setting)}" if section == "settings" else name
 
 
 def _is_plain(name: Any, value: Any) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stage III network made ready for use: what can be computed once is, and on CUDA a whole batch of windows is one launch."""
+"""A stage III network made ready for use: on CUDA the work on a batch of windows is one launch."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Predictor:
         self.device = device
         self.windows = _CUDA_WINDOWS if device.type == "cuda" else 1
         ready = optimize_for_inference(network, device, amp)
-        # no method: a step that refers back to this object would keep its memory on the GPU until Python looks for cycles
+        # no method: a step that refers back to this object would keep its memory until Python looks for cycles
         self._step = RecordedStep(partial(_predict, ready, factor, depth_batch, amp), device, shapes=recordings)
 
     @torch.no_grad()
@@ -83,8 +83,8 @@ def _predict(
 class TTAPredictor:
     """Mean of what a :class:`Predictor` makes of a window in all 16 ways of looking at it, in the place of one.
 
-    Eight are the turns and flips in XY. Eight more are the same with the slices in reverse order, at depth 1 - d, and are left out at
-    depth 0: the network was trained for depths in [0, 1), not for 1.
+    Eight are the turns and flips in XY. Eight more are the same with the slices in reverse order, at depth 1 - d, and
+    are left out at depth 0: the network was trained for depths in [0, 1), not for 1.
 
     Args:
         network, factor, device, depth_batch, amp: of the predictor.
@@ -97,7 +97,7 @@ class TTAPredictor:
     looks = 16
 
     def __init__(self, network: nn.Module, factor: float, device: torch.device, depth_batch: int, amp: bool) -> None:
-        # On its side a tile that is no square has another shape: with one recording for both, each would undo the other's.
+        # two: on its side, a tile that is no square has another shape
         self.predictor = Predictor(network, factor, device, depth_batch, amp, recordings=2)
         self.windows, self.device, self.recordings = self.predictor.windows, device, self.predictor.recordings
 

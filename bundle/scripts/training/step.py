@@ -37,8 +37,7 @@ class TrainingStep:
         self.max_grad_norm = max_grad_norm
         self.warmup_steps = warmup_steps
         self.done = 0
-        self.recorded: RecordedStep | None = None
-        self.output: dict[str, Any] = {}
+        self.recorded: RecordedStep[dict[str, Any]] | None = None
 
     def __call__(self, engine: Any, batchdata: Mapping[str, torch.Tensor]) -> list[dict[str, Any]]:
         """Make a step with a batch; ``engine`` has the network, the optimizer, the loss and so on."""
@@ -48,17 +47,16 @@ class TrainingStep:
         if self.recorded is None:
             engine.network.train()
 
-            def step(*values: torch.Tensor) -> torch.Tensor:
+            def step(*values: torch.Tensor) -> dict[str, Any]:
                 return self._step(engine, dict(zip(names, values)))
 
             self.recorded = RecordedStep(step, device, warmup=self.warmup_steps)
         if self.done == self.warmup_steps:
             engine.optimizer.zero_grad()  # so that the gradients are allocated in the memory of the recording
         self.done += 1
-        self.recorded(*(batch[name] for name in names))
-        return _items(self.output)
+        return _items(self.recorded(*(batch[name] for name in names)))
 
-    def _step(self, engine: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def _step(self, engine: Any, batch: Mapping[str, torch.Tensor]) -> dict[str, Any]:
         image, label, *rest = engine.prepare_batch(batch, engine.state.device, engine.non_blocking)
         args, kwargs = rest or ((), {})
         engine.optimizer.zero_grad()
@@ -68,9 +66,7 @@ class TrainingStep:
         if math.isfinite(self.max_grad_norm):
             nn.utils.clip_grad_norm_(engine.network.parameters(), self.max_grad_norm)
         engine.optimizer.step()
-        # What a recording has put out stays in its place, and each replay writes there.
-        self.output = {"image": image, "label": label, "pred": pred.detach(), "loss": loss.detach()}
-        return self.output["loss"]
+        return {"image": image, "label": label, "pred": pred.detach(), "loss": loss.detach()}
 
 
 def loss_of(engine: Engine) -> float:
