@@ -215,12 +215,11 @@ def _image(tif: tifffile.TiffFile, path: Path) -> _Image:
     if pages_of_a_stack:
         shape = (len(series), *series[0].shape)
         return _Image("IYX", shape, shape, True)
-    axes, shape = _unsqueezed(series[0])
-    if axes.endswith("S") and shape[-1] == 1:  # what nobody counts as an axis
-        axes, shape = axes[:-1], shape[:-1]
-    long = [place for place, size in enumerate(shape) if size > 1]
-    names, sizes = "".join(axes[place] for place in long), tuple(shape[place] for place in long)
-    return _Image(names, sizes, shape, False)
+    axes, full = _unsqueezed(series[0])
+    if axes.endswith("S") and full[-1] == 1:  # what nobody counts as an axis
+        axes, full = axes[:-1], full[:-1]
+    named = [(name, size) for name, size in zip(axes, full) if size > 1 or name in "YX"]
+    return _Image("".join(name for name, _ in named), tuple(size for _, size in named), full, False)
 
 
 def _unsqueezed(series: tifffile.TiffPageSeries) -> tuple[str, tuple[int, ...]]:
