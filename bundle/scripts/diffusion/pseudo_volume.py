@@ -16,11 +16,11 @@ from tqdm import tqdm
 
 from scripts import lattice
 from scripts.diffusion.restoration import RestorationInferer
+from scripts.diffusion.slice_store import SliceStore, read_checksums
 from scripts.errors import InputError
 from scripts.networks.finite import finite_output
 from scripts.transforms.axial_interpolate import axial_interpolate
 from scripts.volumes.batches import check_memory, check_volumes, with_grid_of
-from scripts.volumes.slice_store import SliceStore, read_checksums
 
 
 class PseudoVolumeInferer(Inferer):

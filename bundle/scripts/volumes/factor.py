@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from scripts import lattice
 from scripts.errors import warn_once
-from scripts.volumes.reading import Header, read_header
+from scripts.volumes.header import Header
+from scripts.volumes.reading import read_header
 
 _CUBIC = 0.02  # voxels whose sides differ by less look cubic
 
