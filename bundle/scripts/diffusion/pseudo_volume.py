@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from scripts.diffusion.restoration import RestorationInferer
 from scripts.diffusion.room import check_restoration_memory, restored_shape
+from scripts.diffusion.slice_store import SliceStore, read_checksums
 from scripts.errors import InputError, memory_shortage
 from scripts.networks.finite import finite_output
 from scripts.transforms.axial_interpolate import axial_interpolate
 from scripts.volumes.batches import check_volumes, with_grid_of
-from scripts.volumes.slice_store import SliceStore, read_checksums
 
 
 class PseudoVolumeInferer(Inferer):

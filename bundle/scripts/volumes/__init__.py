@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a volume is, and how it comes and goes."""
+"""Volumes: header and voxel size, identity, reading, and writing that is safe."""

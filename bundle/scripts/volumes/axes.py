@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which axis of a file is Z, Y and X: as the file names them, or as the option ``--axes`` does."""
+"""Which axes of a file are Z, Y and X, by their names in the file or by the option ``--axes``."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _MEANINGS = {
 
 
 class Order(NamedTuple):
-    """The axes of a volume in the order of its file, without those of length 1.
+    """The spatial axes of a file in its own order, singleton axes left out.
 
     Attributes:
-        letters: Z, Y and X, the slowest first.
-        sizes: of these axes.
-        places: where they stand among all axes of the file.
+        letters: Z, Y and X in the order of the file, the slowest axis first.
+        sizes: number of voxels along these axes.
+        places: their indices among all axes of the file.
     """
 
     letters: str
@@ -42,14 +42,14 @@ class Order(NamedTuple):
 
     @property
     def to_xyz(self) -> tuple[int, int, int]:
-        """Where X, Y and Z stand among the axes, as numpy.transpose takes it."""
+        """Permutation that brings an array of this order to X, Y, Z, for ``numpy.transpose``."""
         x, y, z = (self.letters.index(letter) for letter in "XYZ")
         return x, y, z
 
 
 def check_axes(axes: Any, option: str = "axes") -> str | None:
     """
-    Return the option ``--axes`` in capitals, None when it was not given.
+    Return the option ``--axes`` in upper case, None when it was not given.
 
     Raises:
         InputError: it is not a word of letters with Z, Y and X once each.
@@ -58,23 +58,24 @@ def check_axes(axes: Any, option: str = "axes") -> str | None:
         return None
     if isinstance(axes, (list, tuple)):
         raise InputError(
-            f"--{option} {list(axes)}: is what the axes of the file are, such as --{option} ZYX; the axes along which sequences are "
-            f'drawn in training are now --sequence_axes "{list(axes)}"'
+            f"--{option} {list(axes)}: is what the axes of the file are, such as --{option} ZYX; the axes along which "
+            f'sequences are drawn in training are now --sequence_axes "{list(axes)}"'
         )
     letters = str(axes).upper()
     if not letters.isalpha() or any(letters.count(letter) != 1 for letter in _VOLUME):
         raise InputError(
-            f"--{option} {axes}: give Z, Y and X once each, in the order in which the file has them, such as --{option} ZYX"
+            f"--{option} {axes}: give Z, Y and X once each, in the order in which the file has them, "
+            f"such as --{option} ZYX"
         )
     return letters
 
 
 def order_given(axes: str, shape: Sequence[int], file: Path) -> Order:
     """
-    Return the order that the option ``--axes`` gives to an array.
+    Return the order of the axes of an array that the option ``--axes`` names.
 
     Args:
-        axes: of :func:`check_axes`: all axes of the array, or those longer than 1.
+        axes: from :func:`check_axes`, one letter for each axis of the array, or for each one longer than 1.
         shape: of the array.
         file: for the error.
 
@@ -89,17 +90,17 @@ def order_given(axes: str, shape: Sequence[int], file: Path) -> Order:
             letters = "".join(letter for letter in axes if letter in _VOLUME)
             return Order(letters, (shape[first], shape[second], shape[third]), (first, second, third))
     raise InputError(
-        f"--axes {axes}: does not fit {file}, whose axes have the sizes {_sizes(shape)}; give one letter for each axis that is "
-        "longer than 1, Z, Y and X"
+        f"--axes {axes}: does not fit {file}, whose axes have the sizes {_sizes(shape)}; give one letter for each axis "
+        "that is longer than 1, Z, Y and X"
     )
 
 
 def order_named(names: str, shape: Sequence[int], file: Path) -> Order:
     """
-    Return the order of a file that names its axes.
+    Return the order of the axes of a file that names them.
 
     Args:
-        names: letters as tifffile gives them, one for each axis.
+        names: tifffile's letters, one for each axis.
         shape: of the array.
         file: for the error.
 
@@ -122,8 +123,8 @@ def order_named(names: str, shape: Sequence[int], file: Path) -> Order:
     meaning = _MEANINGS.get(other, "something else")
     if len(letters) == 3 and letters[1:] == "YX":  # slices are often written without saying that they are slices
         raise InputError(
-            f"{file}: {named}: {count} {meaning}; if they are the slices of a volume, add --axes ZYX; if not, save one of them in "
-            "greyscale as a file of its own"
+            f"{file}: {named}: {count} {meaning}; if they are the slices of a volume, add --axes ZYX; if not, save "
+            "one of them in greyscale as a file of its own"
         )
     for name, size in axes:
         if name in "CS":

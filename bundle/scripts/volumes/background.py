@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Work that goes on beside the computation: results leave the GPU and are written while it computes the next."""
+"""Results leave the GPU and are written while it computes the next ones."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from types import TracebackType
 import torch
 
 WAITING = 4
-"""Pieces of work that may wait; they hold results in memory."""
+"""Tasks that may wait; each holds a result in memory."""
 
 
 class Background:
-    """One thread that does pieces of work in their order, a context manager.
+    """A context manager with one thread that runs tasks in the order in which they are submitted.
 
-    When the block ends, what is still to do is done first; when it ends in an exception, Ctrl-C too, what has not begun is dropped.
-    An exception of the work ends the block at the next call, or at its end.
+    At the end of the context the remaining tasks are run. Where it ends in an exception, Ctrl-C included, those that
+    have not begun are dropped. An exception in a task is raised by the next call of :meth:`run`, or at the end of the
+    context.
     """
 
     def __init__(self) -> None:
@@ -29,7 +30,7 @@ class Background:
         return self
 
     def run(self, work: Callable[[], object]) -> None:
-        """Have ``work`` done; waits while too much of it is there already."""
+        """Submit a task; blocks while :data:`WAITING` tasks are waiting."""
         while self._waiting and (len(self._waiting) >= WAITING or self._waiting[0].done()):
             self._waiting.popleft().result()
         self._waiting.append(self._pool.submit(work))
@@ -45,7 +46,7 @@ class Background:
 
 
 def to_host(values: torch.Tensor) -> Callable[[], torch.Tensor]:
-    """Begin to copy a tensor to main memory; what is returned waits for the copy and gives it."""
+    """Begin to copy a tensor to main memory, and return a function that waits for the copy and returns it."""
     if values.device.type != "cuda":
         return lambda: values
     copy = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
@@ -61,5 +62,5 @@ def to_host(values: torch.Tensor) -> Callable[[], torch.Tensor]:
 
 
 def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A tensor of main memory on the device; the copy waits for nothing that the device computes."""
+    """Return a tensor on the device; the copy is asynchronous, so that it overlaps with what the device computes."""
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)

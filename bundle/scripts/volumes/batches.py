@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What inferers ask of batches of volumes."""
+"""Checks of the batches of volumes that inferers take, and the affine of what they return."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from scripts.volumes import memory
 
 
 def check_volumes(inputs: torch.Tensor, one: bool = False) -> None:
-    """Raise InputError unless ``inputs`` are volumes (B, C, X, Y, Z) of floats, of two slices or more; with ``one``, a single one (1, 1, X, Y, Z)."""
+    """
+    Check a batch of volumes.
+
+    Args:
+        inputs: (B, C, X, Y, Z), floats, with two slices or more.
+        one: whether it must be a single volume of one channel, (1, 1, X, Y, Z).
+
+    Raises:
+        InputError: it is something else.
+    """
     if not isinstance(inputs, torch.Tensor):
         raise InputError(f"a tensor of volumes (B, C, X, Y, Z) is needed, not a {type(inputs).__name__}")
     shape = tuple(inputs.shape)
@@ -22,7 +31,8 @@ def check_volumes(inputs: torch.Tensor, one: bool = False) -> None:
         raise InputError(f"volumes have the shape (B, C, X, Y, Z), not {shape}{advice}")
     if not inputs.is_floating_point():
         raise InputError(
-            f"volumes are floats scaled to [0, 1], not {inputs.dtype}: scale them first, with ScalePercentiles for instance"
+            f"volumes are floats scaled to [0, 1], not {inputs.dtype}: scale them first, "
+            "with ScalePercentiles for instance"
         )
     if 0 in shape or shape[-1] < 2:
         raise InputError(
@@ -35,14 +45,23 @@ def check_volumes(inputs: torch.Tensor, one: bool = False) -> None:
 
 
 def check_memory(voxels: int, factor: float) -> None:
-    """Raise InputError where a volume of single-precision ``voxels`` and its copy for the file exceed the free memory."""
+    """
+    Check that memory holds an output in single precision and its copy for the file.
+
+    Args:
+        voxels: of the output.
+        factor: that made it so large, for the error.
+
+    Raises:
+        InputError: it does not.
+    """
     memory.check_memory(
         2 * 4 * voxels, f"--factor {factor:g}: the output would need", "give a lower --factor, or cut the volume"
     )
 
 
 def with_grid_of(result: torch.Tensor, inputs: torch.Tensor, factor: float) -> torch.Tensor:
-    """Give ``result`` the meta data of ``inputs`` with the axial voxel divided by ``factor``."""
+    """Return ``result`` with the metadata of ``inputs`` and their affine, refined along Z by ``factor``."""
     if not isinstance(inputs, MetaTensor):
         return result
     refined = MetaTensor(result).copy_meta_from(inputs)

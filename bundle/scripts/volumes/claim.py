@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Claims on outputs: one run at a time writes a file or works in a folder, and what a killed one left is removed by the next."""
+"""Claims on outputs: one run at a time writes a file or works in a folder, and removes what a killed one left."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from scripts.volumes.partial_names import digest_of, partial_files
 from scripts.volumes.paths import cannot_be_written, check_place, target_of
 
 SIGN_OF_LIFE = 10.0
-"""Seconds between the signs of life that a run gives to other hosts."""
+"""Seconds between two signs of life of a run."""
 SILENCE = 120.0
 """Seconds without a sign of life after which a run on another host counts as dead."""
 
@@ -52,16 +52,19 @@ _alive: threading.Thread | None = None  # gives the signs of life
 
 class Claim:
     """
-    A claim on an output, held from :meth:`take`, or from the begin of a ``with`` block, until :meth:`release`, the end of the block or
-    that of the process.
+    A claim on an output, held from :meth:`take` to :meth:`release`, for a ``with`` block, or until the process ends.
 
-    While it is held, another run that claims the same output is told who writes it. What a killed run left of it is removed when it is
-    taken: unfinished files and the lock. The lock is a small file beside the output, or in the folder that is claimed, which names host
-    and process; the system's lock on it ends with the process, and its time of change is a sign of life for other hosts, where such locks may
-    not reach. One thread may claim an output several times over, as a config does that runs inside another.
+    While it is held, another run that claims the same output gets an error that names the first. Taking it removes the
+    unfinished files of a killed run.
+
+    The lock is a small file beside the output, or inside a folder that is claimed, with the host and the process. The
+    file lock on it (``flock``) is released when the process ends. Such locks may not reach other hosts; for these, the
+    modification time of the file is a sign of life. The same thread may claim an output again, as a config does that
+    runs inside another.
 
     Args:
-        path: file or folder. A symbolic link stands for what it points to; missing folders are made, and removed again if they stay empty.
+        path: file or folder. A symbolic link stands for its target; missing folders are made, and removed again if they
+            stay empty.
         folder: whether it is a folder.
     """
 
@@ -80,7 +83,7 @@ class Claim:
         with _guard:
             lock = _lock_of(self.path, self.folder)
             hold = _holds.get(lock)
-            if hold is not None and hold.process != os.getpid():  # of the process that this one was forked from
+            if hold is not None and hold.process != os.getpid():  # inherited by a fork
                 hold = None
             if hold is None:
                 hold = _take(self.path, lock, self.folder)
@@ -93,7 +96,7 @@ class Claim:
         return self
 
     def release(self) -> None:
-        """Give the output free; without effect where it is not held."""
+        """Release the output; without effect where it is not held."""
         if self._end is not None:
             self._end()
 
@@ -105,7 +108,7 @@ class Claim:
 
 
 def there_at_start(path: str | os.PathLike) -> bool:
-    """Return whether a file was there when this process claimed it, or, if it has not, whether it is there now."""
+    """Return whether a file existed when this process claimed it, or exists now if it has no claim."""
     hold = _holds.get(_lock_of(path, folder=False))
     return hold.there if hold is not None and hold.process == os.getpid() else os.path.exists(path)
 
@@ -116,7 +119,7 @@ def _lock_of(path: str | os.PathLike, folder: bool) -> Path:
 
 
 def _take(path: str | os.PathLike, lock: Path, folder: bool) -> _Hold:
-    """Take a lock that this process does not hold, and remove what a killed run left."""
+    """Take a lock that this process does not hold yet, and remove what a killed run left."""
     check_place(lock, shown=path)
     made = [parent for parent in lock.parents if not parent.exists()]
     try:
@@ -139,7 +142,7 @@ def _take(path: str | os.PathLike, lock: Path, folder: bool) -> _Hold:
             os.write(descriptor, json.dumps(owner).encode())
             _remove_leftovers(lock, folder)
         except BaseException as error:
-            # A signal may come right here; the lock of another run is left.
+            # An interrupt may come at this very point. The lock of another run is left alone.
             if locked and not isinstance(error, InputError):
                 lock.unlink(missing_ok=True)
             os.close(descriptor)
@@ -154,7 +157,7 @@ def _take(path: str | os.PathLike, lock: Path, folder: bool) -> _Hold:
 
 
 def _open_locked(path: str | os.PathLike, lock: Path) -> tuple[int, bool]:
-    """Open a lock file, and lock it where the file system can; returns its descriptor and whether it is locked."""
+    """Open a lock file and lock it; return its descriptor, and whether the file system supports locks."""
     while True:
         descriptor = os.open(lock, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666)
         locked = True
@@ -176,7 +179,7 @@ def _open_locked(path: str | os.PathLike, lock: Path) -> tuple[int, bool]:
 
 
 def _owner_in(descriptor: int) -> dict[str, Any]:
-    """What a lock file says of the run that holds it, or held it; nothing if it is damaged."""
+    """Return what a lock file says about the run that holds or held it, an empty dictionary if it is damaged."""
     try:
         owner = json.loads(os.pread(descriptor, 2**16, 0))
     except (ValueError, OSError):
@@ -185,7 +188,7 @@ def _owner_in(descriptor: int) -> dict[str, Any]:
 
 
 def _silence_of(descriptor: int, folder: Path) -> float:
-    """Seconds since the last sign of life, by the clock of the file system, for those of hosts differ."""
+    """Return the seconds since the last sign of life by the clock of the file system: those of hosts differ."""
     with tempfile.TemporaryFile(dir=folder) as now:
         return os.fstat(now.fileno()).st_mtime - os.fstat(descriptor).st_mtime
 
@@ -198,14 +201,14 @@ def _refusal(path: str | os.PathLike, owner: dict[str, Any], lock: Path | None =
 
 
 def _remove_leftovers(lock: Path, folder: bool) -> None:
-    """Remove the unfinished files of a killed run, but not those in a folder that another run has claimed by themselves."""
+    """Remove the unfinished files of a killed run, except for those that another run has a claim of its own on."""
     for partial, digest in list(partial_files(lock.parent)):
         if not (lock.parent / f".{digest}.lock").exists() if folder else lock.name == f".{digest}.lock":
             partial.unlink(missing_ok=True)
 
 
 def _let_go(hold: _Hold) -> None:
-    """Give up one of the claims of a lock, and the lock with the last of them."""
+    """Drop one of the claims on a lock, and with the last one the lock."""
     if hold.process != os.getpid():
         return
     with _guard:
@@ -214,7 +217,7 @@ def _let_go(hold: _Hold) -> None:
             return
         _holds.pop(hold.lock, None)
         with suppress(OSError):
-            # one that stood still for long may have lost it to another run
+            # a process that was suspended for long may have lost it to another run
             if _owner_in(hold.descriptor).get("token") == hold.owner["token"] and os.path.samestat(
                 os.fstat(hold.descriptor), os.stat(hold.lock, follow_symlinks=False)
             ):
@@ -232,7 +235,7 @@ def _remove_empty(folders: list[Path]) -> None:
 
 def _give_signs_of_life() -> None:
     global _alive
-    if _alive is None or not _alive.is_alive():  # none is after a fork
+    if _alive is None or not _alive.is_alive():  # a fork does not inherit threads
         _alive = threading.Thread(target=_keep_giving, name="signs of life", daemon=True)
         _alive.start()
 
@@ -248,7 +251,7 @@ def _keep_giving() -> None:
 
 
 def _boot() -> str:
-    """What tells one running system from another, also where two hosts have one name: locks reach as far as it."""
+    """Return what identifies the running system, which is as far as file locks reach; two hosts may share a name."""
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return socket.gethostname()

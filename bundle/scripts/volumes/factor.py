@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The axial factor of a file."""
+"""The factor of a volume: output over input sampling along Z."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 from scripts import lattice
 from scripts.errors import warn_once
-from scripts.volumes.reading import Header, read_header
+from scripts.volumes.header import Header
+from scripts.volumes.reading import read_header
 
-_CUBIC = 0.02  # sides of a voxel that differ by less are the same to the eye
+_CUBIC = 0.02  # voxels whose sides differ by less look cubic
 
 
 def axial_factor(
@@ -20,7 +21,7 @@ def axial_factor(
     factor: float | None = None,
     axes: str | None = None,
 ) -> float:
-    """How many times coarser Z is than XY: ``factor`` if given, otherwise from the voxel size.
+    """Return the factor: the given one, or the one that makes the voxels of a file isotropic.
 
     Args:
         path: volume.
@@ -29,14 +30,14 @@ def axial_factor(
         axes: of the file, in place of what it says.
 
     Raises:
-        InputError: if the factor is not above 1, or the file cannot be used.
+        InputError: the factor is not above 1, or the file cannot be used.
     """
     header = read_header(path, spacing, axes)  # also with a factor: a file that cannot be used is found before any work
     return factor_of(header, factor)
 
 
 def factor_of(header: Header, factor: float | None) -> float:
-    """The axial factor: the given one, or the one that makes the voxels of the header isotropic.
+    """Return the factor: the given one, or the one that makes the voxels of the header isotropic.
 
     Raises:
         InputError: it is not above 1, or nothing is coarse in Z.
@@ -64,7 +65,13 @@ def warn_unless_cubic(
 
 
 def why_not_cubic(header: Header, factor: float) -> str | None:
-    """What a factor makes of the voxels, on one line, if they do not become cubic; None if they do, or without a voxel size."""
+    """
+    Return on one line what becomes of the voxels with this factor, None if they become cubic or have no known size.
+
+    Args:
+        header: of the input.
+        factor: how many times finer Z becomes.
+    """
     x, y, z = header.voxel_size
     if header.unit == "pixel" and (x, y, z) == (1, 1, 1):
         return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the inputs of a run are, whatever they are called: sizes, voxel size and a digest of the content."""
+"""Identity of the inputs of a run: shape, voxel size and a digest of the content, whatever the name of the file."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tqdm import tqdm
 from scripts.errors import InputError
 from scripts.volumes.reading import open_volume
 
-_LARGE = 2**30  # bytes that take long enough to read for a progress bar
+_LARGE = 2**30  # bytes from which on reading deserves a progress bar
 _PART = 2**20  # bytes that are read at once
-_digests: dict[tuple, str] = {}  # of this process: each stage of a run asks for the same volume
+_digests: dict[tuple, str] = {}  # of this process, since each stage of a run asks for the same volume
 
 
 def identify(path: str | os.PathLike | None, spacing: Sequence[float] | None = None, **how: Any) -> dict | None:
     """
-    Read what a volume is. Two volumes with the same voxels and voxel size are the same one in any format and under any name.
+    Return the identity of a volume. The same voxels with the same voxel size have it in any format and under any name.
 
     Args:
         path: file or folder, as in :func:`scripts.volumes.reading.open_volume`; None where a run has no such input.
@@ -32,8 +32,8 @@ def identify(path: str | os.PathLike | None, spacing: Sequence[float] | None = N
         how: further arguments of :func:`scripts.volumes.reading.open_volume`.
 
     Returns:
-        "name" of the file, for information, "shape" (x, y, z), "dtype", "voxel_size" (x, y, z), "unit", "affine" and "digest" of the
-        voxels as stored, all of them primitives; None without a path.
+        "name" of the file, for information, "shape" (x, y, z), "dtype", "voxel_size" (x, y, z), "unit", "affine" and
+        "digest" of the stored voxels, all of them primitives; None without a path.
 
     Raises:
         InputError: as :func:`scripts.volumes.reading.read_volume`, but for what is wrong with the values.
@@ -55,7 +55,7 @@ def identify(path: str | os.PathLike | None, spacing: Sequence[float] | None = N
 
 def identify_weights(path: str | os.PathLike | None) -> dict | None:
     """
-    Read what a weights file is. Saved once more under another name the same weights are the same.
+    Return the identity of a weights file, which the same weights keep when they are saved again under another name.
 
     Args:
         path: file; None where a run has no such input.
@@ -84,7 +84,7 @@ def digest_of_file(path: str | os.PathLike) -> str:
 
 
 def _digest_of_voxels(path: str | os.PathLike, how: Mapping[str, Any]) -> str:
-    """Digest of the voxels, read slice by slice, so that memory stays flat."""
+    """Return the digest of the voxels, read slice by slice to bound the memory."""
     place = (str(path), str(sorted(how.items())), _stamp(Path(path)))
     if place not in _digests:
         digest = _blake2b()
@@ -99,14 +99,14 @@ def _digest_of_voxels(path: str | os.PathLike, how: Mapping[str, Any]) -> str:
 
 
 def _stamp(path: Path) -> tuple:
-    """What changes with a file, or with the files of a folder, within the life of a process."""
+    """Return what changes when a file, or a file of a folder, is changed while the process runs."""
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     states = [(file.name, file.stat()) for file in files if file.exists()]
     return tuple((name, state.st_ino, state.st_size, state.st_mtime_ns) for name, state in states)
 
 
 def _digest_of_weights(path: str | os.PathLike) -> str:
-    """Digest of what PyTorch keeps in a zip file, without the folder in it, which has the name that the file once had."""
+    """Return the digest of the entries of PyTorch's zip file, without their folder, named after the first file."""
     digest = _blake2b()
     try:
         with zipfile.ZipFile(path) as file:
@@ -116,7 +116,7 @@ def _digest_of_weights(path: str | os.PathLike) -> str:
                 with file.open(names[name]) as entry:
                     while part := entry.read(_PART):
                         digest.update(part)
-    except Exception:  # no zip file, or a damaged one: whether it can be used is said where it is loaded
+    except Exception:  # no zip file, or a damaged one, which is an error where it is loaded
         return digest_of_file(path)
     return digest.hexdigest()
 

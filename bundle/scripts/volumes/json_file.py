@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON documents, written whole or not at all."""
+"""JSON documents that appear once they are complete."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scripts.volumes.whole_file import write_whole
 
 
 def write_json(path: str | os.PathLike, document: Mapping[str, Any]) -> None:
-    """Write a document as JSON, whole or not at all.
+    """Write a document as JSON; the file appears once it is complete.
 
     Infinity, which a perfect slice scores and JSON does not know, is written as the string "inf", NaN as null.
 
@@ -29,7 +29,7 @@ def write_json(path: str | os.PathLike, document: Mapping[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """The same value in types JSON knows."""
+    """Return the value in the types of JSON."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

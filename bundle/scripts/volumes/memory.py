@@ -21,18 +21,18 @@ _NAMES = (  # of the limit, of what is used, and of the cache of files in that: 
 
 
 def free_memory() -> int:
-    """Return the bytes that this process can still take: what is free on the machine, or less where a limit is set for the process."""
+    """Return the bytes that this process can still allocate: what is free on the machine, or less under a limit."""
     return max(0, min(_limits()))
 
 
 def check_memory(needed: float, what: str, advice: str) -> None:
     """
-    Check, before it is taken, that memory suffices.
+    Check that there is enough memory, before it is allocated.
 
     Args:
         needed: bytes.
-        what: needs them, the begin of the error.
-        advice: what to do about it, the end of the error.
+        what: needs them; the beginning of the error.
+        advice: what to do about it; the end of the error.
 
     Raises:
         InputError: it does not.
@@ -40,12 +40,13 @@ def check_memory(needed: float, what: str, advice: str) -> None:
     free = free_memory()
     if needed > free:
         raise InputError(
-            f"{what} {naturalsize(needed, binary=True)} of memory and {naturalsize(free, binary=True)} are free: {advice}"
+            f"{what} {naturalsize(needed, binary=True)} of memory and {naturalsize(free, binary=True)} are free: "
+            f"{advice}"
         )
 
 
 def _limits() -> Iterator[int]:
-    """Yield what each limit leaves free: the machine's memory, that of a control group (a container, a Slurm job), and ``ulimit -v``."""
+    """Yield what is left of each limit: of the machine, control groups (a container, a Slurm job), ``ulimit -v``."""
     yield psutil.virtual_memory().available
     for folder in _control_groups():
         for most, used, cache in _NAMES:
@@ -61,7 +62,7 @@ def _limits() -> Iterator[int]:
 
 
 def _control_groups() -> Iterator[Path]:
-    """Yield the folders of the control groups of this process, which psutil does not look at, and of those that contain them."""
+    """Yield the folders of the control groups of this process and their parents, whose limits psutil does not read."""
     yield from (_GROUPS, _GROUPS / "memory")
     with suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks, before the work, that outputs can be written, have room and are none of the inputs."""
+"""Checks before a run that its outputs can be written, fit on the disk, and are none of its inputs."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ from scripts.volumes.memory import check_memory
 from scripts.volumes.paths import as_path, check_place, nearest_folder, target_of
 from scripts.volumes.writing import stored_dtype
 
-_BYTES_OF_A_SLICE = 512  # of main memory, for what is known of an output slice beside its voxels
+_BYTES_OF_A_SLICE = 512  # of main memory, for the position of an output slice and its place in the file
 
 
 def check_output(
     path: str | os.PathLike, overwrite: bool = False, inputs: Sequence[str | os.PathLike | None] = ()
 ) -> None:
     """
-    Check, before the work, that a volume can be written.
+    Check that a volume can be written, before the work.
 
     Args:
         path: file to be written. A symbolic link stands for the file that it points to.
-        overwrite: whether an existing file may be replaced. One that appeared after this process claimed the output does not count.
+        overwrite: whether an existing file may be replaced. One that appeared after this process claimed the output is
+            left to the end of the writing, see :func:`scripts.volumes.writing.volume_writer`.
         inputs: what the run reads, which is never replaced; None is passed over.
 
     Raises:
-        InputError: the format is not supported, the file exists, is one of the inputs or no ordinary file, or its folder cannot be
-            made or written to.
+        InputError: the format is not supported, the file exists, is an input or no regular file, or its folder cannot
+            be made or written to.
     """
     file = as_path(path)
     target = target_of(file)
@@ -63,18 +64,19 @@ def check_folder(
     overwrite: bool = False,
 ) -> None:
     """
-    Check, before the work, that files can be written to a folder.
+    Check that files can be written to a folder, before the work.
 
     Args:
         folder: of the outputs.
         files: their names.
         inputs: what the run reads, which is never replaced; None is passed over.
-        results: those of the files that are only replaced where the folder holds the file ``unless``, of a run that this one goes on with.
-        unless: name of that file.
-        overwrite: whether the results may be replaced in any case.
+        results: those of the files that are results. Without ``overwrite`` they are only replaced where the run is
+            continued.
+        unless: name of the file that a run which can be continued leaves in the folder.
+        overwrite: whether existing results may be replaced.
 
     Raises:
-        InputError: a file is one of the inputs or no ordinary file, a result exists, or the folder cannot be made or written to.
+        InputError: a file is an input or no regular file, a result exists, or the folder cannot be made or written to.
     """
     place = as_path(folder)
     for name in files:
@@ -87,14 +89,15 @@ def check_folder(
     existing = [name for name in results if os.path.lexists(place / name)]
     if existing and not replace:
         raise InputError(
-            f"{place / existing[0]}: exists already, without the {unless} of a run that could go on; give another --output_dir"
+            f"{place / existing[0]}: exists already, without the {unless} of a run that could go on; "
+            "give another --output_dir"
         )
     check_place(place / "x")
 
 
 def check_no_input(path: str | os.PathLike, inputs: Sequence[str | os.PathLike | None]) -> None:
     """
-    Check that an output is none of the inputs, by whatever name or link, and does not become a slice of a folder that is one.
+    Check that an output is no input, by any name or link, and would not become a slice of a folder that is an input.
 
     Raises:
         InputError: it is.
@@ -136,7 +139,7 @@ def _same_file(first: Path, second: Path) -> bool:
 
 def check_space(path: str | os.PathLike, shape: Sequence[int], dtype: str, factor: float) -> None:
     """
-    Check, before the work, that a disk has room for an output.
+    Check that the disk has room for an output, before the work.
 
     Args:
         path: file to be written.
@@ -150,8 +153,9 @@ def check_space(path: str | os.PathLike, shape: Sequence[int], dtype: str, facto
     needed, free = math.prod(shape) * stored_dtype(dtype).itemsize, free_space(path)
     if needed > free:
         raise InputError(
-            f"--factor {factor:g}: the output would need {naturalsize(needed, binary=True)} and {naturalsize(free, binary=True)} are free where {path} is to "
-            "be: give a lower --factor, cut the volume, or name another place"
+            f"--factor {factor:g}: the output would need {naturalsize(needed, binary=True)} and "
+            f"{naturalsize(free, binary=True)} are free where {path} is to be: give a lower --factor, cut the "
+            "volume, or name another place"
         )
     check_memory(
         _BYTES_OF_A_SLICE * shape[2],

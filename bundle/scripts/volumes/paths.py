@@ -35,7 +35,7 @@ _KINDS = {
 
 
 def cannot_be_written(path: str | os.PathLike, error: OSError) -> InputError:
-    """Return what to raise for an error of the system about an output."""
+    """Return the InputError for an operating system error about an output."""
     reason = error.strerror or one_line(error)
     return InputError(
         f"{path}: cannot be written ({reason}); {_ADVICE.get(error.errno or 0, 'choose a folder you may write to')}"
@@ -44,7 +44,7 @@ def cannot_be_written(path: str | os.PathLike, error: OSError) -> InputError:
 
 def as_path(path: Any) -> Path:
     """
-    Return the path; the command line turns a name of digits into a number and a missing value into True.
+    Return a path from the command line, which turns a name of digits into a number and a missing value into True.
 
     Raises:
         InputError: it is no path.
@@ -58,7 +58,7 @@ def as_path(path: Any) -> Path:
 
 def target_of(path: str | os.PathLike) -> Path:
     """
-    Return the file that an output names: a symbolic link stands for the file that it points to, which need not be there yet.
+    Return the file that an output names: for a symbolic link its target, which need not exist yet.
 
     Raises:
         InputError: links that lead in a circle; a name that is too long; a named pipe, a device or a socket.
@@ -81,14 +81,14 @@ def target_of(path: str | os.PathLike) -> Path:
 
 def nearest_folder(path: str | os.PathLike, shown: str | os.PathLike | None = None) -> Path:
     """
-    Return the nearest folder above a file that is there.
+    Return the innermost folder above a file that exists.
 
     Args:
         path: the file.
-        shown: what the error names in its place.
+        shown: path that the error names, ``path`` if None.
 
     Raises:
-        InputError: what is there is no folder.
+        InputError: a part of the path is a file.
     """
     folder = target_of(path).parent
     while not folder.exists() and folder != folder.parent:
@@ -102,11 +102,11 @@ def nearest_folder(path: str | os.PathLike, shown: str | os.PathLike | None = No
 
 def check_place(path: str | os.PathLike, shown: str | os.PathLike | None = None) -> None:
     """
-    Check that a file can be written, by a trial in the nearest folder that is there.
+    Check that a file can be written, by a trial in the innermost folder above it that exists.
 
     Args:
         path: the file.
-        shown: what the error names in its place.
+        shown: path that the error names, ``path`` if None.
 
     Raises:
         InputError: it cannot be.

@@ -30,27 +30,27 @@ _MOST_CACHED = 2**32  # bytes of decoded slices
 
 class VolumeSource:
     """
-    A volume that is open for reading, by slices or by blocks. Any number of threads may read at the same time.
+    An open volume, read by slices or by blocks, from any number of threads.
 
-    It is a context manager; what holds it for longer, as a dataset does, closes it with :meth:`close`.
+    It is a context manager; an object that holds it longer, such as a dataset, calls :meth:`close`.
 
-    Of a file that is mapped into memory (uncompressed TIFF and NIfTI with Z as the slowest axis) only the part that is asked for is read.
-    Slices that have to be decoded are decoded whole, and blocks share them: the last ones are kept, in up to an eighth of the
-    memory that is free when the volume is opened, 4 GiB at most. Blocks are therefore best read one range of Z after the other.
+    An uncompressed file with Z as its slowest axis is memory-mapped, and only the block that is asked for is read.
+    Otherwise a slice is decoded as a whole and cached, so that the tiles of one range of Z share it; read blocks in the
+    order of Z. The cache takes up to an eighth of the memory that is free when the volume is opened, and at most 4 GiB.
 
     Args:
         path: TIFF or NIfTI file, or folder of 2-D slices (PNG or TIFF), or a pattern of the names of such slices, as
             ``folder/slice_*.png``; what exists under just that name comes first.
         spacing: voxel size [z, y, x] that replaces the one in the file, in the unit of the file, or in micrometer
             when the file names none.
-        axes: what the axes of the file are in its order, in place of what it says itself: Z, Y and X, as "ZYX", and any letters for
+        axes: names of the axes of the file in its order, such as "ZYX", in place of those in the file; any letters for
             axes of length 1.
 
     Attributes:
         header: what is known of it.
 
     Raises:
-        InputError: as :func:`read_volume`, but for what only the voxels can show.
+        InputError: as :func:`read_volume`, except for what only the voxels show.
     """
 
     def __init__(
@@ -82,8 +82,8 @@ class VolumeSource:
 
     def read(self, index: int) -> np.ndarray:
         """
-        Return slice ``index`` (x, y) in the dtype of the file, in any byte order. It may be a memory map: then only the part that
-        is cut out of it is read.
+        Return slice ``index`` (x, y) in the dtype of the file, in any byte order, without caching it. It may be a
+        memory map, of which only the part that is used is read.
 
         Raises:
             InputError: it is damaged, or not like the other slices.
@@ -93,12 +93,11 @@ class VolumeSource:
 
     def read_block(self, x: slice, y: slice, z: Sequence[int]) -> np.ndarray:
         """
-        Return a block of voxels, and read as little for it as the format allows.
+        Return a block of voxels, reading as little as the format allows.
 
         Args:
-            x: part along X, in voxels.
-            y: part along Y.
-            z: indices of slices, in any order and also several times, as where a window reaches over the end of the volume.
+            x, y: ranges of voxels.
+            z: indices of slices, which may repeat, as in a window beyond the end of the volume.
 
         Returns:
             (X, Y, len(z)) in the dtype of the header, X fastest in memory, as in the files.
@@ -127,13 +126,13 @@ class VolumeSource:
         Read the volume once from its first to its last slice.
 
         Args:
-            warn: takes a line about each kind of slices that look wrong: black, saturated or repeated.
+            warn: called with a line about each kind of suspicious slices: black, saturated or repeated.
 
         Yields:
             The slices (x, y) as float32.
 
         Raises:
-            InputError: as :func:`read_volume`; what is wrong with the voxels is said after the last slice.
+            InputError: as :func:`read_volume`; about the voxels after the last slice.
         """
         largest, bad, low, high = 0, 0, math.inf, -math.inf
         faults = SliceFaults()
@@ -175,20 +174,20 @@ def open_volume(
         path, spacing, axes: as in :class:`VolumeSource`.
 
     Raises:
-        InputError: as :func:`read_volume`, but for what only the voxels can show.
+        InputError: as :func:`read_volume`, except for what only the voxels show.
     """
     return VolumeSource(path, spacing, axes)
 
 
 def read_header(path: str | os.PathLike, spacing: Sequence[float] | None = None, axes: str | None = None) -> Header:
     """
-    Read sizes, type and voxel size of a volume, and nothing else.
+    Read the header of a volume: shape, dtype and voxel size.
 
     Args:
         path, spacing, axes: as in :func:`open_volume`.
 
     Raises:
-        InputError: as :func:`read_volume`, but for what only the voxels can show.
+        InputError: as :func:`read_volume`, except for what only the voxels show.
     """
     with open_volume(path, spacing, axes) as source:
         return source.header
@@ -208,8 +207,8 @@ def read_volume(path: str | os.PathLike, spacing: Sequence[float] | None = None,
 
     Raises:
         InputError: the file is missing, damaged or of another format; it is no single-channel volume of at least two
-            slices; its axes or the order of its slices are in doubt; its voxels are not finite, all the same, not numbers, or too
-            large for float32; the spacing is not three positive numbers.
+            slices; its axes or the order of its slices are ambiguous; its voxels are not finite, all the same, not
+            numbers, or too large for float32; the spacing is not three positive numbers.
     """
     with open_volume(path, spacing, axes) as source:
         header = source.header
@@ -228,7 +227,7 @@ def check_volume(
     warn: Callable[[str], None] = warn_once,
 ) -> tuple[float, float]:
     """
-    Read a volume to its last voxel and keep nothing of it, before work that must not begin on a file that is bad.
+    Read all voxels of a volume without keeping them, before work that must not begin on a damaged file.
 
     Args:
         path, spacing, axes: as in :func:`open_volume`.
@@ -266,7 +265,7 @@ def _check_readable(file: Path) -> None:
 
 @contextmanager
 def _cannot_be_read(file: Path) -> Iterator[None]:
-    """Name the file in what is raised about it."""
+    """Turn the exceptions of libraries about a file into an InputError that names it."""
     try:
         yield
     except (InputError, MemoryError):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decoded slices, of which those that were used last are kept."""
+"""A cache of decoded slices."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 
 class SliceCache:
     """
-    Decodes slices and keeps the least recently used ones no longer than there is room. Any number of threads may ask for slices: they are
-    decoded one after the other, and none is decoded twice for two threads.
+    Decodes slices and caches them; the least recently used ones make room for others. It is thread-safe: slices are
+    decoded one at a time, and two threads that ask for the same slice share it.
 
     Args:
-        decode: gives slice z as an array (x, y).
-        max_bytes: of the slices that are kept. A larger slice is decoded whenever it is asked for.
+        decode: returns slice z as an array (x, y).
+        max_bytes: of all slices in the cache. A slice that is larger by itself is not cached.
     """
 
     def __init__(self, decode: Callable[[int], np.ndarray], max_bytes: int) -> None:
@@ -27,12 +27,12 @@ class SliceCache:
         self._lock = threading.Lock()
 
     def read(self, index: int) -> np.ndarray:
-        """Return slice ``index`` (x, y) without keeping it, as a pass over the whole volume needs it."""
+        """Return slice ``index`` (x, y) without caching it, for a pass over the whole volume."""
         with self._lock:
             return self._slices[index] if index in self._slices else self._decode(index)
 
     def keep(self, index: int) -> np.ndarray:
-        """Return slice ``index`` (x, y), and keep it for the next time."""
+        """Return slice ``index`` (x, y), and cache it."""
         with self._lock:
             if index in self._slices:
                 self._slices.move_to_end(index)
@@ -45,7 +45,7 @@ class SliceCache:
             return decoded
 
     def clear(self) -> None:
-        """Forget the slices."""
+        """Empty the cache."""
         with self._lock:
             while self._slices:
                 self._free += self._slices.popitem()[1].nbytes

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person would see at a glance on the slices of a volume: black, saturated and repeated ones."""
+"""Black, saturated and repeated slices, which a person would notice at a glance."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _LIMITS = {
     "i": {2**bits - 1 for bits in (7, 8, 10, 12, 14, 15, 16, 31)},
     "f": {1.0, 255.0, 4095.0, 65535.0},
 }
-_SATURATED = 0.1  # share of the pixels of a slice, without a frame that is clipped altogether
+_SATURATED = 0.1  # share of the pixels of a slice within a border that is clipped as a whole
 _WORDS = 1021
 _WORDS_BYTES = 8 * _WORDS
-_LARGE, _EVERY = 512, 8  # of planes with more rows, some rows tell whether it is worth it to count all
+_LARGE, _EVERY = 512, 8  # of slices with more rows, every eighth row tells whether counting all pixels is worthwhile
 _SHOWN = 8  # runs of slices that a warning names
 
 
 class SliceFaults:
-    """Collects what is odd about the slices of a volume, one after the other, in a small part of the time that reading them takes."""
+    """Looks for faults in the slices of a volume, one after the other; that takes little time beside reading them."""
 
     def __init__(self) -> None:
         self._constant: dict[float, list[int]] = {}
@@ -66,10 +66,10 @@ class SliceFaults:
 
     def sentences(self, largest: float) -> list[str]:
         """
-        Return what there is to say, one sentence for each kind of fault.
+        Return one sentence for each kind of fault that was found.
 
         Args:
-            largest: value of the volume; what ends at a limit that other slices go beyond was not clipped there.
+            largest: value of the volume. A slice whose values end at a limit that other slices exceed is not clipped.
         """
         told = []
         saturated = self._clipped.get(largest, [])
@@ -93,7 +93,7 @@ class SliceFaults:
 
 
 def _fingerprint(rows: np.ndarray) -> int:
-    """Return a number that different slices do not share: sums of every 1021st word, a prime, so that no shift or flip keeps them."""
+    """Return a hash of a slice: of the sums over every 1021st word, a prime, so that shifts and flips change it."""
     stored = rows.reshape(-1).view(np.uint8)
     used = stored.size // _WORDS_BYTES * _WORDS_BYTES
     words = stored[:used].view(np.uint64).reshape(-1, _WORDS)
@@ -101,7 +101,7 @@ def _fingerprint(rows: np.ndarray) -> int:
 
 
 def _share_inside(clipped: np.ndarray) -> float:
-    """Return the share of clipped pixels within the frame of rows and columns that are clipped altogether."""
+    """Return the share of clipped pixels, without a border of rows and columns that are clipped as a whole."""
     rows, columns = (np.flatnonzero(~clipped.all(axis)) for axis in (1, 0))
     if not rows.size or not columns.size:
         return 1.0
@@ -109,7 +109,7 @@ def _share_inside(clipped: np.ndarray) -> float:
 
 
 def _numbers(indices: Sequence[int], one: str, several: str) -> str:
-    """Return the numbers of slices, runs of them as from-to, with the verb for one or several."""
+    """Return the numbers of slices, consecutive ones as a range, with the verb in singular or plural."""
     runs: list[list[int]] = []
     for index in indices:
         if runs and index == runs[-1][1] + 1:
@@ -118,4 +118,5 @@ def _numbers(indices: Sequence[int], one: str, several: str) -> str:
             runs.append([index, index])
     shown = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs[:_SHOWN])
     more = f", ... ({len(indices)} in all)" if len(runs) > _SHOWN else ""
-    return f"{'slices' if len(indices) > 1 else 'slice'} {shown}{more} (counted from 0) {several if len(indices) > 1 else one}"
+    noun, verb = ("slices", several) if len(indices) > 1 else ("slice", one)
+    return f"{noun} {shown}{more} (counted from 0) {verb}"

@@ -6,18 +6,18 @@ from __future__ import annotations
 from typing import NamedTuple
 
 MILLIMETERS = {"nanometer": 1e-6, "micrometer": 1e-3, "millimeter": 1.0}
-"""The units that a volume can have, and how many millimeters one of each is; beside them there is "pixel"."""
+"""The units of a volume in millimeters; besides them there is "pixel"."""
 
 _MICRO = ("u", "\u00b5", "\u03bc", "\\u00b5", "\\u03bc", "\u00e2\u00b5")  # the last is UTF-8 read as Latin-1
 _INCH = 25.4
 
 
 class Length(NamedTuple):
-    """What a name of a unit means.
+    """The meaning of the name of a unit.
 
     Attributes:
         unit: ours, "nanometer", "micrometer", "millimeter" or "pixel".
-        scale: how many of ours one of it is.
+        scale: how many of these it is.
     """
 
     unit: str
@@ -26,10 +26,10 @@ class Length(NamedTuple):
 
 def length(name: str) -> Length | None:
     """
-    Return what the name of a unit means, None if it is not known.
+    Return the meaning of the name of a unit, None if it is unknown.
 
     Args:
-        name: as OME and ImageJ write it. OME's symbols differ in case (Mm is 10^9 mm), other names do not.
+        name: as in OME and ImageJ files. OME's symbols are case-sensitive (Mm is 10^9 mm), other names are not.
     """
     name = name.strip()
     return _SYMBOLS.get(name) or _NAMES.get(name.lower())
@@ -42,7 +42,7 @@ def _metric(meters: float) -> Length:
     return Length("micrometer", meters * 1e6) if meters >= 1e-6 else Length("nanometer", meters * 1e9)
 
 
-# those of OME that another case would make something else, or that have to be spelled so
+# of OME, case-sensitive
 _SYMBOLS = {
     f"{prefix}m": _metric(meters)
     for prefix, meters in {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that appear under their name only once they are complete."""
+"""Files that appear under their final name only once they are complete."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _listeners: list[Callable[[Path, Path], None]] = []
 
 @contextmanager
 def told_before_move(tell: Callable[[Path, Path], None]) -> Iterator[None]:
-    """Have ``tell(partial, path)`` called whenever a file is complete and has not appeared under its name yet.
+    """Have ``tell(partial, path)`` called for each file once it is complete, right before it is moved to its name.
 
-    What has to be known of a file, in whatever moment the run is killed, is written there.
+    A record that ``tell`` writes is on the disk before the file is, at whatever moment the run is killed.
     """
     _listeners.append(tell)
     try:
@@ -35,19 +35,19 @@ def told_before_move(tell: Callable[[Path, Path], None]) -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: str | os.PathLike, replace: bool = True) -> Iterator[Path]:
-    """Give a name beside ``path`` to write to, and move that file into place at the end; missing folders are made.
+    """Yield a temporary path to write to, and move the file to ``path`` at the end; missing folders are made.
 
     Args:
         path: the file. A symbolic link stays one: the file that it points to is written.
-        replace: whether a file that is there at the end is replaced. If not, it is left alone, and what was written is kept beside
-            it under another name.
+        replace: whether a file that exists at the end is replaced. If not, it is left alone, and what was written is
+            kept beside it under another name.
 
     Yields:
-        A temporary path in the same folder whose name ends like that of ``path``. If the block ends in an exception, what is
-        there is deleted.
+        A temporary path in the same folder, with the suffix of ``path``. Where the context ends in an exception, that
+        file is deleted.
 
     Raises:
-        InputError: if the file cannot be written; also where it was kept under another name.
+        InputError: the file cannot be written, or was kept under another name.
     """
     target = target_of(path)
     partial = target.with_name(partial_name(target.name, suffix_of(Path(path).name)))  # same folder: the move is atomic
@@ -72,7 +72,7 @@ def whole_file(path: str | os.PathLike, replace: bool = True) -> Iterator[Path]:
 
 
 def _move_beside_none(partial: Path, target: Path) -> bool:
-    """Move a file to a name unless something is there; returns whether it was moved."""
+    """Move a file unless its new name is taken; return whether it was moved."""
     try:
         os.link(partial, target)
         return True
@@ -82,7 +82,7 @@ def _move_beside_none(partial: Path, target: Path) -> bool:
         if error.errno not in _NO_LINKS:
             raise
     try:
-        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # the name is ours from here on
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # reserves the name
     except FileExistsError:
         return False
     os.replace(partial, target)

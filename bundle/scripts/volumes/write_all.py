@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writing at a place of a file, however many calls of the system it takes."""
+"""Complete writes at a position of a file."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import os
 
 def write_all(file: int, data: bytes | memoryview, place: int) -> None:
     """
-    Write all of the data; a single ``os.pwrite`` may write less.
+    Write all of the data, where a single ``os.pwrite`` may write a part.
 
     Args:
         file: descriptor of a file that is open for writing.
         data: to write.
-        place: byte of the file where it begins.
+        place: byte of the file where the data begins.
 
     Raises:
         OSError: the disk is full, for instance.

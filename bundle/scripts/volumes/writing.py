@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writing of volumes, block by block or whole; the name appears only once the file is complete."""
+"""Writing of volumes, block by block or whole; the file appears under its name once it is complete."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scripts.volumes.formats.registry import format_to_write
 from scripts.volumes.paths import as_path
 from scripts.volumes.whole_file import whole_file
 
-# dtypes that the formats lack or that only some programs read, and what holds the same values
+# types of voxel that formats lack or that few programs read, and the next one that they have
 _STORED_AS = {"int64": "int32", "uint64": "uint32", "float16": "float32"}
 
 
@@ -31,22 +31,23 @@ def volume_writer(
     overwrite: bool = False,
 ) -> Iterator[BlockWriter]:
     """
-    Write a volume block by block; its name appears only at the end, and not if the work ends in an exception.
+    Write a volume block by block. The file appears at the end of the context, and not if it ends in an exception.
 
-    A file that is there at the begin, or was when this process claimed it (:class:`scripts.volumes.claim.Claim`), is replaced:
-    :func:`check_output` is what asks. TIFF keeps the voxel size of the affine alone, NIfTI the whole affine.
+    A file that exists at the beginning, or did when this process claimed it (:class:`scripts.volumes.claim.Claim`), is
+    replaced; :func:`scripts.volumes.outputs.check_output` decides before whether it may be. TIFF keeps only the voxel
+    size of the affine, NIfTI all of it.
 
     Args:
-        path: file, whose name decides on the format; missing folders are made.
+        path: file, whose suffix decides on the format; missing folders are made.
         shape: number of voxels (x, y, z).
         dtype: of the volume; the file has that of :func:`stored_dtype`.
         affine: 4x4.
         unit: of the affine.
-        overwrite: whether a file that appears in the meantime is replaced as well. If not, it is left alone, and the volume is kept
-            under another name beside it.
+        overwrite: whether a file that appears in the meantime is replaced as well. If not, it is left alone, and the
+            volume is kept beside it under another name.
 
     Yields:
-        What takes the blocks. Voxels that are never written are 0.
+        The writer of blocks. Voxels that are never written are 0.
 
     Raises:
         InputError: the format is not supported, the file cannot be written, or another run writes it.
@@ -60,7 +61,7 @@ def volume_writer(
 
 def write_volume(volume: MetaTensor, path: str | os.PathLike, overwrite: bool = False) -> None:
     """
-    Write a volume with its voxel size; the name appears only once the file is complete.
+    Write a volume with its voxel size; the file appears once it is complete.
 
     Args:
         volume: (1, X, Y, Z) or (X, Y, Z) with ``affine`` and ``meta["unit"]``. If ``meta["dtype"]`` is there, it is
@@ -90,5 +91,5 @@ def tell_written(path: str | os.PathLike, shape: Sequence[int], affine: np.ndarr
 
 
 def stored_dtype(dtype: str) -> np.dtype:
-    """Return the type of voxel that a file of a volume of ``dtype`` gets: its own, or what holds the same values."""
+    """Return the type of voxel in the file of a volume of ``dtype``: the same, or the next one that formats have."""
     return np.dtype(_STORED_AS.get(dtype, dtype))

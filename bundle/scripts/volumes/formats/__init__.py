@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The formats of files, one module each."""
+"""File formats, one module each; ``base`` has their contract and ``registry`` lists them."""

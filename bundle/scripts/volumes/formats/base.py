@@ -22,10 +22,11 @@ class Stack(NamedTuple):
         dtype: of the voxels, in any byte order.
         affine: 4x4, None if the file has no voxel size.
         unit: of the affine, None if the file names none.
-        read: gives slice z as an array (x, y).
-        decoded: whether ``read`` decodes the whole slice, and serves one thread at a time. Otherwise it gives a memory map, or a
-            view of what is in memory, to any number of threads.
-        doubt: why the voxel size of the file is not used, or should not be, without the name of the file; None if there is no doubt.
+        read: returns slice z as an array (x, y).
+        decoded: whether ``read`` decodes a whole slice, and may be called by one thread at a time. Otherwise it returns
+            a memory map, or a view of an array, to any number of threads.
+        doubt: why the voxel size of the file is not used, or may be wrong, without the name of the file; None if it is
+            right.
     """
 
     shape: tuple[int, ...]
@@ -52,7 +53,7 @@ class ReadableFormat(Protocol):
 
         Args:
             path: file or folder, which exists and may be read.
-            axes: what the user says that the axes are, see :func:`scripts.volumes.axes.check_axes`.
+            axes: the option ``--axes``, from :func:`scripts.volumes.axes.check_axes`.
 
         Raises:
             InputError: it holds something else than one volume of one channel.
@@ -67,10 +68,11 @@ class Format(ReadableFormat, Protocol):
         self, path: Path, shape: tuple[int, int, int], dtype: np.dtype, affine: np.ndarray, unit: str
     ) -> AbstractContextManager[BlockWriter]:
         """
-        Write a file with its voxel size, block by block. When the context ends without an exception, the file is complete.
+        Write a file with its voxel size, block by block. It is complete when the context ends without an exception.
 
         Args:
-            path: file to write, in a folder that exists. What is to be removed in any case has names that begin like this one.
+            path: temporary file to write, in a folder that exists. Other temporary files have names that begin like
+                this one, so that they are found after a killed run.
             shape: number of voxels (x, y, z).
             dtype: of the voxels: integers of up to 32 bits, float32 or float64.
             affine: 4x4.

@@ -24,14 +24,14 @@ from scripts.volumes.formats.uncompressed import open_uncompressed
 NAME = "NIfTI"
 SUFFIXES: tuple[str, ...] = (".nii", ".nii.gz")
 
-# Code in the header -> (our unit, how many of our unit one of it is)
+# Code in the header -> (our unit, its multiple)
 _READ_UNITS: dict[int, tuple[str | None, float]] = {
     0: (None, 1.0),
     1: ("millimeter", 1000.0),
     2: ("millimeter", 1.0),
     3: ("micrometer", 1.0),
 }
-_UNIT_BITS = 7  # of the code; the others are of the unit of time
+_UNIT_BITS = 7  # of the code; the other bits are the unit of time
 # NIfTI has no nanometer
 _WRITE_UNITS = {
     "millimeter": ("mm", 1.0),
@@ -49,15 +49,16 @@ def open_stack(path: Path, axes: str | None = None) -> Iterator[Stack]:
 
     Args:
         path: file to read.
-        axes: what the user says that the axes are, see :func:`scripts.volumes.axes.check_axes`; XYZ where nothing is said.
+        axes: the option ``--axes``, from :func:`scripts.volumes.axes.check_axes`; XYZ if None.
 
     Yields:
-        The stack; float32 if the header scales the voxels, otherwise the dtype of the file. A compressed file is read from
-        its beginning again whenever a slice before the last one is asked for; one that does not have Z last is read into memory.
+        The stack, float32 if the header scales the voxels, otherwise in the dtype of the file. A compressed file is
+        unpacked from its beginning again for a slice before the last one read. A file that does not have Z last is read
+        into memory.
 
     Raises:
         InputError: the file does not hold one single-channel volume.
-        OSError: an uncompressed one ends too early; a compressed one shows that where its last slice is read.
+        OSError: the file is truncated; of a compressed file this is found when its last slice is read.
     """
     image = _open(path, several=axes is not None)
     x, y, z = image.shape[:3]
@@ -72,20 +73,20 @@ def open_stack(path: Path, axes: str | None = None) -> Iterator[Stack]:
     affine, unit, doubt = _grid(image, order, path)
     dtype_read = np.dtype(np.float32) if scaled else dtype
     turn = np.transpose if order.letters == "YXZ" else np.asanyarray
-    by_slices = order.letters[2] == "Z"  # otherwise a slice is all over the file
+    by_slices = order.letters[2] == "Z"  # otherwise the voxels of a slice are spread over the file
     if by_slices and not compressed and not scaled:
         plane, begin = shape[:2], int(proxy.offset)
         size = math.prod(plane) * dtype.itemsize
 
         def map_slice(index: int) -> np.ndarray:
-            # mapped anew for each slice: what stays mapped counts as memory of the process
+            # mapped for each slice anew, since mapped pages count as memory of the process
             return turn(np.memmap(path, dtype, "r", begin + index * size, plane, "F"))
 
         yield Stack(order.shape, dtype_read, affine, unit, map_slice, False, doubt)
         return
     opener: Any = gzip.open if compressed else open
     with opener(path, "rb") as file:
-        # one that keeps its place in the file: nibabel's own begins to unpack anew for each slice
+        # of an open file, which keeps its position: nibabel's own proxy unpacks from the beginning for each slice
         voxels: Any = ArrayProxy(file, (shape, dtype, proxy.offset, proxy.slope, proxy.inter))
         if not by_slices:
             whole = np.asanyarray(voxels).astype(dtype_read, copy=False).transpose(order.to_xyz)
@@ -103,7 +104,7 @@ def open_stack(path: Path, axes: str | None = None) -> Iterator[Stack]:
 
 
 def _read_to_end(file: IO[bytes]) -> None:
-    """Read what follows the voxels: at the end of a compressed file stands the checksum, which is compared there."""
+    """Read to the end, where the checksum of a compressed file is compared."""
     while file.read(2**24):
         pass
 
@@ -127,7 +128,7 @@ def _open(path: Path, several: bool) -> nib.Nifti1Image:
 
 
 def _grid(image: nib.Nifti1Image, order: Order, path: Path) -> tuple[np.ndarray, str | None, str | None]:
-    """Return the affine in our unit, that unit, and what is in doubt about them."""
+    """Return the affine, its unit, and what is doubtful about them."""
     header: Any = image.header
     code = int(header["xyzt_units"]) & _UNIT_BITS
     doubt = None
@@ -140,7 +141,7 @@ def _grid(image: nib.Nifti1Image, order: Order, path: Path) -> tuple[np.ndarray,
         if not np.allclose(sizes, others, rtol=0.01, atol=0):
             first, second = (" x ".join(f"{size:g}" for size in each) for each in (sizes, others))
             doubt = f"its sform has the voxel size {first} and its qform {second}, of which the first is taken"
-    # an axis of slices beyond the third has the place of the spatial one that is missing
+    # slices along the fourth axis or later take the column of the spatial axis that is missing
     left = [column for column in range(3) if column not in order.places]
     column_of = {letter: place if place < 3 else left.pop() for letter, place in zip(order.letters, order.places)}
     affine = np.array(image.affine, dtype=float)[:, [*(column_of[axis] for axis in "XYZ"), 3]]
@@ -198,12 +199,12 @@ def create(path: Path, shape: tuple[int, int, int], dtype: np.dtype, affine: np.
 
 def compress(path: Path, compressed: Path) -> None:
     """
-    Write what an uncompressed volume becomes as ``.nii.gz``.
+    Compress a volume to ``.nii.gz``.
 
     Args:
         path: file to read.
         compressed: file to write.
     """
-    # the level that nibabel takes: volumes are noise to gzip, and higher levels cost time for next to nothing
+    # nibabel's level: noise does not compress, and higher levels only take longer
     with open(path, "rb") as source, gzip.open(compressed, "wb", compresslevel=1) as target:
         shutil.copyfileobj(source, target, 2**20)

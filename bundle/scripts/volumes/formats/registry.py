@@ -9,13 +9,13 @@ from scripts.errors import InputError
 from scripts.volumes.formats import nifti, slice_folder, tiff
 from scripts.volumes.formats.base import Format, ReadableFormat
 
-_FORMATS: tuple[Format, ...] = (tiff, nifti)  # a new format is one more name here
+_FORMATS: tuple[Format, ...] = (tiff, nifti)  # a new format is added here
 
 NAMES = " and ".join(f"{each.NAME} ({', '.join(each.SUFFIXES)})" for each in _FORMATS)
 """The formats of files with their suffixes, for messages."""
 
 SUFFIXES = tuple(suffix for each in _FORMATS for suffix in each.SUFFIXES)
-"""How names of volumes end that are files, in lower case."""
+"""Suffixes of these files, in lower case."""
 
 
 def suffix_of_volume(path: Path) -> str | None:

@@ -25,26 +25,27 @@ _GREYSCALE_MODES = ("L", "I;16", "I;16B", "I;16L", "I", "F")
 
 
 def is_pattern(path: Path) -> bool:
-    """Whether the last part of a path is a pattern of names in a folder that exists; a file of just that name comes first."""
+    """Whether the name of a path is a pattern in an existing folder; a file of exactly that name takes precedence."""
     return any(character in path.name for character in "*?[") and not path.exists() and path.parent.is_dir()
 
 
 @contextmanager
 def open_stack(path: Path, axes: str | None = None) -> Iterator[Stack]:
     """
-    Open the slices of a folder in the order of their numbers (slice2 before slice10). Other and hidden files are passed over.
+    Open the slices of a folder in the order of their numbers (slice2 before slice10). Hidden and other files are
+    ignored.
 
     Args:
         path: the folder, or a pattern of the names of files in it.
-        axes: what the user says that the axes are, see :func:`scripts.volumes.axes.check_axes`; Z is always from file to file.
+        axes: the option ``--axes``, from :func:`scripts.volumes.axes.check_axes`; Z comes first, one file a slice.
 
     Yields:
-        The stack, of the size and dtype of the first slice, without a voxel size; a slice that is not like the first raises
-        InputError where it is read.
+        The stack, of the size and dtype of the first slice, without a voxel size. Reading a slice that differs from the
+        first raises InputError.
 
     Raises:
-        InputError: there are no slices, their names leave a doubt about which belong to the volume and in which order, or
-            the first cannot be read.
+        InputError: there are no slices, their names leave it open which belong to the volume and in which order, or the
+            first cannot be read.
     """
     files = slice_files(path)
     first = _read_slice(files[0])
@@ -76,7 +77,7 @@ def slice_files(path: Path) -> list[Path]:
         path: the folder, or a pattern of the names of files in it.
 
     Raises:
-        InputError: there are none, or their names leave a doubt.
+        InputError: there are none, or their names are ambiguous.
     """
     folder, pattern = (path, None) if path.is_dir() else (path.parent, path.name)
     every = [file.name for file in folder.iterdir() if not file.name.startswith(".")]
@@ -88,8 +89,8 @@ def slice_files(path: Path) -> list[Path]:
         raise InputError(f"{path}: is a folder without slices; it must hold 2-D images ending in {', '.join(SUFFIXES)}")
     if len({name.lower().endswith(".png") for name in slices}) > 1:
         raise InputError(
-            f"{path}: holds both PNG and TIFF files ({_one_of_each(slices)}); leave the slices of one volume alone in the folder, or "
-            f"give '{folder / '*.png'}' in place of it"
+            f"{path}: holds both PNG and TIFF files ({_one_of_each(slices)}); leave the slices of one volume "
+            f"alone in the folder, or give '{folder / '*.png'}' in place of it"
         )
     in_order, remark = slices_in_order(slices, folder, pattern)
     _check_no_other_slices(names, in_order, path)
@@ -99,7 +100,7 @@ def slice_files(path: Path) -> list[Path]:
 
 
 def _check_no_other_slices(names: Sequence[str], slices: Sequence[str], path: Path) -> None:
-    """Raise InputError when images of another format are numbered like the slices and are not there as slices too."""
+    """Raise InputError where an image of another format is numbered like a slice but is not one of them."""
     stems = {Path(name).stem for name in slices}
     for name in sorted(names):
         if name.lower().endswith(_OTHER_IMAGES) and Path(name).stem not in stems and differ_in_numbers(name, slices[0]):

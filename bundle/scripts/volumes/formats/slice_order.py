@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order of slices by the numbers in their file names, and whether the names leave a doubt about it. No file is read here."""
+"""The order of slices by the numbers in their file names, and whether it is ambiguous. No file is read here."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tifffile import natural_sorted
 
 from scripts.errors import InputError
 
-# A sign is one where nothing but a separator of words stands before it: slice-3 is slice 3, z_-3 and z=-3 are minus 3.
+# A hyphen is a minus sign at the beginning or after a separator: slice-3 is slice 3, z_-3 and z=-3 are minus 3.
 _SIGN = r"(?:(?:(?<=[_=(])|^)[-+])?"
 _ANY_SIGN = r"(?:(?<!\d)[-+])?"
 _SHOWN = 3  # names that an error lists
 
 
 class _Reading(NamedTuple):
-    """How numbers are looked for in a name."""
+    """A way to find numbers in a name."""
 
     decimal: bool
     any_sign: bool
@@ -56,7 +56,7 @@ class _Where(NamedTuple):
 
 
 class _Doubt(IntEnum):
-    """What speaks against an order; the higher, the better the names were understood."""
+    """What speaks against an order; the higher, the more of the names was understood."""
 
     SERIES = 0
     RUNS = 1
@@ -67,7 +67,7 @@ class _Doubt(IntEnum):
 
 
 class _Order(NamedTuple):
-    """An order of slices, what speaks against it, and what is to be said of that or, as a remark, in spite of none."""
+    """An order of slices, what speaks against it, and the text of the error or, where nothing does, of a remark."""
 
     doubt: _Doubt
     names: tuple[str, ...] = ()
@@ -81,14 +81,14 @@ def slices_in_order(names: Sequence[str], folder: Path, pattern: str | None = No
     Args:
         names: file names of one folder.
         folder: for the errors.
-        pattern: by which the user has picked these files, None for the whole folder: with a pattern numbers may be left out, and
-            names without numbers are sorted by their letters.
+        pattern: by which the user has chosen these files, None for the whole folder. With a pattern, numbers may be
+            missing, and names without numbers are sorted alphabetically.
 
     Returns:
         The names in order, and a remark for the user, empty where there is nothing to say.
 
     Raises:
-        InputError: the names leave a doubt: a number is missing, stands twice, or more than one series of slices is there.
+        InputError: the names are ambiguous: a number is missing or occurs twice, or there are several series of slices.
     """
     if len(names) < 2:
         return list(names), ""
@@ -105,8 +105,8 @@ def slices_in_order(names: Sequence[str], folder: Path, pattern: str | None = No
     found = [order for order in orders if order.doubt == best]
     if best >= _Doubt.BLOCKS and len({order.names for order in found}) > 1:
         raise InputError(
-            f"{where}: the numbers in {_list(found[0].names)} may be decimals or not, and the order depends on it; rename the files, "
-            "each with one whole number"
+            f"{where}: the numbers in {_list(found[0].names)} may be decimals or not, and the order depends on it; "
+            "rename the files, each with one whole number"
         )
     if not clear:
         raise InputError(f"{where}: {found[0].says}")
@@ -161,13 +161,13 @@ def _order(names: Sequence[str], reading: _Reading, where: _Where) -> _Order:
 
 
 def differ_in_numbers(name: str, other: str) -> bool:
-    """Whether the names of two files are alike but for their numbers and suffixes."""
+    """Whether the names of two files are the same except for numbers and suffixes."""
     texts, more_texts = (_Reading(False, False).split(_stem(each).lower())[0] for each in (name, other))
     return texts == more_texts
 
 
 def _gap(values: Sequence[Fraction], names: Sequence[str], field: int, split: dict) -> str:
-    """Return what to say of numbers that do not go up evenly, empty if they do."""
+    """Return the text about numbers that are not evenly spaced, empty if they are."""
     steps = [after - before for before, after in zip(values, values[1:])]
     often = Counter(steps)
     step = min(often, key=lambda step: (-often[step], abs(step)))
@@ -203,7 +203,7 @@ def _says_of_step(values: Sequence[Fraction], names: Sequence[str], where: _Wher
 
 
 def _says_of_series(kinds: Sequence[Sequence[str]], names: Sequence[str], where: _Where) -> str:
-    """Return what to say of files whose names differ in more than numbers."""
+    """Return the text about files whose names differ in more than numbers."""
     largest = max(kinds, key=len)
     others = [kind for kind in kinds if kind is not largest]
     if len(largest) == 1:
@@ -221,7 +221,7 @@ def _says_of_series(kinds: Sequence[Sequence[str]], names: Sequence[str], where:
 def _says_of_runs(
     names: Sequence[str], split: dict, fields: Sequence[Sequence[Fraction]], varying: Sequence[int], where: _Where
 ) -> str:
-    """Return what to say of files of which several numbers vary, such as a slice and a channel."""
+    """Return the text about names in which several numbers vary, such as slice and channel."""
     field = min(varying, key=lambda field: (len(set(fields[field])), _text_before(names[0], split, field) == "z"))
     series: dict[str, list[str]] = {}
     for name in natural_sorted(names):
@@ -244,7 +244,7 @@ def _advice(pattern: str | None, where: _Where) -> str:
 
 
 def _pattern(series: Sequence[str], names: Sequence[str], split: dict) -> str | None:
-    """Return a shell pattern that matches these files and no other one of the folder, None if there is none that is simple."""
+    """Return a shell pattern that matches these files and no others of the folder, None if no simple one does."""
     first = series[0]
     stem = _stem(first)
     texts, _ = split[first]
@@ -270,13 +270,13 @@ def _text_before(name: str, split: dict, field: int) -> str:
 
 
 def _goes_on(values: Sequence[Fraction]) -> bool:
-    """Whether numbers go in one direction from slice to slice; those that go up may stay the same for a while."""
+    """Whether numbers go in one direction from slice to slice; rising ones may repeat."""
     pairs = list(zip(values, values[1:]))
     return all(a <= b for a, b in pairs) or all(a > b for a, b in pairs)
 
 
 def _looks_like_chapters(numbers: Sequence[Sequence[str]]) -> bool:
-    """Whether what looks like decimals is two whole numbers, for 3.9 comes before 3.10, which no program writes for 3.1."""
+    """Whether decimals are rather two whole numbers each: 3.10, after 3.9, is not how a program writes 3.1."""
     for field in zip(*numbers):
         behind = [re.split("[.,]", number)[1] for number in field if re.search("[.,]", number)]
         if len({len(digits) for digits in behind}) > 1 and any(

@@ -27,11 +27,12 @@ SUFFIXES: tuple[str, ...] = (".tif", ".tiff", ".ome.tif", ".ome.tiff")
 _OME_UNITS = {"nanometer": "nm", "micrometer": "\u00b5m", "millimeter": "mm", "pixel": "pixel"}
 _IMAGEJ_UNITS = {"nanometer": "nm", "micrometer": "micron", "millimeter": "mm", "pixel": "pixel"}
 _IMAGEJ_DTYPES = ("uint8", "uint16", "float32")
-_IMAGEJ_MAX_BYTES = 2**32 - 2**25  # a classic TIFF ends at 4 GB; some of it goes to the page headers
+_IMAGEJ_MAX_BYTES = 2**32 - 2**25  # a classic TIFF ends at 4 GiB, page headers included
 
 # of MINISWHITE and PALETTE
 _REMARKS = {
-    0: "says that its smallest value is white (MINISWHITE); its values are taken as they are, so that the result looks inverted",
+    0: "says that its smallest value is white (MINISWHITE); its values are taken as they are, "
+    "so that the result looks inverted",
     3: "is an image of colors by number (a palette); the numbers are taken as grey values",
 }
 
@@ -41,20 +42,20 @@ def open_stack(path: Path, axes: str | None = None) -> Iterator[Stack]:
     """
     Open a stack of 2-D pages.
 
-    A plain TIFF has no tag for the distance of slices, so that its lateral resolution alone is not a voxel size; it is
-    then left out, with a warning.
+    A plain TIFF has no tag for the distance of slices. Its lateral resolution alone is no voxel size and is left out,
+    with a warning.
 
     Args:
         path: file to read.
-        axes: what the user says that the axes are, see :func:`scripts.volumes.axes.check_axes`.
+        axes: the option ``--axes``, from :func:`scripts.volumes.axes.check_axes`.
 
     Yields:
-        The stack. Uncompressed slices are memory maps, of which only what is looked at is read. A file whose pages are no
-        slices, for Z is not its first axis, is read into memory.
+        The stack. Uncompressed slices are memory maps, of which only the part that is used is read. A file that does
+        not have Z first is read into memory.
 
     Raises:
         InputError: the file holds something else than one single-channel volume.
-        OSError: it is damaged; one that ends too early is found here, not only where its slices are read.
+        OSError: it is damaged; a truncated file is found here and not only when its slices are read.
     """
     with ExitStack() as opened:
         with _damage_raised():
@@ -146,7 +147,7 @@ _heard: ContextVar[list[str] | None] = ContextVar("_heard", default=None)
 
 
 def _listen(record: logging.LogRecord) -> bool:
-    """Take what tifffile logs, in the thread that has :func:`_damage_raised` around it, and pass on what it logs elsewhere."""
+    """Collect what tifffile logs in the context of :func:`_damage_raised`; what it logs in other threads is logged."""
     errors = _heard.get()
     if errors is not None and record.levelno >= logging.ERROR:
         errors.append(record.getMessage())
@@ -158,7 +159,7 @@ logging.getLogger("tifffile").addFilter(_listen)
 
 @contextmanager
 def _damage_raised() -> Iterator[None]:
-    """What tifffile only logs about a damaged file, such as lost pages, becomes an error."""
+    """Raise OSError for what tifffile only logs about a damaged file, such as lost pages."""
     errors: list[str] = []
     before = _heard.set(errors)
     try:
@@ -166,7 +167,7 @@ def _damage_raised() -> Iterator[None]:
         if errors:
             raise OSError(errors[0])
     except InputError:
-        # lost pages can make a volume look like a 2-D image: the damage is the cause to name
+        # a volume that has lost pages may look like a 2-D image; the damage is the cause
         if errors:
             raise OSError(errors[0]) from None
         raise
@@ -178,9 +179,9 @@ class _Image(NamedTuple):
     """The one image of a file.
 
     Attributes:
-        names: of its axes, without most of length 1.
+        names: of its axes as tifffile reports them, most of length 1 left out.
         shape: their sizes.
-        full_shape: with all axes of length 1.
+        full_shape: sizes of all axes.
         pages_of_a_stack: whether each page is a series of its own.
     """
 
@@ -191,7 +192,7 @@ class _Image(NamedTuple):
 
 
 def _image(tif: tifffile.TiffFile, path: Path) -> _Image:
-    """Return how the file is stored, or raise when it ends too early or holds something else than one image."""
+    """Return the one image of a file; raise where the file is truncated or holds something else."""
     file_size = tif.filehandle.size
     for page in tif.pages:
         for offset, count in zip(page.dataoffsets, page.databytecounts):
@@ -200,7 +201,7 @@ def _image(tif: tifffile.TiffFile, path: Path) -> _Image:
     series = tif.series
     if not series:
         raise OSError("holds no image")
-    # Pages written one by one by tifffile come as one 2-D series each, and are a stack all the same.
+    # tifffile reads pages that were written one by one as a 2-D series each
     pages_of_a_stack = len(series) > 1 and len({(s.shape, s.dtype) for s in series}) == 1 and series[0].axes == "YX"
     if len(series) > 1 and not pages_of_a_stack:
         sizes = " and ".join(" x ".join(map(str, s.shape)) for s in series[:2])
@@ -209,8 +210,8 @@ def _image(tif: tifffile.TiffFile, path: Path) -> _Image:
         raise OSError("pages are missing")
     if (tif.is_imagej or tif.is_ome) and len(series) == 1 and len(tif.pages) > max(1, len(series[0].pages)):
         warn_once(
-            f"{path}: holds {len(tif.pages)} pages, but its header names {len(series[0].pages)}; the others are not read; if they belong "
-            "to the volume, save it anew"
+            f"{path}: holds {len(tif.pages)} pages, but its header names {len(series[0].pages)}; the others are not "
+            "read; if they belong to the volume, save it anew"
         )
     if pages_of_a_stack:
         shape = (len(series), *series[0].shape)
@@ -232,7 +233,7 @@ def _unsqueezed(series: tifffile.TiffPageSeries) -> tuple[str, tuple[int, ...]]:
 def _slice_reader(
     tif: tifffile.TiffFile, image: _Image, order: Order, path: Path
 ) -> tuple[Callable[[int], np.ndarray], bool]:
-    """Return what reads one slice (x, y), and whether it decodes it."""
+    """Return the function that reads one slice (x, y), and whether it decodes the slice."""
     series = tif.series[0]
     _, height, width = order.sizes
     if order.letters[0] == "Z":  # its pages are its slices
@@ -247,7 +248,7 @@ def _slice_reader(
         elif len(pages) == order.sizes[0] and all(_is_mapped(page, tif) for page in pages):
             begins = [page.dataoffsets[0] for page in pages]
         if begins is not None:
-            # mapped anew for each slice: what stays mapped counts as memory of the process
+            # mapped for each slice anew, since mapped pages count as memory of the process
             return lambda index: turn(np.memmap(path, dtype, "r", begins[index], (height, width))), False
         if len(pages) == order.sizes[0]:
 
@@ -256,20 +257,20 @@ def _slice_reader(
                     return turn(pages[index].asarray().reshape(height, width))
 
             return decode, True
-    # several slices in one compressed page, or across the pages: there is no part to read
+    # several slices in one compressed page, or slices across the pages: no slice can be read alone
     stored = np.stack([s.asarray() for s in tif.series]) if image.pages_of_a_stack else series.asarray()
     voxels = stored.reshape(order.sizes).transpose(order.to_xyz)
     return lambda index: voxels[:, :, index], False
 
 
 def _is_mapped(page: Any, tif: tifffile.TiffFile) -> bool:
-    """Whether the pixels of a page stand in the file as they are, without a gap."""
+    """Whether the pixels of a page are stored uncompressed and contiguously."""
     ends = [begin + count for begin, count in zip(page.dataoffsets, page.databytecounts)]
     return page.parent is tif and page.is_final and list(page.dataoffsets[1:]) == ends[:-1]
 
 
 def _affine(tif: tifffile.TiffFile, image: _Image, order: Order) -> tuple[np.ndarray | None, str | None, str | None]:
-    """Return the affine of a stack, None if it has no voxel size, its unit, None if that is unknown, and what is in doubt."""
+    """Return the affine of a stack or None, its unit or None, and what is doubtful about them or None."""
     sizes, unit, doubt = voxel_size(tif)
     if sizes is None:
         return None, None, doubt

@@ -12,11 +12,11 @@ import tifffile
 from scripts.volumes import units
 
 _PER_INCH, _PER_CENTIMETER = 2, 3
-_PRINTED = 0.02  # millimeters: larger pixels of a resolution per inch were meant for a printer
+_PRINTED = 0.02  # millimeters; a coarser resolution per inch is that of a printer
 
 
 class VoxelSize(NamedTuple):
-    """What a header says.
+    """The voxel size in a header.
 
     Attributes:
         sizes: (x, y, z), None if there are none that can be used.
@@ -36,7 +36,7 @@ def voxel_size(tif: tifffile.TiffFile) -> VoxelSize:
     """Return the voxel size of an open file."""
     if tif.is_ome:
         return _of_ome(tif.ome_metadata or "")
-    # shaped_metadata is what tifffile itself writes into plain files; it knows the same words as ImageJ
+    # shaped_metadata is what tifffile writes into plain files, with the same keys as ImageJ
     metadata = tif.imagej_metadata or (tif.shaped_metadata or ({},))[0]
     tags = tif.pages.first.tags
     lateral = [_resolution(tags.get(name)) for name in ("XResolution", "YResolution")]
@@ -52,7 +52,7 @@ def voxel_size(tif: tifffile.TiffFile) -> VoxelSize:
 def _of_imagej(metadata: dict[str, Any], lateral: Sequence[float | None]) -> VoxelSize:
     unit = str(metadata.get("unit", ""))
     if units.length(unit) == units.length("inch") and "spacing" not in metadata:
-        return VoxelSize()  # dots per inch of a printer, which ImageJ carries along
+        return VoxelSize()  # dots per inch of a printer, which ImageJ keeps
     # ImageJ leaves out a spacing of 1, and the units of Y and Z where they are that of X
     sizes = [size or 1.0 for size in lateral] + [abs(_number(metadata.get("spacing", 1.0)))]
     return _in_one_unit(sizes, [unit, str(metadata.get("yunit", unit)), str(metadata.get("zunit", unit))])
@@ -67,7 +67,7 @@ def _resolution(tag: tifffile.TiffTag | None) -> float | None:
 
 
 def _of_ome(xml: str) -> VoxelSize:
-    images = tifffile.xml2dict(xml, sep="")["OME"].get("Image") or {}  # numbers are numbers there already
+    images = tifffile.xml2dict(xml, sep="")["OME"].get("Image") or {}  # with numbers converted
     pixels = (images[0] if isinstance(images, list) else images).get("Pixels") or {}
     written = [pixels.get(f"PhysicalSize{axis}") for axis in "XYZ"]
     if written == [None] * 3:
@@ -82,7 +82,7 @@ def _of_ome(xml: str) -> VoxelSize:
 
 
 def _in_one_unit(sizes: Sequence[float], names: Sequence[str]) -> VoxelSize:
-    """Return sizes (x, y, z) in the unit of x; with one unknown unit the numbers stay, for their ratio is right in any."""
+    """Return sizes (x, y, z) in the unit of x. With one unknown unit the numbers are kept: their ratio holds in any."""
     lengths = [units.length(name) for name in names]
     known = [length for length in lengths if length is not None]
     shown = " x ".join(f"{size:g}" for size in sizes)

@@ -13,8 +13,9 @@ import numpy as np
 from scripts.volumes.cast import cast
 from scripts.volumes.write_all import write_all
 
-# Up to this many bytes a row of the volume is read, changed and written whole. The operating system caches files in pages of this
-# size, so that no more is moved than by writing parts of rows, each of which would be a call of the system.
+# Rows of the volume of up to this many bytes are read, changed and written as a whole, many at once. The operating
+# system caches files in pages of this size, so writing parts of rows one by one moves as much and takes a system call
+# for each.
 _SHORT_ROW = 4096
 
 
@@ -22,8 +23,9 @@ class UncompressedWriter:
     """
     Writes blocks of voxels into an open file.
 
-    It writes and does not map the file into memory: mapped pages count as memory of the process, and a full disk would end it
-    without a message.
+    It does not map the file into memory: mapped pages count as memory of the process, and a full disk kills a process
+        that writes
+    to one.
 
     Args:
         file: descriptor of a file that is open for reading and writing.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finished slices of a run that may be interrupted, on disk, with a record of which of them are whole."""
+"""The finished slices of stage II on disk, so that an interrupted run goes on from them."""
 
 from __future__ import annotations
 
@@ -26,21 +26,22 @@ logger = logging.getLogger(__name__)
 
 _DTYPE = np.dtype("<f2")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
-_CANNOT_ALLOCATE = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}  # file systems that give room only to what is written
+_CANNOT_ALLOCATE = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}  # of file systems without allocation
 
 
 class SliceStore:
-    """Slices (N, W, Z) in half precision, ``NAME.npy``, written batch by batch, and beside them ``NAME.json``; a context manager.
+    """A context manager that writes slices (N, W, Z) in half precision to ``NAME.npy``, and a record of them to
+    ``NAME.json``.
 
-    All the room is taken at the beginning, and nothing is written through a memory map: a full disk is an error of one line, not the
-    end of the process. The record has a checksum of each batch.
+    The file is allocated at the beginning, and is not written through a memory map, where a full disk would kill the
+    process. The record has a checksum of each finished batch.
 
     Args:
         folder: made if missing.
         name: of the two files.
         shape: (N, W, Z).
         batch_size: slices of a batch; the last one may have fewer.
-        settings: what the slices depend on, see :func:`scripts.provenance.resolve`.
+        settings: everything that the slices depend on, see :func:`scripts.provenance.resolve`.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class SliceStore:
         self._file = -1
 
     def __enter__(self) -> SliceStore:
-        """Take up the batches that are whole.
+        """Open the file and verify the batches that an earlier run has finished.
 
         Raises:
             InputError: the record is damaged or is that of another run, or there is no room.
@@ -72,7 +73,7 @@ class SliceStore:
                 write_all(self._file, self._header, 0)
             except OSError:
                 self.close()
-                if not begun:  # what could be taken of the room is of no use
+                if not begun:  # a part of the room is of no use
                     self.data.unlink(missing_ok=True)
                 raise
             for number, checksum in enumerate(before):
@@ -95,7 +96,7 @@ class SliceStore:
             self._file = -1
 
     def missing(self) -> list[int]:
-        """First slices of the batches that are not there yet."""
+        """Return the first slice of each batch that is missing."""
         return [number * self.batch_size for number, checksum in enumerate(self.checksums) if checksum is None]
 
     def keep(self, start: int, slices: np.ndarray) -> None:
@@ -112,12 +113,12 @@ class SliceStore:
         number = start // self.batch_size
         with self._tells():
             write_all(self._file, content, self._place(number))
-            os.fdatasync(self._file)  # nothing may say that slices are there which a power failure takes away
+            os.fdatasync(self._file)  # the record must not name slices that a power failure would take away
             self.checksums[number] = zlib.crc32(content)
             self._write_record()
 
     def read(self) -> np.ndarray:
-        """All slices (N, W, Z), memory-mapped for reading alone."""
+        """Return all slices (N, W, Z) as a read-only memory map."""
         return np.load(self.data, mmap_mode="r")
 
     def _place(self, number: int) -> int:
@@ -145,7 +146,7 @@ class SliceStore:
 
     @contextmanager
     def _tells(self) -> Iterator[None]:
-        """Name the file, and what to do, in what the system says."""
+        """Turn an operating system error into an InputError that names the file and says what to do."""
         try:
             yield
         except (OSError, InputError) as error:
@@ -157,12 +158,13 @@ class SliceStore:
                     f"{self.data}: no space left on device; make room and run the same command again to go on"
                 ) from error
             raise InputError(
-                f"{self.data}: cannot be written ({reason.strerror or one_line(reason)}); choose a folder you may write to"
+                f"{self.data}: cannot be written ({reason.strerror or one_line(reason)}); "
+                "choose a folder you may write to"
             ) from error
 
 
 def read_checksums(record: Path, settings: Mapping[str, Any]) -> list[int | None]:
-    """Checksums of the batches that are finished, from the record of a :class:`SliceStore`; none if there is no record.
+    """Return the checksums of the batches from the record of a :class:`SliceStore`, None for a missing batch.
 
     Raises:
         InputError: the record is damaged, or is that of another run.
@@ -174,7 +176,8 @@ def read_checksums(record: Path, settings: Mapping[str, Any]) -> list[int | None
     checksums, stored = document.get("checksums"), document.get("settings")
     if not isinstance(stored, Mapping) and "planes" in document and "run" in document:
         raise InputError(
-            f"{record.parent} holds slices of an earlier version, which did not record what they were made of: delete it"
+            f"{record.parent} holds slices of an earlier version, "
+            "which did not record what they were made of: delete it"
         )
     if not isinstance(checksums, list) or not isinstance(stored, Mapping):
         raise InputError(
@@ -188,7 +191,7 @@ def read_checksums(record: Path, settings: Mapping[str, Any]) -> list[int | None
 
 
 def _header(shape: tuple[int, int, int]) -> bytes:
-    """What an .npy file of the shape begins with."""
+    """Return the header of an .npy file of this shape."""
     buffer = io.BytesIO()
     description: dict[str, Any] = {"descr": _DTYPE.str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(buffer, description)
