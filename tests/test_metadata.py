@@ -114,7 +114,7 @@ def test_data_format(network):
 
 @pytest.mark.parametrize("python_version", SUPPORTED)
 def test_constraints_pin_every_dependency(python_version):
-    assert install_requires("test", "dev", "resolve") - pins(python_version).keys() == set()
+    assert install_requires("test", "benchmark", "dev", "resolve") - pins(python_version).keys() == set()
 
 
 def test_one_set_of_pins_serves_every_python():

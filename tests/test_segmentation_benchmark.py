@@ -12,7 +12,8 @@ from monai.data import MetaTensor
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from benchmarks.paper.segmentation import MembraneBenchmark, Segmentation, experts, score
+from benchmarks.paper.cells import Segmentation, experts, score
+from benchmarks.paper.segmentation import MembraneBenchmark
 from scripts.errors import InputError
 from scripts.volumes.writing import write_volume
 

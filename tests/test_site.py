@@ -63,15 +63,7 @@ def test_documents_of_the_repository_are_included(site):
     version = json.loads((REPOSITORY / "bundle" / "configs" / "metadata.json").read_text(encoding="utf-8"))["version"]
     assert version in text(site / "changelog.html")
     assert "Limitations" in text(site / "model.html")
-    for page in (
-        "index",
-        "model",
-        "changelog",
-        "contributing",
-        "concepts/scores",
-        "concepts/speed",
-        "reference/options",
-    ):
+    for page in ("index", "model", "changelog", "concepts/scores", "concepts/speed", "reference/options"):
         article = (site / f"{page}.html").read_text(encoding="utf-8").split("<article")[1]
         assert "<!-- " not in article and "--8" not in article and "8<-" not in article, page
 

@@ -17,7 +17,8 @@ from PIL import Image
 
 from benchmarks.paper.page import mean_and_spread, page
 from benchmarks.paper.recipes import Recipes
-from benchmarks.paper.tables import Results, rows
+from benchmarks.paper.results import Results
+from benchmarks.paper.tables import rows
 from benchmarks.paper.tasks import Task
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -110,7 +110,7 @@ def seconds(call: Callable[[], Any], repeats: int) -> float:
 
 
 def reset_memory() -> None:
-    """Begin to count the GPU's peak anew; the peak of main memory cannot be."""
+    """Reset the peak memory of the GPU; that of main memory cannot be reset."""
     if DEVICE.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -468,7 +468,9 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default=DEVICE.type, help="how large; default: what fits this machine")
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "speed.json")
     parser.add_argument("--volume", type=Path, help="a volume coarse in Z, to time the whole of d2r.yaml on at x8 too")
-    parser.add_argument("--workdir", type=Path, default=ROOT / "runs" / "speed", help="of that run, which begins anew")
+    parser.add_argument(
+        "--workdir", type=Path, default=ROOT / "runs" / "speed", help="of that run, which starts from scratch"
+    )
     arguments = parser.parse_args()
     logging.disable(logging.INFO)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The paper's tables, trained and scored anew."""
+"""The paper's tables, trained and scored again."""

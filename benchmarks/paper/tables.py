@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The paper's tables, trained and scored anew through the bundle's own configs: ``make benchmark``.
+"""The paper's tables, trained and scored again through the bundle's own configs: ``make benchmark``.
 
 What is trained for how long, and the rule by which it was chosen, stands in ``tables.yaml``. Every row that is finished is kept in the
 file of results, and what is in it is not done again: not after an interruption, and not on another machine that the file was taken to.
@@ -8,167 +8,31 @@ file of results, and what is in it is not done again: not after an interruption,
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 import yaml
-from monai.data import MetaTensor
 
-from benchmarks.paper.baselines import ALIGNED, misaligned_interpolation
 from benchmarks.paper.cases import draw_best_and_worst
 from benchmarks.paper.light_microscopy import LIGHT, draw_light_microscopy
 from benchmarks.paper.page import page
 from benchmarks.paper.recipes import Recipes, Row
+from benchmarks.paper.results import Results
+from benchmarks.paper.scoring import score_aligned, score_interpolations, score_row
 from benchmarks.paper.segmentation import MembraneBenchmark
-from benchmarks.paper.stages import run
 from benchmarks.paper.tasks import Task, make_task
+from benchmarks.paper.toy_data import make_toy_data
 from benchmarks.paper.training_time import FIGURE, draw_training_time, timed_rows
 from scripts import lattice
 from scripts.errors import InputError
-from scripts.evaluation.evaluate import resolutions
-from scripts.evaluation.fourier_shell import shell_correlation
-from scripts.evaluation.plane_scores import best_baseline, gains, plane_scores
-from scripts.evaluation.segmentation import cells_from_membranes
-from scripts.phantom import tissue, write_sample
-from scripts.provenance import machine
-from scripts.transforms.axial_interpolate import axial_interpolate
-from scripts.volumes.json_file import write_json
-from scripts.volumes.reading import read_header, read_volume
+from scripts.volumes.reading import read_header
 from scripts.volumes.whole_file import write_whole
-from scripts.volumes.writing import write_volume
 
 ROOT = Path(__file__).resolve().parents[2]
-LEARNING = ("train_diffusion.yaml", "generate.yaml", "train.yaml")
-
-
-class Results:
-    """The file of results: written after each row, continued when it is there.
-
-    Args:
-        path: of the JSON.
-        sizes: a section of ``tables.yaml``; rows of other sizes cannot be in the same tables.
-
-    Attributes:
-        content: what the file holds, which is what the page is made of.
-
-    Raises:
-        InputError: if the file holds results of other sizes.
-    """
-
-    def __init__(self, path: Path, sizes: Mapping[str, Any]) -> None:
-        self.path = path
-        self.content: dict[str, Any] = {"sizes": dict(sizes), "interpolations": {}, "rows": {}, "seconds": {}}
-        if path.is_file():
-            self.content = self._read(path, sizes)
-
-    @staticmethod
-    def _read(path: Path, sizes: Mapping[str, Any]) -> dict[str, Any]:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        for name, value in content["sizes"].items():
-            if sizes.get(name) != value:
-                raise InputError(
-                    f"{path} holds results with {name} {value}, not {sizes.get(name)}: "
-                    "give another file, or the sizes that it was made with in tables.yaml"
-                )
-        return {**content, "sizes": dict(sizes)}  # a table that was declared since is taken in
-
-    def join(self, path: Path) -> None:
-        """Take in what another file has and this one has not, and write the file.
-
-        Raises:
-            InputError: if the other holds results of other sizes.
-        """
-        other = self._read(path, self.content["sizes"])
-        for table, rows in other["rows"].items():
-            for title, row in rows.items():
-                mine = self.content["rows"].setdefault(table, {}).setdefault(title, {"kind": row["kind"], "seeds": {}})
-                mine["seeds"] = dict(sorted({**row["seeds"], **mine["seeds"]}.items()))
-        for seed, seconds in other["seconds"].items():
-            self.content["seconds"][seed] = {**seconds, **self.content["seconds"].get(seed, {})}
-        self.content["interpolations"] = {**other["interpolations"], **self.content["interpolations"]}
-        self.content = {**other, **self.content}
-        self.write()
-
-    def has(self, table: str, title: str, seed: int) -> bool:
-        """Whether a row is there."""
-        return str(seed) in self.content["rows"].get(table, {}).get(title, {}).get("seeds", {})
-
-    def interpolations(self, task: Task, score: Callable[[], dict[str, Any]]) -> Mapping[str, Any]:
-        """Title -> scores of the interpolations at a task's factor, which are scored if they are not there."""
-        name = f"{task.factor:g}"
-        if name not in self.content["interpolations"]:
-            self.content["interpolations"][name] = score()
-            self.write()
-        return self.content["interpolations"][name]
-
-    def add(self, table: str, row: Row, seed: int, entry: Mapping[str, Any], seconds: Mapping[str, float]) -> None:
-        """Take in the scores of a row and the seconds of what was trained for it, and write the file."""
-        rows = self.content["rows"].setdefault(table, {})
-        rows.setdefault(row.title, {"kind": row.kind, "seeds": {}})["seeds"][str(seed)] = entry
-        self.content["seconds"].setdefault(str(seed), {}).update(seconds)
-        self.write()
-
-    def arrange(self, order: Iterable[tuple[str, Row]]) -> None:
-        """Put the rows in an order, whenever each was run."""
-        there = self.content["rows"]
-        self.content["rows"] = {}
-        for table, row in order:
-            if row.title in there.get(table, {}):
-                self.content["rows"].setdefault(table, {})[row.title] = there[table][row.title]
-        self.write()
-
-    def write(self) -> None:
-        """Bring the file up to date."""
-        write_json(self.path, self.content)
-
-
-def scores_of(volume: Path, task: Task) -> dict[str, Any]:
-    """Score a volume on the grid of the truth, or read the scores that it has: "scores" and "resolution"."""
-    file = volume.with_suffix(".json")
-    if not file.is_file():
-        reference = read_volume(task.truth)
-        found, true = (
-            torch.Tensor.as_subclass(each, torch.Tensor)[0].numpy() for each in (read_volume(volume), reference)
-        )
-        true = true[..., : found.shape[-1]]
-        curves = shell_correlation(found, true, lattice.voxel_size(reference.affine.numpy()))
-        write_json(file, {"scores": plane_scores(found, true, task.factor), "resolution": resolutions(curves)})
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
-def interpolated(output: Path, task: Task, interpolate: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """Write the coarse volume, interpolated along Z, on the grid of the truth and in whole gray levels, unless it is there."""
-    if not output.is_file():
-        coarse = torch.Tensor.as_subclass(read_volume(task.lowres), torch.Tensor)
-        planes = interpolate(coarse).clamp(coarse.min(), coarse.max()).round()
-        write_volume(MetaTensor(planes).copy_meta_from(read_volume(task.truth)), output)
-
-
-def aligned_file(title: str, task: Task, folder: Path) -> Path:
-    """Where an aligned interpolation goes."""
-    return folder / f"{title.replace(' ', '_')}_x{task.factor:g}.tif"
-
-
-def score_aligned(task: Task, folder: Path) -> dict[str, dict[str, Any]]:
-    """What networks are compared with at any factor: title -> scores, see :func:`scores_of`.
-
-    Args:
-        task: what is interpolated.
-        folder: of the results.
-    """
-    found = {}
-    for title in ALIGNED:
-        volume, mode = aligned_file(title, task, folder), title.removeprefix("aligned ")
-        interpolated(volume, task, partial(axial_interpolate, factor=task.factor, mode=mode))
-        found[title] = scores_of(volume, task)
-    return found
 
 
 def segmentations(data: Path, sizes: Mapping[str, Any], slices: int, folder: Path) -> list[MembraneBenchmark]:
@@ -183,52 +47,6 @@ def segmentations(data: Path, sizes: Mapping[str, Any], slices: int, folder: Pat
     settings = sizes["segmentation"]
     files = data / "test.ome.tif", data / "test_neurons.ome.tif"
     return [MembraneBenchmark(folder, *files, settings["network"], seed, slices) for seed in settings["seeds"]]
-
-
-def cells_of(volume: Path, networks: Sequence[MembraneBenchmark], folder: Path) -> dict[str, Any]:
-    """Seed of the network -> scores of the membranes and cells in a volume, which are kept in a folder."""
-    return {str(each.seed): each.scores(volume, folder / f"membranes_seed{each.seed}.json") for each in networks}
-
-
-def score_interpolations(
-    recipes: Recipes, networks: Sequence[MembraneBenchmark], results: Results
-) -> dict[str, dict[str, Any]]:
-    """The rows of table 1 that nothing is trained for, and table 2 of the truth."""
-    run(recipes.begin)
-    task, volume = recipes.task, recipes.work / "misaligned_bicubic.tif"
-
-    def misaligned(planes: torch.Tensor) -> torch.Tensor:
-        covered = lattice.output_size(planes.shape[-1], recipes.factor)
-        return misaligned_interpolation(planes, recipes.factor)[..., :covered]
-
-    interpolated(volume, task, misaligned)
-    found = {"bicubic as published code has it (misaligned)": scores_of(volume, task)}
-    found.update(score_aligned(task, recipes.work))
-    linear = aligned_file("aligned linear", task, recipes.work)
-    found["aligned linear"]["segmentation"] = cells_of(linear, networks, linear.with_suffix(""))
-    results.content["unit"] = read_header(task.truth).unit
-    results.content["truth"] = {"segmentation": cells_of(task.truth, networks, recipes.work / "truth")}
-    return found
-
-
-def score_row(
-    row: Row, networks: Sequence[MembraneBenchmark], interpolations: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, float]]:
-    """Train what a row needs and score it; returns the entry of the row and the seconds of what was trained for it now."""
-    seconds = run(row.stages)
-    document = scores_of(row.volume, row.task)
-    baseline = best_baseline({title: interpolations[title]["scores"] for title in ALIGNED})
-    entry = {
-        "scores": document["scores"],
-        "gain": gains(document["scores"], baseline),
-        "resolution": document["resolution"],
-        "segmentation": cells_of(row.volume, networks, row.volume.with_suffix("")),
-        "stages": [stage["title"] for stage in row.stages if stage["config"] in LEARNING],
-        "machine": machine(),
-    }
-    if row.predicted is not None:
-        entry["input slices predicted"] = scores_of(row.predicted, row.task)
-    return entry, {title: took for title, took in seconds.items() if title in entry["stages"]}
 
 
 def rows(recipes: Recipes, tasks: Mapping[float, Task]) -> Iterator[tuple[str, Row]]:
@@ -288,24 +106,6 @@ def measure(
     timed = timed_rows(results.content)
     if timed:
         draw_training_time(timed, figures / FIGURE)
-
-
-def make_toy_data(folder: Path, factor: int) -> Path:
-    """Two phantoms in the place of FIB-25, with the cells of one."""
-    for name, seed in (("train", 0), ("test", 1)):
-        if not (folder / f"{name}.ome.tif").is_file():
-            truth, _ = write_sample(folder / name, (64, 64, 16 * factor + 1), factor, seed)
-            write_volume(read_volume(truth), folder / f"{name}.ome.tif")
-    labels = folder / "test_neurons.ome.tif"
-    if not labels.is_file():
-        volume = read_volume(folder / "test.ome.tif")
-        # the phantom has no labels: what is bright stands for cells
-        gray = tissue((64, 64, 16 * factor + 1), seed, noise=0).astype(np.float32)
-        cells = cells_from_membranes(-gray, -105, 20, lattice.voxel_size(volume.affine.numpy()))
-        neurons = MetaTensor(torch.from_numpy(cells[None].astype(np.float32))).copy_meta_from(volume)
-        neurons.meta["dtype"] = "uint16"
-        write_volume(neurons, labels)
-    return folder
 
 
 def main() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures that a person judges a result by: volumes side by side, disagreement of stage II, Fourier shell correlation."""
+"""Figures to judge a result by: volumes side by side, disagreement of stage II, Fourier shell correlation."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def compare_slices(
 ) -> None:
     """Draw the same slice of several volumes side by side, with an enlarged part below, as a PNG.
 
-    All share one gray-level window, that of the last volume. Voxels are drawn as blocks of their true size, so the input shows
-    its coarse slices. Of a slice much longer than wide the middle is shown.
+    All share the gray-level window of the last volume. Voxels are drawn as blocks of their true size, so the input shows
+    its coarse slices. Only the middle is shown of a slice much longer than wide.
 
     Args:
         path: the file; replaced when it exists.

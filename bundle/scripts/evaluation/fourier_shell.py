@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fourier shell correlation: down to which length two volumes agree, over all directions and along Z.
+"""Fourier shell correlation: the resolution to which two volumes agree, over all directions and along Z.
 
 FSC(f) = sum Re(A conj B) / sqrt(sum |A|^2 sum |B|^2) over the shell of spatial frequency f (Harauz and van Heel 1986). The threshold of
-0.143 (Rosenthal and Henderson 2003) belongs to two independent, equally noisy halves. Against a reference it is the threshold
-of 0.5 that matches it, for there C = sqrt(2 F / (1 + F)).
+0.143 (Rosenthal and Henderson 2003) belongs to two independent, equally noisy halves. Against a reference the
+matching threshold is 0.5, because there C = sqrt(2 F / (1 + F)).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Curve:
     Attributes:
         frequency: (S,) centers of the shells in cycles per unit of length, rising; zero frequency is left out.
         correlation: (S,) from -1 to 1; 0 where one of the volumes has nothing in the shell.
-        finest: 2 voxels, the shortest wave that the voxels can carry, in units of length.
+        finest: 2 voxels, the shortest wavelength that the sampling can represent, in units of length.
     """
 
     frequency: np.ndarray

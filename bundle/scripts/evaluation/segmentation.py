@@ -15,8 +15,8 @@ from skimage.segmentation import watershed
 
 from scripts.errors import InputError
 
-_NEIGHBOURS = ndimage.generate_binary_structure(3, 1)
-"""Voxels are joined over their faces: over edges and corners they would leak through membranes that are one voxel thin."""
+_NEIGHBORS = ndimage.generate_binary_structure(3, 1)
+"""Voxels are connected by faces: connected by edges and corners, cells would leak through membranes one voxel thin."""
 
 
 def cells_from_membranes(
@@ -48,13 +48,13 @@ def cells_from_membranes(
         return np.ones(membrane.shape, np.int32)
     distance = ndimage.distance_transform_edt(~membrane, sampling=spacing).astype(np.float32)
     seeds = distance > seed_distance
-    regions, number = ndimage.label(~membrane, _NEIGHBOURS)
+    regions, number = ndimage.label(~membrane, _NEIGHBORS)
     seeded = np.zeros(number + 1, bool)
     seeded[regions[seeds]] = True
     seeds |= (regions > 0) & ~seeded[regions]
     inside = ndimage.distance_transform_edt(membrane, sampling=spacing).astype(np.float32)
-    labels, _ = ndimage.label(seeds, _NEIGHBOURS)
-    return watershed(inside - distance, labels, connectivity=_NEIGHBOURS).astype(np.int32)
+    labels, _ = ndimage.label(seeds, _NEIGHBORS)
+    return watershed(inside - distance, labels, connectivity=_NEIGHBORS).astype(np.int32)
 
 
 def cell_scores(prediction: np.ndarray, reference: np.ndarray) -> dict[str, float]:

@@ -81,7 +81,7 @@ def detail_view(image: np.ndarray, spacing: np.ndarray, view: View) -> View:
     Args:
         image: slice (rows, columns).
         spacing: voxel size (along columns, along rows).
-        view: that the square has to lie in; it is 2.6 times as long as the square.
+        view: to choose the square from; its shorter side is 2.6 times that of the square.
     """
     side = min(view.width, view.height) / 2.6
     window = np.maximum(1, np.rint(side / spacing[::-1])).astype(int)
