@@ -68,7 +68,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if job in ("-h", "--help", "help"):
         print("usage: d2r JOB [check | help] --option VALUE ...\n")
         for name, file in jobs().items():
-            print(f"  {name:<16} {read_help(file).description[0]}")
+            print(f"  {name:<16} {read_help(file).description[0].partition('. ')[0].rstrip('.')}")
         print("\nd2r JOB help lists the options of a job; d2r JOB check tells what it would do, and does none of it.")
         return 0
     if job not in jobs():
