@@ -59,6 +59,9 @@ def test_completion_offers_jobs_options_and_values(tmp_path):
 def test_it_forwards_from_any_folder(tmp_path):
     result = d2r("inference", "--volume", "none.tif", "--output", "x.tif", cwd=tmp_path)
     assert (result.returncode, result.stderr.splitlines()[-1]) == (1, "error: none.tif: no such file or folder")
+    result = d2r("inference", "--volume", "$import this", "--output", "x.tif", cwd=tmp_path)
+    assert result.stderr.splitlines()[-1] == "error: $import this: no such file or folder"
+    assert "Zen of Python" not in result.stdout  # which importing it prints
     result = d2r("inference", "chek", cwd=tmp_path)
     assert result.returncode == 1
     assert result.stderr == "error: nothing to run is called chek: did you mean check\n"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The words of a command against the configs that it names: is there such an option, and can it have this value?
+"""Checks the words of a command against the configs that it names: do the options exist, are their values valid?
 
-MONAI takes an option that nothing reads in silence, and answers a nested one with a traceback. Nothing here needs MONAI or torch, which
-take seconds to import, but for options inside a section and for several config files at once.
+MONAI silently ignores an unknown option and answers an unknown nested one with a traceback. These checks need neither
+MONAI nor torch, whose import takes seconds, except for options nested in a section and for several config files.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def check_command(words: Sequence[str]) -> None:
         words: what follows ``python -m monai.bundle run``.
 
     Raises:
-        InputError: a config file does not exist or cannot be parsed; the run id is not in it; an option is neither in it
-            nor MONAI's own, has a value that it cannot have, or is missing; a word belongs to no option.
+        InputError: a config file does not exist or cannot be parsed; the run id is not in it; an option is neither in
+            it nor MONAI's own, has a value that it cannot have, or is missing; a word belongs to no option.
     """
     command = read_command(words)
     given = {name: typed.value for name, typed in command.options.items()}
@@ -153,7 +153,7 @@ def _names_of_tracking(tracking: Any) -> Iterable[str]:
     """Return the options that ``--tracking`` brings with it."""
     if not isinstance(tracking, str):
         return ()
-    from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS  # here, for it takes seconds
+    from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS  # not at the top: takes seconds
 
     settings: Mapping[str, Any] = DEFAULT_EXP_MGMT_SETTINGS.get(tracking, {})
     return settings.get("configs", ())
@@ -199,7 +199,7 @@ def _stray(command: Command, word: str, after: str | None, types: Mapping[str, O
 def _check_code(name: str, value: str, config: Mapping[str, Any]) -> None:
     """Raise InputError when a value asks MONAI for an import or a part of a file that cannot be."""
     if value.startswith("%"):
-        from monai.bundle import ConfigParser  # here, for it takes seconds
+        from monai.bundle import ConfigParser  # not at the top: takes seconds
 
         file, part = ConfigParser.split_path_id(value[1:])
         source = load_file(name, file) if file else config
@@ -236,7 +236,7 @@ def _arguments(section: dict) -> set[str] | None:
     known = set(section)
     if "_target_" not in section:
         return known
-    from monai.bundle.config_item import ConfigComponent  # here, for it takes seconds, as do the targets
+    from monai.bundle.config_item import ConfigComponent  # not at the top: takes seconds, as do the targets
 
     target = pydoc.locate(section["_target_"]) if isinstance(section["_target_"], str) else section["_target_"]
     if not callable(target):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Config files as they are written: found, parsed and laid over each other, without MONAI where there is one alone."""
+"""Reads config files and merges several of them; a single one is read without importing MONAI."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def load_files(option: str, files: Any) -> dict[str, Any]:
     contents = [load_file(option, name) for name in names]
     if len(contents) == 1 and all(str(name).isidentifier() for name in contents[0]):
         return contents[0]
-    from monai.bundle import ConfigParser  # here, for it takes seconds
+    from monai.bundle import ConfigParser  # not at the top: takes seconds
 
     try:
         return ConfigParser.load_config_files(names)

@@ -4,9 +4,9 @@
 The ``d2r`` command: ``d2r inference check --volume IN.tif`` is ``python -m monai.bundle run check --config_file
 <bundle>/configs/inference.yaml --volume IN.tif``.
 
-Beyond that it finds the bundle from any folder, answers help and mistakes in one line before MONAI and torch are imported, those as well that
-MONAI itself would answer with a traceback, and takes any path as it was typed. ``eval "$(d2r --completion bash)"`` gives a shell the completion
-of jobs, options and their values; without an installed ``d2r``, ``python bundle/scripts/cli/d2r.py`` does the same in its place.
+It works from any folder, takes any path literally, and answers help and mistakes before MONAI and torch are imported,
+including mistakes that MONAI answers with a traceback. ``eval "$(d2r --completion bash)"`` sets up completion of jobs,
+options and their values in bash. Without an installation, ``python bundle/scripts/cli/d2r.py`` is the same command.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 BUNDLE = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path[0] = str(BUNDLE)  # in place of the folder of this file
-elif __name__ != "scripts.cli.d2r":  # installed, where the configs still name the bundle's code scripts.<module>
+elif __name__ != "scripts.cli.d2r":  # installed as d2r_bundle, while the configs import scripts.<module>
     sys.path.insert(0, str(BUNDLE))
 
 from scripts.cli.command_check import check_command, options_of, types_of  # noqa: E402
@@ -68,7 +68,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if job in ("-h", "--help", "help"):
         print("usage: d2r JOB [check | help] --option VALUE ...\n")
         for name, file in jobs().items():
-            print(f"  {name:<16} {read_help(file).description[0]}")
+            print(f"  {name:<16} {read_help(file).description[0].partition('. ')[0].rstrip('.')}")
         print("\nd2r JOB help lists the options of a job; d2r JOB check tells what it would do, and does none of it.")
         return 0
     if job not in jobs():
@@ -83,7 +83,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def run_command(words: Sequence[str]) -> None:
     """
-    Do what ``python -m monai.bundle run`` does, with the words looked at before MONAI sees them.
+    Do what ``python -m monai.bundle run`` does, after checking the words.
 
     Args:
         words: what would follow ``run``.
@@ -99,7 +99,7 @@ def run_command(words: Sequence[str]) -> None:
     if command.run_id == "help":
         print(format_help(separate(command.options["config_file"].value)[0]))
         return
-    from monai.bundle import run  # here, for it takes seconds
+    from monai.bundle import run  # not at the top: takes seconds
 
     give_words(words)
     run(**_for_monai(command))
@@ -111,7 +111,7 @@ def jobs() -> dict[str, Path]:
 
 
 def completion() -> str:
-    """The lines that make ``d2r`` and its completion known to bash."""
+    """Return the bash code that completes ``d2r``, and defines it where it is not installed."""
     options = {name: read_help(file).options for name, file in jobs().items()}
     return _COMPLETION.format(
         python=sys.executable,
@@ -131,7 +131,7 @@ def completion() -> str:
 
 
 def _values_of(option: Option) -> tuple[str, ...]:
-    """Return the words that an option takes, where they can be told."""
+    """Return the values that an option can have, if they can be listed."""
     kind = option.type.kind if option.type is not None else ""
     if kind == "choice" and option.type is not None:
         return option.type.names

@@ -32,8 +32,8 @@ _unsaid: list[str] = []  # what ended threads that nobody waited for
 
 def show_errors_in_one_line() -> None:
     """
-    End a run that fails in one line on stderr, from whatever exception, and drop what MONAI and Ignite log about it. The warnings of the
-    libraries, which a user cannot act on, are silenced.
+    End a run that fails in one line on stderr, from whatever exception, and drop what MONAI and Ignite log about it.
+    The warnings of the libraries, which a user cannot act on, are silenced.
     """
     sys.excepthook = _print_exception
     threading.excepthook = _keep_exception_of_thread
@@ -106,7 +106,9 @@ def _print_exception(kind: type[BaseException], error: BaseException, trace: Tra
 
 
 def _keep_exception_of_thread(failed: threading.ExceptHookArgs) -> None:
-    """The replacement of ``threading.excepthook``: who waits for the thread says it, otherwise it is said at the end."""
+    """
+    The replacement of ``threading.excepthook``: who waits for the thread says it, otherwise it is said at the end.
+    """
     if failed.exc_value is None:
         return
     if not _unsaid:

@@ -35,7 +35,8 @@ class Finished:
         return self._entry(result) is not None
 
     def holds(self, result: str | Path) -> bool:
-        """Whether a file is there and is the one that was written. It is read only if its size is the same and its time is not.
+        """Whether a file is there and is the one that was written. It is read only if its size is the same and its time
+        is not.
 
         Raises:
             InputError: the record is damaged, or the file cannot be read.

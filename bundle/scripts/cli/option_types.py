@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The types of options: how a config writes them, and whether a value is of one.
 
-In a config a type stands in brackets at the beginning of an option's comment, ``batch_size: 16 # [whole number, from 1 to 65536]
-patches per step``. It is one of
+In a config a type stands in brackets at the beginning of an option's comment, ``batch_size: 16 # [whole number, from 1
+to 65536] patches per step``. It is one of
 
-- ``path``, ``true or false``, ``device`` (cpu, cuda, or cuda:1 for the second GPU), ``axes`` (of a file, such as ZYX) or ``name`` (any word);
+- ``path``, ``true or false``, ``device`` (cpu, cuda, or cuda:1 for the second GPU), ``axes`` (of a file, such as ZYX)
+  or ``name`` (any word);
 - names to choose from, ``aenet | srunet``, or ``some of x | y | z``, a list of them;
-- ``number`` or ``whole number``; ``3 numbers`` or ``whole numbers``, a list of so many, or of any number of them; and after a comma the
-  bounds of each, ``from 1``, ``above 0``, ``from 0 to 1`` or ``above 0 to 1``. "To" includes the number.
+- ``number`` or ``whole number``; ``3 numbers`` or ``whole numbers``, a list of so many, or of any number of them; and
+  after a comma the bounds of each, ``from 1``, ``above 0``, ``from 0 to 1`` or ``above 0 to 1``. "To" includes the
+  number.
 
 ``, required`` at the end, ``[path, required]``, is no part of the type: nothing runs without that option, or, with ``, required or
 another``, without one of the two.
@@ -64,8 +66,8 @@ class OptionType(NamedTuple):
 
         Args:
             name: of the option.
-            value: as the command line, a config or Python code gives it. Numbers may be text ("1e-3" is text in YAML), and whole
-                numbers may be given as 8.0.
+            value: as the command line, a config or Python code gives it. Numbers may be text ("1e-3" is text in YAML),
+                and whole numbers may be given as 8.0.
             typed: text on the command line, if there is one. It is what a path or a name is taken from.
             default: of the option; a list serves as the example in the error.
 
@@ -183,7 +185,7 @@ def check_device(name: str, value: Any) -> Any:
     match = re.fullmatch(r"(cpu|cuda)(?::(\d{1,3}))?", str(value))
     if not match or match[0].startswith("cpu:"):
         raise InputError(f"--{name} {value}: give cpu, cuda, or cuda:1 for the second GPU")
-    import torch  # here, for what is wrong above needs no torch, which takes seconds
+    import torch  # not at the top: takes seconds, and the error above does not need it
 
     if match[1] == "cuda":
         number = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -199,8 +201,8 @@ def kept_as_typed(path: str | os.PathLike) -> str | os.PathLike:
     """
     Return a path in a form that MONAI's configs leave as it is.
 
-    In text they take what follows ``$`` for code, what follows ``@`` or ``%`` for the name of something else, and make ``::`` of
-    ``#``; a ``Path`` means nothing to them.
+    In text they take what follows ``$`` for code, what follows ``@`` or ``%`` for the name of something else, and make
+    ``::`` of ``#``; a ``Path`` means nothing to them.
     """
     return Path(path) if isinstance(path, str) and re.search("[$@%#]", path) else path
 

@@ -100,15 +100,18 @@ def check_stages(
     spacing: Sequence[float] | None = None,
     axes: str | None = None,
 ) -> None:
-    """Find options with which a stage that is left would fail, before the first one begins and the working folder is claimed.
+    """Find options with which a stage that is left would fail, before the first one begins and the working folder is
+    claimed.
 
     Args:
-        config_dir, stages, workdir: as in :func:`run_stages`; each config has a section ``early``, the parts of it that refuse
-            options that cannot be, and a section ``trial``; and each stage a "factor", that of the volume it reads over the input.
+        config_dir, stages, workdir: as in :func:`run_stages`; each config has a section ``early``, the parts of it that
+            refuse options that cannot be, and a section ``trial``; and each stage a "factor", that of the volume it
+            reads over the input.
         volume, spacing, axes: the input.
 
     Raises:
-        InputError: there is such an option, and the line names the stage; or a result is there that the run did not write.
+        InputError: there is such an option, and the line names the stage; or a result is there that the run did not
+            write.
     """
     header = read_header(volume, spacing, axes)
     trained: dict[str, nn.Module] = {}
@@ -204,9 +207,10 @@ def run_stages(
 
     Args:
         config_dir: folder of the configs.
-        stages: mappings with "title", "config" (file name), "result" (the file that shows that the stage is done), "skip"
-            (true leaves the stage out) and "options" (overrides by name; those that are None are left at their default); perhaps
-            "overwrite" (true makes the result anew) and "guard" (a file beside the result by which the stage itself goes on).
+        stages: mappings with "title", "config" (file name), "result" (the file that shows that the stage is done),
+            "skip" (true leaves the stage out) and "options" (overrides by name; those that are None are left at their
+            default); perhaps "overwrite" (true makes the result anew) and "guard" (a file beside the result by which
+            the stage itself goes on).
         workdir: folder whose ``run.json`` records what the results are; without one any file of the name is a result.
 
     Returns:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prepares a run, whoever starts it: its options are checked and made what was meant, before anything of it is evaluated."""
+"""Prepares a run: its options are checked and converted before the rest of the config is evaluated."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ _prepared = False  # whether the workflow that the command line asked for has be
 
 def prepare(config: str, debug: bool | str = False) -> None:
     """
-    Prepare the workflow whose config names this function in ``initialize``.
+    Check and convert the options of the workflow whose config names this function in ``initialize``.
 
-    The type and range of each option is checked, and its value made what was meant: "true" is True, "cpu" a ``torch.device``, and a path
-    of the command line what was typed. A workflow with the run id ``help`` prints its options instead, and has nothing to run.
+    Each option is checked against its type and range and replaced by the value that was meant: "true" becomes True,
+    "cpu" a ``torch.device``, and a path of the command line stays as it was typed. With the run id ``help`` the options
+    are printed instead, and nothing is left to run.
 
-    From the command line, by ``python -m monai.bundle run`` or ``d2r``, it also has errors end in one line and signals in clearing up, and
-    refuses words and options that nothing reads, which MONAI would take in silence, and options that are missing. It does none of that
-    in workflows that Python code makes, nor in those that run inside another one. What MONAI answers before this
-    is called, with a traceback, is listed in ``docs/how-to/commands.md``.
+    In a run from the command line (``python -m monai.bundle run`` or ``d2r``) it also makes errors end in one line and
+    signals clean up, and refuses words and options that MONAI would silently ignore, and missing options. Workflows
+    made by Python code, and those nested in another run, keep MONAI's behavior in these respects.
+    ``docs/how-to/commands.md`` lists what MONAI answers with a traceback before this function is called.
 
     Args:
         config: file name in the folder of the bundle's configs, whose options are checked.
@@ -66,13 +67,13 @@ def prepare(config: str, debug: bool | str = False) -> None:
 
 def check_names(parser: ConfigParser) -> None:
     """
-    Check that nothing is set by an old name, or without an effect.
+    Refuse settings under a former name, and settings without effect.
 
     Args:
-        parser: of a workflow; MONAI takes what it does not know in silence.
+        parser: of a workflow; MONAI silently ignores unknown names.
 
     Raises:
-        InputError: something is.
+        InputError: there is one.
     """
     for name in RENAMED:
         if name in parser:
@@ -82,7 +83,7 @@ def check_names(parser: ConfigParser) -> None:
 
 def set_options(parser: ConfigParser, options: Sequence[Option], typed: Mapping[str, Typed]) -> None:
     """
-    Check the options of a config and put the values that were meant in their place.
+    Check the options of a config and replace them by the values that were meant.
 
     Args:
         parser: of the running workflow.
@@ -109,7 +110,7 @@ def set_options(parser: ConfigParser, options: Sequence[Option], typed: Mapping[
 
 
 def _turn(option: Option, value: Any) -> int:
-    """When an option is checked: others may follow from the device, and expressions from any other."""
+    """Order of evaluation: the device first, since defaults depend on it, and expressions last."""
     is_expression = isinstance(value, str) and value.startswith("$")
     return 2 if is_expression else int(option.name != "device")
 
@@ -118,7 +119,7 @@ def _running_workflow() -> ConfigWorkflow | None:
     """
     Return the workflow that called, or None.
 
-    A config has no name for the workflow that runs it, so it is looked for among the callers.
+    A config cannot refer to the workflow that runs it, so the call stack is searched for it.
     """
     frame = inspect.currentframe()
     while frame is not None:
@@ -130,7 +131,7 @@ def _running_workflow() -> ConfigWorkflow | None:
 
 
 def _replace(parser: ConfigParser, name: str, value: Any) -> None:
-    """Put a value in place of an entry of a config that is already parsed, without parsing all of it anew."""
+    """Replace an entry of a parsed config without parsing all of it again."""
     parser.config[name] = value  # type: ignore[index]
     parser.ref_resolver.items[name] = ConfigItem(config=value, id=name)
     parser.ref_resolver.resolved_content.pop(name, None)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of options that were once others, and names of MONAI's that do nothing here, each with what to give in its place."""
+"""Former names of options, and MONAI options without effect in this bundle, each with what to give instead."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from scripts.errors import InputError
 
-RENAMED = {  # in 0.7; to be forgotten in the version after it
+RENAMED = {  # in 0.7; remove in the version after it
     "kept_slices": ("input_slices", "copy or predict"),
     "ensemble": ("tta", ""),
     "gap_range": ("train_factors", ""),
@@ -21,7 +21,7 @@ RENAMED = {  # in 0.7; to be forgotten in the version after it
     "kept_probability": ("input_slice_probability", ""),
 }
 
-# Nested names that MONAI's engines and loaders know: what they are in the configs, and what to give instead.
+# Arguments of MONAI's engines and loaders: their values in the configs, and what to give instead of another one.
 WITHOUT_EFFECT = {
     **{
         f"{engine}#amp": ((None, False, "@amp"), "give --amp")
@@ -43,13 +43,13 @@ WITHOUT_EFFECT = {
 
 def check_renamed(name: str) -> None:
     """
-    Check that the last part of an option's name is none that it had before.
+    Refuse a former name of an option.
 
     Args:
         name: as it was given, perhaps nested: ``inferer#kept_slices``.
 
     Raises:
-        InputError: it is; the line names the new one.
+        InputError: the last part of the name is one; the line gives the new name.
     """
     before, separator, last = _normalized(name).rpartition("#")
     if last in RENAMED:
@@ -59,10 +59,10 @@ def check_renamed(name: str) -> None:
 
 def check_effect(given: Mapping[str, Any] | Callable[[str], Any]) -> None:
     """
-    Check that nothing is set which would have no effect.
+    Refuse settings that would have no effect.
 
     Args:
-        given: values by nested name, or what returns the value of one, None for a name that is not there.
+        given: values by nested name, or a function that returns the value of a name, None for an unknown one.
 
     Raises:
         InputError: there is such a value.

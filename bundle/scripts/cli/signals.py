@@ -25,8 +25,8 @@ class Stopped(KeyboardInterrupt):
 
 def stop_on_signals() -> None:
     """
-    Have the signals raise :class:`Stopped` in the main thread, wherever it is. One that is ignored, as ``nohup`` has it, or that other
-    code deals with, stays as it is.
+    Have the signals raise :class:`Stopped` in the main thread, wherever it is. One that is ignored, as ``nohup`` has
+    it, or that other code deals with, stays as it is.
     """
     if threading.current_thread() is not threading.main_thread():
         return  # Python accepts handlers from the main thread alone

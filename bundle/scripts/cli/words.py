@@ -13,7 +13,7 @@ from fire.parser import DefaultParseValue
 
 from scripts.cli.config_files import load_file
 
-RUN_PARAMETERS = (  # of monai.bundle.run, in their order; written down because to import it takes seconds
+RUN_PARAMETERS = (  # of monai.bundle.run, in their order; copied because importing it takes seconds
     "run_id",
     "init_id",
     "final_id",
