@@ -51,8 +51,8 @@ class CheckpointHandler:
         """Load the checkpoint, if there is one.
 
         Raises:
-            InputError: if it is of a run with other options or inputs or of a longer one, is damaged, or holds a number that
-                is NaN or infinite.
+            InputError: if it is of a run with other options or inputs or of a longer one, is damaged, or holds a number
+                that is NaN or infinite.
         """
         self._resolved = resolve(self.resume_must_match)
         checkpoint = read_checkpoint(

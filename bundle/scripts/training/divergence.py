@@ -18,9 +18,9 @@ from scripts.training.step import loss_of
 class StopOnDivergence:
     """Ends a training when its loss, its weights or another part of its state become NaN or infinite.
 
-    It is attached before the handlers that validate and that save the checkpoint: what they see is finite, and the checkpoint
-    on disk remains the last good one. Ignite's TerminateOnNan reads the output alone, after each step, and does not
-    say what to do.
+    It is attached before the handlers that validate and that save the checkpoint: what they see is finite, and the
+    checkpoint on disk remains the last good one. Ignite's TerminateOnNan reads the output alone, after each step, and
+    does not say what to do.
 
     Args:
         save_dict: as of :class:`~scripts.training.checkpoint.CheckpointHandler`; looked at after each epoch.

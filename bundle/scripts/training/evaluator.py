@@ -22,7 +22,8 @@ from scripts.training.volume_loader import VolumeLoader
 class VolumeEvaluator(SupervisedEvaluator):
     """MONAI's ``SupervisedEvaluator`` for one volume: what the validations of stages I and III have in common.
 
-    Each validation draws the same samples. SSIM is added to the key metric, and the metrics go to the log and to TensorBoard.
+    Each validation draws the same samples. SSIM is added to the key metric, and the metrics go to the log and to
+    TensorBoard.
 
     Args:
         device: that computes.

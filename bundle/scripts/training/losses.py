@@ -18,8 +18,8 @@ _SSIM_SIGMA = 1.5
 class ReverseStepLoss(nn.Module):
     """Eq. 3 with weight 1: L1 between the mean of the reverse Euler step and the optimal state x*_(t-1).
 
-    The step's mean is linear in the predicted noise, so a target (of :class:`~scripts.training.prepare_batch.NoisePrepareBatch`)
-    is a mapping with
+    The step's mean is linear in the predicted noise, so a target (of
+    :class:`~scripts.training.prepare_batch.NoisePrepareBatch`) is a mapping with
 
     - "mean": the step's mean for zero noise, (B, 1, H, W),
     - "gain": what a unit of noise takes from it, (B, 1, 1, 1),
@@ -55,10 +55,11 @@ class FocalFrequencyLoss(nn.Module):
 
 
 class StructuralSimilarityLoss(nn.Module):
-    """1 - SSIM (Wang et al. 2004; Gaussian window of 11 pixels and sigma 1.5, data range 1), averaged over where the window fits.
+    """1 - SSIM (Wang et al. 2004) with a Gaussian window of 11 pixels and sigma 1.5 and a data range of 1.
 
-    The numbers of ``monai.losses.SSIMLoss``, which copies its window from main memory in each call and so cannot be recorded in a CUDA
-    graph. The window is separable: two products with banded matrices are all five averages.
+    SSIM is averaged over where the window fits. The values are those of ``monai.losses.SSIMLoss``, which copies its
+    window from main memory in each call and so cannot be recorded in a CUDA graph. The window is separable: two
+    products with banded matrices are all five averages.
     """
 
     def forward(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -103,8 +104,8 @@ class ReconstructionLoss(nn.Module):
         """
         if min(target.shape[-2:]) < _SSIM_WINDOW:
             raise InputError(
-                f"the planes are {target.shape[-2]} x {target.shape[-1]} voxels and the loss needs at least {_SSIM_WINDOW}: "
-                "use a volume with more slices, or a larger --prior_factor or --patch_size"
+                f"the planes are {target.shape[-2]} x {target.shape[-1]} voxels and the loss needs at least "
+                f"{_SSIM_WINDOW}: use a volume with more slices, or a larger --prior_factor or --patch_size"
             )
         prediction, target = prediction.float(), target.float()
         loss = F.l1_loss(prediction, target)

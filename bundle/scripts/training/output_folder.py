@@ -20,7 +20,7 @@ from scripts.volumes.paths import as_path
 
 
 class OutputFolder:
-    """Folder of a training: its checkpoint, its weights, the curves, and what they were made with. One run at a time writes there.
+    """Folder of a training: checkpoint, weights, curves and provenance. One run at a time writes there.
 
     Args:
         folder: made if missing.
@@ -59,8 +59,8 @@ class OutputFolder:
         """Claim the folder, check that this run may write there, and write its provenance.
 
         Raises:
-            InputError: another run works there, the folder holds something else or a checkpoint that this run cannot go on
-                from, or it cannot be written.
+            InputError: another run works there, the folder holds something else or a checkpoint that this run cannot go
+                on from, or it cannot be written.
         """
         self._claim.take()
         check_folder(

@@ -15,8 +15,8 @@ from scripts.diffusion.sde import MeanRevertingSDE
 class NoisePrepareBatch(PrepareBatch):
     """Stage I training batch: draws a timestep t and noise for each image.
 
-    Takes "image" (x0) and "mu", each (B, 1, H, W) in [0, 1]. Returns the network's input [x_t - mu, mu] (B, 2, H, W), the
-    target of :class:`~scripts.training.losses.ReverseStepLoss`, and t (B,), uniform in 1..T.
+    Takes "image" (x0) and "mu", each (B, 1, H, W) in [0, 1]. Returns the network's input [x_t - mu, mu] (B, 2, H, W),
+    the target of :class:`~scripts.training.losses.ReverseStepLoss`, and t (B,), uniform in 1..T.
 
     Args:
         sde: that the prior is learned for.
@@ -61,7 +61,7 @@ class RestorationPrepareBatch(PrepareBatch):
 
 
 class SequencePrepareBatch(PrepareBatch):
-    """Stage III batch: windows (B, 1, H, W, 4), targets (B, D, H, W), their relative depths (B, D) and the factors (B,)."""
+    """Stage III batch: windows (B, 1, H, W, 4), targets (B, D, H, W), relative depths (B, D), factors (B,)."""
 
     def __call__(
         self,
@@ -79,5 +79,5 @@ class SequencePrepareBatch(PrepareBatch):
 def plain_tensor(
     value: torch.Tensor, device: str | torch.device | None = None, non_blocking: bool = False
 ) -> torch.Tensor:
-    """A tensor on the device without the metadata of a MetaTensor, whose bookkeeping takes longer than a small training step."""
+    """A tensor on the device without the metadata of a MetaTensor, which costs more time than a small training step."""
     return torch.Tensor.as_subclass(value, torch.Tensor).to(device, non_blocking=non_blocking)

@@ -13,7 +13,7 @@ _EPOCH_STRIDE = 1000
 
 
 class SeedEachEpoch:
-    """Seeds PyTorch and the random transforms from the epoch number, so that a resumed run draws what it would have drawn.
+    """Seeds PyTorch and the random transforms from the epoch number, so that a resumed run repeats the draws.
 
     Args:
         seed: of the run.

@@ -16,20 +16,20 @@ from scripts.training.prepare_batch import plain_tensor
 
 
 class TrainingStep:
-    """A step of MONAI's ``SupervisedTrainer`` (its ``iteration_update``) that on CUDA is recorded once and then replayed.
+    """A step of MONAI's ``SupervisedTrainer`` (``iteration_update``), which on CUDA is recorded once and replayed.
 
     Recorded is all from the batch on the device to the optimizer's update, under the rules of
-    :class:`~scripts.networks.recorded.RecordedStep`. The optimizer must be ``capturable``, with its learning rate in a tensor, which
-    a schedule changes in place.
+    :class:`~scripts.networks.recorded.RecordedStep`. The optimizer must be ``capturable``, with its learning rate in a
+    tensor, which a schedule changes in place.
 
-    What it returns, and the trainer keeps as ``engine.state.output``, is what MONAI's handlers read: a list with an item
-    {"image", "label", "pred", "loss"} for each sample of the batch. They are views of the batch, on the device, and are
-    overwritten by the next step; the loss is the batch's, a scalar, and reading it waits for the GPU. The trainer needs
-    ``decollate=False``: MONAI's own decollation reads the loss in each step.
+    What it returns, and the trainer keeps as ``engine.state.output``, is what MONAI's handlers read: a list with an
+    item {"image", "label", "pred", "loss"} for each sample of the batch. They are views of the batch, on the device,
+    and are overwritten by the next step; the loss is the batch's, a scalar, and reading it waits for the GPU. The
+    trainer needs ``decollate=False``: MONAI's own decollation reads the loss in each step.
 
     Args:
-        max_grad_norm: gradients of a larger norm are scaled down to it. One batch in some hundred has a gradient ten times
-            as large as the others, and in a long run such a step can ruin a network for good.
+        max_grad_norm: gradients of a larger norm are scaled down to it. One batch in some hundred has a gradient ten
+            times as large as the others, and in a long run such a step can ruin a network for good.
         warmup_steps: steps before the recording, in which the libraries choose and load their kernels.
     """
 

@@ -11,7 +11,7 @@ from ignite.engine import Engine, Events
 
 
 class TensorBoardPlanes:
-    """Writes planes of the first item of a validation to TensorBoard, each under its name and all on the same gray scale.
+    """Writes planes of the first item of a validation to TensorBoard, under their names and on the same gray scale.
 
     MONAI's TensorBoardImageHandler names them input_0, input_1 and output, and rescales each to its own range.
 

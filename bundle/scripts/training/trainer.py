@@ -31,9 +31,9 @@ _LOSS_INTERVAL_ON_GPU = 20  # steps between readings of the loss, each of which 
 class VolumeTrainer(SupervisedTrainer):
     """MONAI's ``SupervisedTrainer`` for one volume: what the trainings of stages I and III have in common.
 
-    The learning rate falls along a cosine. The weights are averaged; the loss goes to TensorBoard and to a progress bar. A checkpoint
-    is saved after each epoch, and the run resumes from it; a training that diverges ends. The output of a step is that of
-    :class:`~scripts.training.step.TrainingStep`.
+    The learning rate falls along a cosine. The weights are averaged; the loss goes to TensorBoard and to a progress
+    bar. A checkpoint is saved after each epoch, and the run resumes from it; a training that diverges ends. The output
+    of a step is that of :class:`~scripts.training.step.TrainingStep`.
 
     Args:
         device: that computes. On a GPU steps are recorded, and the loss is read after every 20th only.
@@ -50,8 +50,8 @@ class VolumeTrainer(SupervisedTrainer):
         seed: of all draws.
         description: shown before the progress bar.
         max_grad_norm: see :class:`~scripts.training.step.TrainingStep`.
-        train_handlers: act after an epoch has been found finite and before its checkpoint is saved, as validation does: an epoch
-            is finished when it is validated.
+        train_handlers: act after an epoch has been found finite and before its checkpoint is saved, as validation does:
+            an epoch is finished when it is validated.
         options: further arguments of ``SupervisedTrainer``, such as ``key_train_metric``.
     """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks that a volume has the axes and channels that a transform works on, where indices would find others in silence."""
+"""Checks of the axes, channels and keys of a transform, which would otherwise use the wrong ones silently."""
 
 from __future__ import annotations
 

@@ -17,15 +17,16 @@ _GAIN = 20  # of white noise by the Laplacian: the sum of its squared coefficien
 
 
 class MatchNoise(Transform):
-    """Add white noise to the new slices of a reconstruction until they are as rough as the slices that the microscope recorded.
+    """Add white noise to the new slices of a reconstruction until they are as rough as the recorded ones.
 
-    In a reconstruction new slices are smooth and recorded ones noisy. In its XZ and YZ planes a network would see noisy rows
-    among smooth ones during training, but in use it sees XY planes that are noisy everywhere. The noise is for the input
-    planes, not for the targets. Training on a network's own results with noise added is the Noisy Student of Xie et al.
-    (2020, arXiv 1911.04252).
+    In a reconstruction new slices are smooth and recorded ones noisy. In its XZ and YZ planes a network would see noisy
+    rows among smooth ones during training, but in use it sees XY planes that are noisy everywhere. The noise is for the
+    input planes, not for the targets. Training on a network's own results with noise added is the Noisy Student of Xie
+    et al. (2020, arXiv 1911.04252).
 
-    Roughness is the variance of a plane's Laplacian, which white noise of variance v raises by 20 v. Each new slice gets the v
-    that raises its roughness to the mean of the recorded slices, so slices next to these, which are the smoothest, get the most.
+    Roughness is the variance of a plane's Laplacian, which white noise of variance v raises by 20 v. Each new slice
+    gets the v that raises its roughness to the mean of the recorded slices, so slices next to these, which are the
+    smoothest, get the most.
 
     Args:
         factor: of the reconstruction; tells which slices are recorded.

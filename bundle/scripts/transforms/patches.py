@@ -11,7 +11,7 @@ import torch
 
 
 class Patch(NamedTuple):
-    """Where the pixels of a patch lie in a volume: pixel (i, j) at ``corner`` + i ``down`` + j ``across``, voxels (x, y, z).
+    """Pixel (i, j) of a patch lies at voxel ``corner`` + i ``down`` + j ``across`` of a volume, (x, y, z).
 
     Attributes:
         corner: voxel of the first pixel of each plane, (N, 3).

@@ -37,9 +37,9 @@ class RandSequences(Randomizable):
         num_samples: sequences per call.
         axes: axes to draw sequences along; ("z",) on a volume that is isotropic already (supervised training).
         edge_probability: how often an outer plane is replaced by its neighbor, as at the ends of a volume.
-        input_slice_probability: how often a target lies at an input plane, at relative depth 0. The target is then the plane one
-            voxel to either side: where the noise differs from plane to plane, the network learns to remove it (Noise2Noise,
-            Lehtinen et al. 2018); the input plane itself would teach it to copy.
+        input_slice_probability: how often a target lies at an input plane, at relative depth 0. The target is then the
+            plane one voxel to either side: where the noise differs from plane to plane, the network learns to remove it
+            (Noise2Noise, Lehtinen et al. 2018); the input plane itself would teach it to copy.
 
     Raises:
         InputError: for factors below 2 or in the wrong order, or axes that do not exist.
@@ -118,10 +118,12 @@ class RandSequences(Randomizable):
 
         Args:
             volume: (1, X, Y, Z).
-            targets: volume of the same tissue on the same grid that the target planes are cut from; default: ``volume``.
+            targets: volume of the same tissue on the same grid that the target planes are cut from; default:
+                ``volume``.
 
         Returns:
-            Items "image" (1, H, W, 4), "label" (num_targets, H, W), "relative_depth" (num_targets,) in [0, 1) and "factor" ().
+            Items "image" (1, H, W, 4), "label" (num_targets, H, W), "relative_depth" (num_targets,) in [0, 1) and
+            "factor" ().
 
         Raises:
             InputError: if there are other axes or several channels, or the volume is too small.
@@ -144,11 +146,12 @@ class RandSequences(Randomizable):
 
 
 class RandSequencesd(Randomizable, MapTransform):
-    """Dictionary form of :class:`RandSequences`: one volume in, a list of items "image", "label", "relative_depth", "factor" out.
+    """Dictionary form of :class:`RandSequences`: one volume in, a list of its items out.
 
     Args:
         keys: of the volume, one key.
-        target_key: of the volume that the target planes are cut from; where it is missing, they are cut from the same volume.
+        target_key: of the volume that the target planes are cut from; where it is missing, they are cut from the same
+            volume.
         patch_size, train_factors, num_targets, num_samples, axes, edge_probability, input_slice_probability: see there.
 
     Raises:

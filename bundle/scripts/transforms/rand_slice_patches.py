@@ -21,14 +21,15 @@ from scripts.transforms.patches import Patch, cut_patches, place_patch
 
 
 class RandSlicePatches(Randomizable):
-    """Random XY patches, randomly flipped and turned, and the same patches decimated and interpolated along their last axis.
+    """Random XY patches, flipped and turned at random, and the same decimated and interpolated along their last axis.
 
     Args:
-        patch_size: (H, W) of a patch in voxels; smaller where the volume is. W shrinks to a multiple of the factor plus one.
+        patch_size: (H, W) of a patch in voxels; smaller where the volume is. W shrinks to a multiple of the factor plus
+            one.
         factor: how many times Z is coarser than XY. A sharp image can only be decimated by an integer, so a real factor
             is replaced by one of its two neighboring integers, drawn such that their mean is the factor.
-        prior_factor: k of stage II, the whole factor by default. The prior restores images that were upsampled k times; with
-            k < factor they stay coarser than XY by factor / k, and so do the patches that the prior learns from.
+        prior_factor: k of stage II, the whole factor by default. The prior restores images that were upsampled k times;
+            with k < factor they stay coarser than XY by factor / k, and so do the patches that the prior learns from.
         num_samples: patches per call.
         degradation: see :func:`~scripts.transforms.axial_decimate.axial_decimate`.
         with_linear: whether items also have "linear", the linear interpolation, to compare the prior with.
