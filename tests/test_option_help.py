@@ -31,6 +31,7 @@ c: $str(@a)
 d: false # [true or false] a switch
 e: [1, 2] # [2 numbers, above 0 to 1]
 g: null # [path, required] a file
+h: null # [path, required or g or c#d] another
 
 # ---- presets ----
 f: 1 # not a choice
@@ -43,12 +44,13 @@ def test_comments_are_read(tmp_path):
     assert texts.description == ["Does a job.", "And more of it."]
     assert texts.usage == ["run this --a 1 --b 2"]
     assert [tuple(option) for option in texts.options] == [
-        ("a", "null", 'what a is: "#1"', None, False),
-        ("b", '"# no comment"', "b's goes on", None, False),
-        ("c", "$str(@a)", "", None, False),
-        ("d", "false", "a switch", parse_type("true or false"), False),
-        ("e", "[1, 2]", "", parse_type("2 numbers, above 0 to 1"), False),
-        ("g", "null", "a file", parse_type("path"), True),
+        ("a", "null", 'what a is: "#1"', None, False, ()),
+        ("b", '"# no comment"', "b's goes on", None, False, ()),
+        ("c", "$str(@a)", "", None, False, ()),
+        ("d", "false", "a switch", parse_type("true or false"), False, ()),
+        ("e", "[1, 2]", "", parse_type("2 numbers, above 0 to 1"), False, ()),
+        ("g", "null", "a file", parse_type("path"), True, ()),
+        ("h", "null", "another", parse_type("path"), True, ("g", "c#d")),
     ]
     page = format_help(tmp_path / "job.yaml")
     rows = {line.split()[0]: line.split()[1:] for line in page.splitlines() if line.startswith("  --")}

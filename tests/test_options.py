@@ -144,7 +144,8 @@ def test_path_is_taken_as_typed(text):
     parser = parsed("inference.yaml", "--volume", text, f"--output={text}")
     for name in ("volume", "output"):
         assert str(parser.get_parsed_content(name)) == text
-    assert str(parser.get_parsed_content("dataset_dir")) == str(Path(text).parent)
+    parser = parsed("evaluate.yaml", "--reconstruction", text, "--truth", text)
+    assert str(parser.get_parsed_content("output_dir")) == str(Path(text).parent)
 
 
 def test_path_without_anything_special_stays_text():
@@ -225,7 +226,7 @@ def stages(**options: object) -> list[dict]:
             "title": "stage III",
             "config": "train.yaml",
             "skip": False,
-            "finer": 1,
+            "factor": 1,
             "result": "work/aenet/model.pt",
             "options": {"output_dir": "work/aenet", **options},
         }

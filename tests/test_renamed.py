@@ -77,4 +77,3 @@ def test_overrides_without_effect(tmp_path):
     (tmp_path / "mine.yaml").write_text("dataloader#batch_size: 4\n")
     assert "--tile changes them" in refused_in_python("inference.yaml", (tmp_path / "mine.yaml",))
     assert refused_in_python("train.yaml", **{"train#trainer#amp": True}).endswith("give --amp")
-    assert "--batch_size changes it" in refused_in_python("train.yaml", **{"train#dataloader#batch_size": 4})

@@ -19,6 +19,7 @@ RENAMED = {  # in 0.7; remove in the version after it
     "val_evaluations": ("val_num_steps", ""),
     "downsampling": ("pixel_unshuffle", ""),
     "kept_probability": ("input_slice_probability", ""),
+    "depths": ("num_targets", ""),
 }
 
 # Arguments of MONAI's engines and loaders: their values in the configs, and what to give instead of another one.
@@ -27,17 +28,7 @@ WITHOUT_EFFECT = {
         f"{engine}#amp": ((None, False, "@amp"), "give --amp")
         for engine in ("evaluator", "validate#evaluator", "train#trainer")
     },
-    **{
-        f"{part}dataloader#batch_size": ((None, 1), advice)
-        for part, advice in (
-            (
-                "",
-                "blocks of a volume have several sizes, one at a time; --tile changes them, in generate.yaml --batch_size",
-            ),
-            ("train#", "one volume gives a whole batch; --batch_size changes it"),
-            ("validate#", "one volume gives a whole batch of patches"),
-        )
-    },
+    "dataloader#batch_size": ((None, 1), "blocks of a volume have several sizes, one at a time; --tile changes them"),
 }
 
 
