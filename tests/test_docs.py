@@ -9,10 +9,12 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 from bundle_run import BUNDLE
 
 from scripts.cli.command_check import check_command
 from scripts.cli.option_help import read_help
+from scripts.cli.renamed import RENAMED
 from scripts.evaluation.tables import score_table
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -76,8 +78,9 @@ def test_named_configs_and_options_exist(page):
     for config in re.findall(r"([\w<>]+)\.yaml", text):
         assert config in OTHER_CONFIGS or (BUNDLE / "configs" / f"{config}.yaml").is_file(), config
     known = {option.name for config in (BUNDLE / "configs").glob("*.yaml") for option in read_help(config).options}
-    for option in re.findall(r"(?<![\w-])--([a-z]\w*)", text):
-        assert option in known | OTHER_OPTIONS, option
+    sections = {name for config in (BUNDLE / "configs").glob("*.yaml") for name in yaml.safe_load(config.read_text())}
+    for option, nested in re.findall(r"(?<![\w-])--([a-z]\w*)(#?)", text):
+        assert option in known | OTHER_OPTIONS | set(RENAMED) or (nested and option in sections), option
 
 
 def commands(text: str) -> list[list[str]]:

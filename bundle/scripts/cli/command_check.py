@@ -26,7 +26,12 @@ from scripts.cli.words import RUN_PARAMETERS, Command, Typed, read_command
 from scripts.errors import InputError, one_line
 
 RUN_IDS = ("run", "check", "help")  # what a config can be asked for; every one has help
-PATHS_BESIDE = ("bundle_root", "dataset_dir", "output_dir")  # paths, whether or not a config offers them as options
+PATHS_BESIDE = (
+    "bundle_root",
+    "dataset_dir",
+    "output_dir",
+    "ckpt_dir",
+)  # paths, whether or not a config offers them as options
 _WORKFLOW_PARAMETERS = ("workflow_name", "workflow_type", "properties_path")  # of MONAI's, beside those of run
 _EXPRESSION = ("$", "@", "%")  # what MONAI takes for code, or for a part of a config, begins so
 
