@@ -23,6 +23,7 @@ from scripts.networks.weights import save_weights
 from scripts.reconstruction.axial_inferer import AxialInferer
 from scripts.reconstruction.block_dataset import named_after
 from scripts.reconstruction.prefetch_loader import PrefetchLoader
+from scripts.volumes.reading import VolumeSource
 
 FACTOR = 2.5
 
@@ -226,3 +227,17 @@ def test_name_of_an_output(path, name, tmp_path):
     file.parent.mkdir(exist_ok=True)
     file.mkdir() if path == "slices" else file.write_text("")
     assert named_after(file, 8.0) == name
+
+
+def test_the_scale_of_a_file_is_read_once(folder, tmp_path, monkeypatch):
+    read: list[str] = []
+    original = VolumeSource.checked_slices
+    monkeypatch.setattr(VolumeSource, "checked_slices", lambda self, *args: (read.append(""), original(self, *args))[1])
+    volume = tmp_path / "v.tif"
+    volume.write_bytes((folder / "volumes" / "a.tif").read_bytes())
+    for number in range(2):
+        run(folder, volume=str(volume), output=str(tmp_path / f"{number}.tif"))
+    assert len(read) == 1
+    volume.write_bytes((folder / "volumes" / "b.tif").read_bytes())
+    run(folder, volume=str(volume), output=str(tmp_path / "other.tif"))
+    assert len(read) == 2

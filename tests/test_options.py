@@ -21,6 +21,7 @@ from scripts.cli.pipeline import check_stages, stage_workflow
 from scripts.cli.preparation import set_options
 from scripts.cli.words import read_command
 from scripts.errors import InputError
+from scripts.volumes.reading import read_header
 
 CONFIGS = sorted(file.name for file in config_folder().glob("*.yaml"))
 
@@ -239,7 +240,7 @@ def test_options_of_stages_are_checked_before_the_first(tmp_path, monkeypatch):
     good = {"volume": "in.tif", "widths": [2, 2, 4, 4], "patch_size": [32, 32], "spacing": None}
 
     def check(of_stages: list[dict]) -> None:
-        check_stages(config_folder(), of_stages, "work", "in.tif")
+        check_stages(config_folder(), of_stages, "work", read_header("in.tif"))
 
     check(stages(**good))
     for changed, says in (

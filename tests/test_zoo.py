@@ -151,7 +151,7 @@ def test_prior_takes_and_gives_what_metadata_says(config):
         device="cpu",
         n=2,
         extra_forward_args={"t": torch.tensor([50])},
-        axial_factor=8,
+        used_factor=8,
         **{"_meta_#network_data_format": METADATA["diffusion_data_format"]},
     )
 

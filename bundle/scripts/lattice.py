@@ -117,7 +117,9 @@ def decimated_indices(size: int, factor: float) -> list[int]:
 
 
 def covered_size(size: int, factor: float) -> int:
-    """Voxels of a fine axis of ``size`` voxels up to the last one that its decimation keeps: what a reconstruction of that can cover."""
+    """Voxels of a fine axis of ``size`` voxels up to the last one that its decimation keeps: what a reconstruction of
+    that can cover.
+    """
     return output_size(len(decimated_indices(size, factor)), factor)
 
 
@@ -172,8 +174,8 @@ class Span(NamedTuple):
     """One side of a tile: what is computed, and the part of it that is kept, its core.
 
     Attributes:
-        begin, end: what is computed, all of it in the plane. It begins on the pooling grid, and seen from the other end of the plane it
-            ends on the grid.
+        begin, end: what is computed, all of it in the plane. It begins on the pooling grid, and seen from the other end
+            of the plane it ends on the grid.
         core_begin, core_end: what is kept.
     """
 
@@ -194,19 +196,20 @@ def smallest_tile(halo: int, multiple: int) -> int:
 
 
 def tiles(part: tuple[int, int], size: int, tile: int, halo: int, multiple: int) -> list[Span]:
-    """Cut a part of a plane side into the fewest tiles, and of those the smallest: 1000 voxels are three tiles of 424, not of 520.
+    """Cut a part of a plane side into the fewest tiles, and of those the smallest: 1000 voxels are three tiles of 424,
+    not of 520.
 
-    The cores of the tiles are the part, without gaps and without overlap. Every tile reaches ``halo`` voxels over its core, or to the
-    edge of the plane, so it agrees with the whole up to what reaches over the halo. For that its cells of averages must be those of the
-    plane: it begins on the pooling grid, and the last one ends with the plane, for what lay beyond would be averaged too. All are of one
-    size, which leaves the same rest as the plane on division by the grid; then a plane that is flipped, whose grid begins at its other
-    end, has its tiles on the grid as well.
+    The cores of the tiles are the part, without gaps and without overlap. Every tile reaches ``halo`` voxels over its
+    core, or to the edge of the plane, so it agrees with the whole up to what reaches over the halo. For that its cells
+    of averages must be those of the plane: it begins on the pooling grid, and the last one ends with the plane, for
+    what lay beyond would be averaged too. All are of one size, which leaves the same rest as the plane on division by
+    the grid; then a plane that is flipped, whose grid begins at its other end, has its tiles on the grid as well.
 
     Args:
         part: first index of the part, and the one after its last; (0, ``size``) is the whole side.
         size: of the side.
-        tile: largest side of a tile, rounded up to a multiple; up to ``multiple`` - 1 voxels more where it takes them to leave the same
-            rest as ``size``.
+        tile: largest side of a tile, rounded up to a multiple; up to ``multiple`` - 1 voxels more where it takes them
+            to leave the same rest as ``size``.
         halo: margin around a core, rounded up to a multiple.
         multiple: the pooling grid.
 
@@ -247,8 +250,8 @@ class Block(NamedTuple):
 
     Attributes:
         x, y: sides in the plane, with the halo.
-        first, last: the intervals that are computed, from ``first`` to before ``last``. Interval i is input slice i and what
-            lies between it and the next one.
+        first, last: the intervals that are computed, from ``first`` to before ``last``. Interval i is input slice i and
+            what lies between it and the next one.
         shape: sizes (x, y, slices) of the whole input.
     """
 
@@ -260,7 +263,9 @@ class Block(NamedTuple):
 
     @property
     def input(self) -> tuple[slice, slice, slice]:
-        """Which voxels of the volume are read: the core, its halo, and the slices that the windows of the intervals reach."""
+        """Which voxels of the volume are read: the core, its halo, and the slices that the windows of the intervals
+        reach.
+        """
         reach = INPUT_SLICES // 2
         z = slice(max(0, self.first - reach + 1), min(self.shape[2], self.last + reach))
         return slice(self.x.begin, self.x.end), slice(self.y.begin, self.y.end), z
@@ -271,7 +276,8 @@ class Block(NamedTuple):
         return slice(*self.x.core), slice(*self.y.core), slice(begin, end)
 
     def parts(self, tile: int, halo: int, multiple: int) -> list[Block]:
-        """The block itself, or smaller ones that make up the same output, in tiles of at most ``tile``; see :func:`tiles`.
+        """The block itself, or smaller ones that make up the same output, in tiles of at most ``tile``; see
+        :func:`tiles`.
 
         Args:
             tile, halo, multiple: of the tiles.

@@ -2,9 +2,10 @@
 """Synthetic neural tissue with a known truth, of any size: the sample the demo and the tests run on.
 
 The volume imitates FIB-SEM of insect neuropil at 10 nm: processes packed without gaps, dark membranes between them,
-mitochondria with cristae, vesicles, microtubules, synaptic densities and camera noise. Every shape is given by a formula
-in continuous space and every direction is drawn uniformly on the sphere, so no axis is special; but one volume holds few
-cells, and at 160 voxels a side the grey level steps along X, Y and Z still differ by 3 to 14 % from seed to seed.
+mitochondria with cristae, vesicles, microtubules, synaptic densities and camera noise. Every shape is given by a
+formula in continuous space and every direction is drawn uniformly on the sphere, so no axis is special; but one volume
+holds few cells, and at 160 voxels a side the grey level steps along X, Y and Z still differ by 3 to 14 % from seed to
+seed.
 """
 
 from __future__ import annotations
@@ -105,8 +106,8 @@ def tissue(
         uint8 array of shape (X, Y, Z), grey levels 0..255.
 
     Raises:
-        InputError: for a shape that is not three positive numbers or that memory does not hold, a negative noise or a voxel size that
-            is not positive.
+        InputError: for a shape that is not three positive numbers or that memory does not hold, a negative noise or a
+            voxel size that is not positive.
     """
     shape = _check_size(shape, voxel_size)
     if not voxel_size > 0:
@@ -185,7 +186,9 @@ def write_sample(
 
 
 def _check_size(size: Sequence[float], voxel_size: float = REFERENCE_VOXEL_NM) -> tuple[int, int, int]:
-    """Return the size of a sample (X, Y, Z), or raise InputError unless it is three whole numbers above 0 that memory holds."""
+    """Return the size of a sample (X, Y, Z), or raise InputError unless it is three whole numbers above 0 that memory
+    holds.
+    """
     try:
         x, y, z = (int(n) if float(n) == int(n) and not isinstance(n, (bool, str)) else 0 for n in size)
     except (TypeError, ValueError, OverflowError):

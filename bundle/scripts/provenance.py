@@ -31,7 +31,8 @@ def machine() -> str:
 
 
 def write_provenance(folder: str | Path, settings: Mapping[str, Any]) -> None:
-    """Write ``provenance.json``: the options of a run, its inputs, the machine, and the versions of Python, PyTorch and MONAI.
+    """Write ``provenance.json``: the options of a run, its inputs, the machine, and the versions of Python, PyTorch and
+    MONAI.
 
     Args:
         folder: made if missing.
@@ -55,8 +56,8 @@ def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as primitives, as they come back from a file.
 
     Args:
-        settings: nested mappings and sequences of primitives. Values that are functions, such as
-            ``partial(identify, path)``, stand for what they return: inputs are read only when there is something to compare.
+        settings: nested mappings and sequences of primitives. Values that are functions, such as ``partial(identify,
+            path)``, stand for what they return: inputs are read only when there is something to compare.
     """
     return {str(name): _plain(value) for name, value in settings.items()}
 
@@ -83,7 +84,8 @@ def difference(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> Differ
 
     Args:
         stored: primitives, from a file.
-        settings: as for :func:`resolve`; their order is that of the comparison, so that inputs, which have to be read, come last.
+        settings: as for :func:`resolve`; their order is that of the comparison, so that inputs, which have to be read,
+            come last.
 
     Returns:
         The first difference; None if there is none. What ``stored`` has beside ``settings`` does not count.

@@ -7,7 +7,8 @@ import pytest
 import tifffile
 from volume_files import stack, volume
 
-from scripts.volumes.factor import axial_factor, warn_unless_cubic
+from scripts.volumes.factor import factor_of, warn_unless_cubic
+from scripts.volumes.reading import read_header
 from scripts.volumes.writing import write_volume
 
 
@@ -24,8 +25,8 @@ from scripts.volumes.writing import write_volume
 )
 def test_factor_that_does_not_make_voxels_cubic(tmp_path, caplog, sizes, factor, words):
     write_volume(volume(sizes=sizes, unit="nanometer"), tmp_path / "v.ome.tif")
-    assert axial_factor(tmp_path / "v.ome.tif", factor=factor) == factor
-    warn_unless_cubic(tmp_path / "v.ome.tif", factor)
+    assert factor_of(read_header(tmp_path / "v.ome.tif"), factor) == factor
+    warn_unless_cubic(read_header(tmp_path / "v.ome.tif"), factor)
     assert len(caplog.records) == (words is not None)
     for word in words or ():
         assert word in caplog.text
@@ -33,7 +34,7 @@ def test_factor_that_does_not_make_voxels_cubic(tmp_path, caplog, sizes, factor,
 
 def test_factor_without_a_voxel_size_is_not_warned_of(tmp_path, caplog):
     tifffile.imwrite(tmp_path / "v.tif", stack())
-    warn_unless_cubic(tmp_path / "v.tif", 8)
+    warn_unless_cubic(read_header(tmp_path / "v.tif"), 8)
     assert caplog.text == ""
-    warn_unless_cubic(tmp_path / "v.tif", 8, spacing=[32, 8, 8])
+    warn_unless_cubic(read_header(tmp_path / "v.tif", spacing=[32, 8, 8]), 8)
     assert "x4 would" in caplog.text

@@ -32,7 +32,8 @@ from scripts.volumes.reading import Header, check_volume, read_header
 from scripts.volumes.writing import stored_dtype
 
 READ_UP_TO = 2**30
-"""A volume of so many bytes (in single precision) or fewer is read to its last voxel; of larger ones only the header."""
+"""A volume of so many bytes (in single precision) or fewer is read to its last voxel; of larger ones only the header.
+"""
 
 _WIDTH, _TITLE_WIDTH = 112, 12
 _PACKAGES = {"monai": "monai", "pytorch": "torch", "numpy": "numpy"}  # by their keys in metadata.json
@@ -98,7 +99,7 @@ def check_generate(
     check_output(output, overwrite=True, inputs=[volume, weights])
     header = page.volume(volume, spacing, axes)
     page.factor(header, factor)
-    check_restoration(volume, output, prior_factor, spacing, axes)
+    check_restoration(header, output, prior_factor)
     if prior_factor == 1:
         page.line("output", f"{output}: the volume as it is, for k is 1")
         page.warn_if_there(output, overwrite)

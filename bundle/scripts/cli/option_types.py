@@ -11,8 +11,8 @@ to 65536] patches per step``. It is one of
   after a comma the bounds of each, ``from 1``, ``above 0``, ``from 0 to 1`` or ``above 0 to 1``. "To" includes the
   number.
 
-``, required`` at the end, ``[path, required]``, is no part of the type: nothing runs without that option, or, with ``, required or
-another``, without one of the two.
+``, required`` at the end, ``[path, required]``, is no part of the type: nothing runs without that option, or, with ``,
+required or another``, without one of the two.
 """
 
 from __future__ import annotations

@@ -22,10 +22,10 @@ from scripts.cli.finished import Finished
 from scripts.cli.option_help import read_help
 from scripts.cli.option_types import kept_as_typed
 from scripts.cli.renamed import check_renamed
+from scripts.cli.sizes import check_reconstruction
 from scripts.errors import InputError
 from scripts.provenance import difference, read_record, resolve
-from scripts.volumes.outputs import check_space
-from scripts.volumes.reading import Header, read_header
+from scripts.volumes.reading import Header
 
 logger = logging.getLogger(__name__)
 
@@ -96,9 +96,7 @@ def check_stages(
     config_dir: str | Path,
     stages: Sequence[Mapping[str, Any]],
     workdir: str | Path,
-    volume: str | Path,
-    spacing: Sequence[float] | None = None,
-    axes: str | None = None,
+    header: Header,
 ) -> None:
     """Find options with which a stage that is left would fail, before the first one begins and the working folder is
     claimed.
@@ -107,21 +105,18 @@ def check_stages(
         config_dir, stages, workdir: as in :func:`run_stages`; each config has a section ``early``, the parts of it that
             refuse options that cannot be, and a section ``trial``; and each stage a "factor", that of the volume it
             reads over the input.
-        volume, spacing, axes: the input.
+        header: of the input.
 
     Raises:
         InputError: there is such an option, and the line names the stage; or a result is there that the run did not
             write.
     """
-    header = read_header(volume, spacing, axes)
     trained: dict[str, nn.Module] = {}
     for stage in stages:
         if stage["skip"] or stage_is_done(stage, workdir):
             continue
         if "output" in stage["options"]:
-            factor = stage["options"]["factor"]
-            grid = refined(header, factor)
-            check_space(stage["options"]["output"], grid.shape, grid.dtype, factor)
+            check_reconstruction(header, stage["options"]["output"], stage["options"]["factor"])
         try:
             _check_names(stage, config_dir)
             parser = stage_workflow(stage, config_dir, trained).parser

@@ -188,7 +188,9 @@ class TrainingTrial:
         self._cut(header)
 
     def measure(self, header: Header) -> Cost:
-        """Cost for a volume of the header's shape; raises InputError as :meth:`check`, or for the checkpoint of another run."""
+        """Cost for a volume of the header's shape; raises InputError as :meth:`check`, or for the checkpoint of another
+        run.
+        """
         done = self._epochs_done()
         items, step = self._cut(header), TrainingStep()
         cutting, _ = _time(lambda: self._cut(header), self.device)
@@ -220,7 +222,9 @@ class TrainingTrial:
 
 
 def _time(step: Callable[[], object], device: torch.device, first: int = 1) -> tuple[float, float]:
-    """Mean seconds of a step after the ``first`` ones, which prepare what later ones use, and bytes of the GPU at its peak."""
+    """Mean seconds of a step after the ``first`` ones, which prepare what later ones use, and bytes of the GPU at its
+    peak.
+    """
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats(device)

@@ -44,7 +44,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a reconstruction and both interpolations of the slices it was made from; print and write the result.
 
-    Writes ``scores.json``, ``scores.md`` (the tables), ``comparison.png`` and ``fsc.png`` to ``output_dir``, replacing older ones.
+    Writes ``scores.json``, ``scores.md`` (the tables), ``comparison.png`` and ``fsc.png`` to ``output_dir``, replacing
+    older ones.
 
     Args:
         reconstruction: volume made from every ``factor``-th slice of the truth.

@@ -37,8 +37,8 @@ def compare_slices(
 ) -> None:
     """Draw the same slice of several volumes side by side, with an enlarged part below, as a PNG.
 
-    All share the gray-level window of the last volume. Voxels are drawn as blocks of their true size, so the input shows
-    its coarse slices. Only the middle is shown of a slice much longer than wide.
+    All share the gray-level window of the last volume. Voxels are drawn as blocks of their true size, so the input
+    shows its coarse slices. Only the middle is shown of a slice much longer than wide.
 
     Args:
         path: the file; replaced when it exists.

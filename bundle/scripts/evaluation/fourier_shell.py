@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fourier shell correlation: the resolution to which two volumes agree, over all directions and along Z.
 
-FSC(f) = sum Re(A conj B) / sqrt(sum |A|^2 sum |B|^2) over the shell of spatial frequency f (Harauz and van Heel 1986). The threshold of
-0.143 (Rosenthal and Henderson 2003) belongs to two independent, equally noisy halves. Against a reference the
-matching threshold is 0.5, because there C = sqrt(2 F / (1 + F)).
+FSC(f) = sum Re(A conj B) / sqrt(sum |A|^2 sum |B|^2) over the shell of spatial frequency f (Harauz and van Heel 1986).
+The threshold of 0.143 (Rosenthal and Henderson 2003) belongs to two independent, equally noisy halves. Against a
+reference the matching threshold is 0.5, because there C = sqrt(2 F / (1 + F)).
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ class Curve:
     finest: float
 
     def resolution(self, threshold: float) -> Resolution:
-        """Where the curve first falls below ``threshold``, by linear interpolation between shells; it begins with 1 at frequency 0."""
+        """Where the curve first falls below ``threshold``, by linear interpolation between shells; it begins with 1 at
+        frequency 0.
+        """
         frequency = np.concatenate([[0.0], self.frequency])
         correlation = np.concatenate([[1.0], self.correlation])
         below = np.flatnonzero(correlation < threshold)
@@ -68,7 +70,8 @@ class Curve:
 
 
 def shell_correlation(volume: np.ndarray, reference: np.ndarray, spacing: Sequence[float]) -> dict[str, Curve]:
-    """Fourier shell correlation of two volumes of the same grid, after their means are removed and their borders tapered (Hann).
+    """Fourier shell correlation of two volumes of the same grid, after their means are removed and their borders
+    tapered (Hann).
 
     A shell is as wide as the coarsest step of the three frequency axes, so that each shell holds samples of each axis.
 
@@ -78,8 +81,8 @@ def shell_correlation(volume: np.ndarray, reference: np.ndarray, spacing: Sequen
         spacing: voxel size (x, y, z).
 
     Returns:
-        "whole", over all directions up to the frequency that the coarsest axis can carry, and "axial", over the cone of 30 degrees
-        about Z up to the frequency that Z can carry.
+        "whole", over all directions up to the frequency that the coarsest axis can carry, and "axial", over the cone of
+        30 degrees about Z up to the frequency that Z can carry.
 
     Raises:
         InputError: if the shapes differ, are not 3-D or have a side under 8 voxels.
@@ -101,7 +104,8 @@ def shell_correlation(volume: np.ndarray, reference: np.ndarray, spacing: Sequen
     fx, fy = (np.fft.fftfreq(n, step) for n, step in zip(sizes[:2], steps[:2]))
     fz = np.fft.rfftfreq(sizes[2], steps[2])
     lateral, axial = fy[:, None] ** 2, fz[None, :] ** 2
-    # The spectrum of a real volume is stored by halves: each frequency along Z stands for two, but for zero and the highest even one.
+    # The spectrum of a real volume is stored by halves: each frequency along Z stands for two, but for zero and the
+    # highest even one.
     twice = np.where((fz == 0) | ((sizes[2] % 2 == 0) & (np.arange(len(fz)) == sizes[2] // 2)), 1.0, 2.0)
     sums = {name: np.zeros((3, number + 1)) for name, number in shells.items()}
     for i, f in enumerate(fx):  # plane by plane: the largest temporary is a plane

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From membranes to cells, and how far two segmentations differ (the paper's Table 2).
 
-Any map of membranes will do: how likely a voxel is membrane, from 0 to 1. Arrays are (X, Y, Z); label 0 of a reference means "not known".
+Any map of membranes will do: how likely a voxel is membrane, from 0 to 1. Arrays are (X, Y, Z); label 0 of a reference
+    means "not known".
 """
 
 from __future__ import annotations
@@ -24,14 +25,15 @@ def cells_from_membranes(
 ) -> np.ndarray:
     """Cells that membranes enclose: threshold, distance transform, seeds, watershed.
 
-    Seeds are the connected parts farther than ``seed_distance`` from every membrane; a region that is thinner throughout is one seed
-    as a whole, so that no cell is lost. The watershed floods the signed distance, so that neighbors meet in the middle of a membrane.
+    Seeds are the connected parts farther than ``seed_distance`` from every membrane; a region that is thinner
+    throughout is one seed as a whole, so that no cell is lost. The watershed floods the signed distance, so that
+    neighbors meet in the middle of a membrane.
 
     Args:
         membranes: array (X, Y, Z), membrane where above ``threshold``.
         threshold: in the scale of ``membranes``.
-        seed_distance: in the unit of ``spacing``. A hole in a membrane or a neck of a cell is cut where its half width is below it; at 0 each
-            region between membranes is one cell.
+        seed_distance: in the unit of ``spacing``. A hole in a membrane or a neck of a cell is cut where its half width
+            is below it; at 0 each region between membranes is one cell.
         spacing: voxel size (x, y, z).
 
     Returns:
@@ -58,16 +60,17 @@ def cells_from_membranes(
 
 
 def cell_scores(prediction: np.ndarray, reference: np.ndarray) -> dict[str, float]:
-    """How far the cells of a prediction differ from those of a reference; 0 is perfect. Voxels of reference label 0 are left out.
+    """How far the cells of a prediction differ from those of a reference; 0 is perfect. Voxels of reference label 0 are
+    left out.
 
     Args:
         prediction: whole-number labels, any shape. Its label 0, if it has one, counts as a cell.
         reference: labels of the same shape.
 
     Returns:
-        "adapted_rand_error", from 0 to 1: one minus the F-score of pairs of voxels that share a cell (Arganda-Carreras et al. 2015).
-        "splits" and "merges" in bits, the conditional entropies H(prediction | reference) and H(reference | prediction), and their
-        sum "variation_of_information" (Meila 2007).
+        "adapted_rand_error", from 0 to 1: one minus the F-score of pairs of voxels that share a cell (Arganda-Carreras
+        et al. 2015). "splits" and "merges" in bits, the conditional entropies H(prediction | reference) and H(reference
+        | prediction), and their sum "variation_of_information" (Meila 2007).
 
     Raises:
         InputError: if the shapes differ or the reference has no voxel but 0.

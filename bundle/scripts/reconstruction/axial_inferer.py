@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Insertion of slices: a stage III network slides along Z, at any real factor (paper Fig. 1d), on the lattice of ``lattice.py``."""
+"""Insertion of slices: a stage III network slides along Z, at any real factor (paper Fig. 1d), on the lattice of
+``lattice.py``.
+"""
 
 from __future__ import annotations
 
@@ -33,19 +35,19 @@ logger = logging.getLogger(__name__)
 class AxialInferer(Inferer):
     """Slides a stage III network along Z and inserts slices at any real factor.
 
-    It computes a block: a whole volume, or the part of one that ``meta["block"]`` of the input says. Planes that are larger than a tile
-    are computed in tiles with a halo, of which only the core is kept, so that memory depends on the tile. What was prepared for a network
-    (folded weights, a recording) is kept for the next block.
+    It computes a block: a whole volume, or the part of one that ``meta["block"]`` of the input says. Planes that are
+    larger than a tile are computed in tiles with a halo, of which only the core is kept, so that memory depends on the
+    tile. What was prepared for a network (folded weights, a recording) is kept for the next block.
 
     Args:
         factor: how many times finer Z becomes; None makes the axial voxel as small as the lateral one.
-        train_factors: smallest and largest factor the network was trained for; others give a warning. Where both are the same the network
-            knows no other, and others are an error.
-        tile: side of the XY tiles in voxels, halo included; planes up to this size are taken whole. A tile may be up to 31 voxels
-            larger, so that its pooling cells are those of the plane. None chooses it, from the free memory of a GPU. Where the
-            memory does not hold it, it is halved.
-        halo: margin around the core of a tile in voxels. With the default no voxel of 8 bits depends on the cut by more than a gray
-            level; with less that is not promised.
+        train_factors: smallest and largest factor the network was trained for; others give a warning. Where both are
+            the same the network knows no other, and others are an error.
+        tile: side of the XY tiles in voxels, halo included; planes up to this size are taken whole. A tile may be up to
+            31 voxels larger, so that its pooling cells are those of the plane. None chooses it, from the free memory of
+            a GPU. Where the memory does not hold it, it is halved.
+        halo: margin around the core of a tile in voxels. With the default no voxel of 8 bits depends on the cut by more
+            than a gray level; with less that is not promised.
         depth_batch: slices decoded at once; None chooses it like ``tile``.
         input_slices: "copy" copies the input slices, "predict" has the network estimate them too, at relative depth 0.
         tta: take the mean over all turns, flips and reversals of a window, see
@@ -93,17 +95,19 @@ class AxialInferer(Inferer):
         """Insert slices into each channel of each item, on its own.
 
         Args:
-            inputs: volumes (B, C, X, Y, K) of two slices or more, scaled to [0, 1]; or (1, C, X, Y, K), the input of the block that
-                ``inputs.meta["block"]`` says.
+            inputs: volumes (B, C, X, Y, K) of two slices or more, scaled to [0, 1]; or (1, C, X, Y, K), the input of
+                the block that ``inputs.meta["block"]`` says.
             network: of stage III, on the device of ``inputs``.
 
         Returns:
-            (B, C, X, Y, Z), float32, with the refined affine of each item if ``inputs`` has them. Of whole volumes it is in main
-            memory, for they may be larger than a GPU holds; of a block it is the core, and stays on the device.
+            (B, C, X, Y, Z), float32, with the refined affine of each item if ``inputs`` has them. Of whole volumes it
+            is in main memory, for they may be larger than a GPU holds; of a block it is the core, and stays on the
+            device.
 
         Raises:
-            InputError: ``inputs`` are no such volumes, the memory does not hold the output or even a small tile, the network puts out
-                numbers that are not finite, or no factor is given and the voxel sizes ask for none, or for several.
+            InputError: ``inputs`` are no such volumes, the memory does not hold the output or even a small tile, the
+                network puts out numbers that are not finite, or no factor is given and the voxel sizes ask for none, or
+                for several.
         """
         part = _block_of(inputs)
         if part is None:
@@ -150,7 +154,9 @@ class AxialInferer(Inferer):
         return self._sizes[key]
 
     def check_trained(self, factor: float) -> float:
-        """Return a factor; warn where the network was trained for others, and raise InputError where it knows a single other one."""
+        """Return a factor; warn where the network was trained for others, and raise InputError where it knows a single
+        other one.
+        """
         smallest, largest = self.train_factors
         if smallest == largest and not math.isclose(factor, smallest, rel_tol=1e-6):
             raise InputError(
@@ -219,7 +225,8 @@ class AxialInferer(Inferer):
         volumes: int,
     ) -> None:
         """
-        Fill the output (X, Y, Z) of a block from its input (X, Y, K), in smaller tiles from where the memory was not enough.
+        Fill the output (X, Y, Z) of a block from its input (X, Y, K), in smaller tiles from where the memory was not
+        enough.
 
         ``volumes`` are still to be done, this one included.
         """

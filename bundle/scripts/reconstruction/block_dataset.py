@@ -54,8 +54,8 @@ class BlockDataset(Dataset):
     """The blocks of volumes that lie on disk, and volumes that are in memory, whole.
 
     An item of ``data`` that names a file gives the items of its blocks, one after the other, each with a
-    :class:`scripts.volumes.reading.VolumeBlock` in place of the path. Where ``whole`` is set, and for images that are no paths, an item
-    stays as it is.
+    :class:`scripts.volumes.reading.VolumeBlock` in place of the path. Where ``whole`` is set, and for images that are
+    no paths, an item stays as it is.
 
     Args:
         data: mappings with an "image": path, or volume (C, X, Y, K).
@@ -136,7 +136,9 @@ def volumes_in(volume: str | os.PathLike | None, folder: str | os.PathLike | Non
 
 
 def named_after(path: str | os.PathLike, factor: float) -> str:
-    """Name of the reconstruction of a volume: that of the file, or of the folder of slices, and the factor; TIFF but for NIfTI."""
+    """Name of the reconstruction of a volume: that of the file, or of the folder of slices, and the factor; TIFF but
+    for NIfTI.
+    """
     file = Path(os.path.abspath(path))
     suffix = suffix_of_volume(file) or "" if file.is_file() else ""
     kind = suffix if suffix.lower() in nifti.SUFFIXES else ".tif"

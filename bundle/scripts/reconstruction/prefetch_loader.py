@@ -18,8 +18,8 @@ _END = object()
 class PrefetchLoader(DataLoader):
     """MONAI's ``DataLoader`` whose batches are made by a thread, some ahead of the one in use.
 
-    MONAI's ``ThreadDataLoader`` does the same but for errors: what goes wrong in its thread ends the data early and in silence, and a
-    reconstruction would lack what was not read.
+    MONAI's ``ThreadDataLoader`` does the same but for errors: what goes wrong in its thread ends the data early and in
+    silence, and a reconstruction would lack what was not read.
 
     Args:
         dataset: of blocks.

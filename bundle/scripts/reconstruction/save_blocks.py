@@ -34,8 +34,8 @@ _ON_DEVICE = {"uint8": torch.uint8, "int8": torch.int8, "uint16": torch.uint16, 
 class SaveBlocks:
     """Writes the predicted blocks of each volume into its output, whose name appears once it is complete.
 
-    Outputs are claimed and checked when the engine starts, before anything is read. What a block needs to be written goes on beside the
-    computation of the next one.
+    Outputs are claimed and checked when the engine starts, before anything is read. What a block needs to be written
+    goes on beside the computation of the next one.
 
     Args:
         dataset: that the blocks come from.

@@ -30,7 +30,8 @@ def choose_tile(
     device: torch.device,
     make_predictor: Callable[[int], Predictor | TTAPredictor],
 ) -> tuple[int, int]:
-    """Side of a tile and depth batch: those given, or what the free memory of a GPU holds according to a trial with a small tile.
+    """Side of a tile and depth batch: those given, or what the free memory of a GPU holds according to a trial with a
+    small tile.
 
     Args:
         plane: sides (x, y) of the volume.

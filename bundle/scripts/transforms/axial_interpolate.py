@@ -13,7 +13,8 @@ from monai.transforms import MapTransform, Transform
 
 from scripts import lattice
 
-# Catmull-Rom; on noisy tissue it scores higher than the sharper -0.75 of torch's bicubic, so it is the stricter baseline.
+# Catmull-Rom; on noisy tissue it scores higher than the sharper -0.75 of torch's bicubic, so it is the stricter
+# baseline.
 _CUBIC_A = -0.5
 
 

@@ -17,11 +17,12 @@ from scripts.volumes.volume_block import BLOCK, FACTOR, RECORDED
 class CopyRecordedd(MapTransform):
     """Put the recorded slices into reconstructions, to the bit.
 
-    Integers come through the intensity scale and back unchanged; floats do not quite, so they are taken from the entry that
-    :class:`scripts.transforms.load_volume.LoadVolumed` keeps of them. Without it nothing is done.
+    Integers come through the intensity scale and back unchanged; floats do not quite, so they are taken from the entry
+    that :class:`scripts.transforms.load_volume.LoadVolumed` keeps of them. Without it nothing is done.
 
     Args:
-        keys: of reconstructions (1, X, Y, Z) in the values of the file, as the inferer made them of a volume or of a block.
+        keys: of reconstructions (1, X, Y, Z) in the values of the file, as the inferer made them of a volume or of a
+            block.
         allow_missing_keys: whether to pass over keys that are not there.
     """
 

@@ -21,7 +21,8 @@ class LoadVolume(Transform):
 
     Args:
         spacing: voxel size [z, y, x] that replaces the one in the file.
-        axes: what the axes of the file are, such as "ZYX", in place of what it says; see :func:`scripts.volumes.reading.open_volume`.
+        axes: what the axes of the file are, such as "ZYX", in place of what it says; see
+            :func:`scripts.volumes.reading.open_volume`.
 
     Raises:
         InputError: the axes are not Z, Y and X once each.
@@ -57,7 +58,8 @@ class LoadVolumed(MapTransform):
     Args:
         keys: keys of the paths.
         spacing: voxel size [z, y, x] that replaces the one in each file.
-        axes: what the axes of each file are, such as "ZYX", in place of what it says; see :func:`scripts.volumes.reading.open_volume`.
+        axes: what the axes of each file are, such as "ZYX", in place of what it says; see
+            :func:`scripts.volumes.reading.open_volume`.
         allow_missing_keys: whether to pass over keys that are not there.
 
     Raises:
@@ -80,7 +82,8 @@ class LoadVolumed(MapTransform):
             data: paths by key.
 
         Returns:
-            The same with the paths replaced by volumes (1, X, Y, Z); and "recorded", where the voxels of the file are floats.
+            The same with the paths replaced by volumes (1, X, Y, Z); and "recorded", where the voxels of the file are
+            floats.
 
         Raises:
             InputError: a file cannot be used.

@@ -6,7 +6,6 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from scripts.volumes.volume_block import WHOLE
 ENOUGH_VOXELS = 10_000_000
 """Percentiles of more voxels than this are taken from an even subsample: their error is far below a grey level."""
 
+_measured: dict[tuple, Intensity] = {}  # of this process
 _META = ("intensity_low", "intensity_high", "value_min", "value_max")  # where the meta data keep an Intensity
 
 
@@ -44,7 +44,9 @@ class Intensity(NamedTuple):
         return (values - self.low).div_(self.high - self.low)
 
     def restore(self, values: torch.Tensor, dtype: str) -> torch.Tensor:
-        """The way back, clipped to the range; rounded for integers, still as floats. ``dtype``: NumPy's name of the file's."""
+        """The way back, clipped to the range; rounded for integers, still as floats. ``dtype``: NumPy's name of the
+        file's.
+        """
         values = (values * (self.high - self.low)).add_(self.low).clamp_(self.smallest, self.largest)
         return values.round_() if np.issubdtype(np.dtype(dtype), np.integer) else values
 
@@ -55,8 +57,9 @@ def measure_intensity(slices: Iterable[np.ndarray], shape: Sequence[int], lower:
     Args:
         slices: (X, Y), all of the volume, in order.
         shape: of the volume (X, Y, Z).
-        lower, upper: percentiles in [0, 100] that become 0 and 1. Of large volumes they are those of an even subsample, the voxels
-            that a step through the volume in the order x, y, z meets; where they are the same value, the range is taken.
+        lower, upper: percentiles in [0, 100] that become 0 and 1. Of large volumes they are those of an even subsample,
+            the voxels that a step through the volume in the order x, y, z meets; where they are the same value, the
+            range is taken.
     """
     voxels, z = math.prod(shape), shape[2]
     step = -(-voxels // ENOUGH_VOXELS)
@@ -77,6 +80,16 @@ def measure_intensity(slices: Iterable[np.ndarray], shape: Sequence[int], lower:
     return Intensity(low, high, smallest, largest)
 
 
+def _intensity_of(source: VolumeSource, lower: float, upper: float) -> Intensity:
+    """The scale of a file, which is read once for it: a run reconstructs the same volume by the teacher and once more."""
+    key = (source.fingerprint, lower, upper)
+    if key not in _measured:
+        shape = source.header.shape
+        slices = tqdm(source.checked_slices(), "reading", shape[2], leave=False, unit="slice")
+        _measured[key] = measure_intensity(slices, shape, lower, upper)
+    return _measured[key]
+
+
 def check_percentiles(lower: float, upper: float) -> None:
     """Raise InputError unless the percentiles are two rising numbers from 0 to 100."""
     if not (isinstance(lower, (int, float)) and isinstance(upper, (int, float)) and 0 <= lower < upper <= 100):
@@ -86,9 +99,9 @@ def check_percentiles(lower: float, upper: float) -> None:
 class ScalePercentiles(Transform):
     """Map two percentiles of the whole volume linearly to 0 and 1, without clipping; see :func:`measure_intensity`.
 
-    Stores "intensity_low", "intensity_high" (the percentiles) and "value_min", "value_max" (the range) in the meta data for
-    :class:`RestoreIntensity`. Each channel has a scale of its own; with several, each entry is a list. A part of a volume
-    (:class:`scripts.volumes.volume_block.VolumeBlock`) has the scale of all of it, which is read once for that.
+    Stores "intensity_low", "intensity_high" (the percentiles) and "value_min", "value_max" (the range) in the meta data
+    for :class:`RestoreIntensity`. Each channel has a scale of its own; with several, each entry is a list. A part of a
+    volume (:class:`scripts.volumes.volume_block.VolumeBlock`) has the scale of all of it, which is read once for that.
 
     Args:
         lower, upper: percentiles in [0, 100].
@@ -98,7 +111,6 @@ class ScalePercentiles(Transform):
         check_percentiles(lower, upper)
         self.lower = lower
         self.upper = upper
-        self._measured: WeakKeyDictionary[VolumeSource, Intensity] = WeakKeyDictionary()
 
     def __call__(self, volume: torch.Tensor) -> MetaTensor:
         """(C, X, Y, Z) -> the same shape, float32.
@@ -120,12 +132,9 @@ class ScalePercentiles(Transform):
     def _scale(self, channel: torch.Tensor, source: VolumeSource | None) -> Intensity:
         """Scale a channel (X, Y, Z), of a part of the volume ``source`` if there is one, in its place, and return how."""
         if source is not None:
-            if source not in self._measured:
-                shape = source.header.shape
-                slices = tqdm(source.checked_slices(), "reading", shape[2], leave=False, unit="slice")
-                self._measured[source] = measure_intensity(slices, shape, self.lower, self.upper)
-            channel.copy_(self._measured[source].scale(channel))
-            return self._measured[source]
+            intensity = _intensity_of(source, self.lower, self.upper)
+            channel.copy_(intensity.scale(channel))
+            return intensity
         planes = (channel[..., index].cpu().numpy() for index in range(channel.shape[-1]))
         intensity = measure_intensity(planes, channel.shape, self.lower, self.upper)
         if not channel.isfinite().all():
@@ -166,7 +175,8 @@ class RestoreIntensity(Transform):
         """(C, X, Y, Z) -> the same shape, float32 with the values of ``meta["dtype"]``.
 
         Raises:
-            InputError: the axes are others, the volume was not scaled, or it had another number of channels when it was.
+            InputError: the axes are others, the volume was not scaled, or it had another number of channels when it
+                was.
         """
         check_axes(volume, type(self).__name__)
         intensities = _stored_intensities(volume)

@@ -4,36 +4,12 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Sequence
 
 from scripts import lattice
 from scripts.errors import warn_once
 from scripts.volumes.header import Header
-from scripts.volumes.reading import read_header
 
 _CUBIC = 0.02  # voxels whose sides differ by less look cubic
-
-
-def axial_factor(
-    path: str | os.PathLike,
-    spacing: Sequence[float] | None = None,
-    factor: float | None = None,
-    axes: str | None = None,
-) -> float:
-    """Return the factor: the given one, or the one that makes the voxels of a file isotropic.
-
-    Args:
-        path: volume.
-        spacing: voxel size [z, y, x] in place of the file's.
-        factor: real number above 1.
-        axes: of the file, in place of what it says.
-
-    Raises:
-        InputError: the factor is not above 1, or the file cannot be used.
-    """
-    header = read_header(path, spacing, axes)  # also with a factor: a file that cannot be used is found before any work
-    return factor_of(header, factor)
 
 
 def factor_of(header: Header, factor: float | None) -> float:
@@ -47,19 +23,14 @@ def factor_of(header: Header, factor: float | None) -> float:
     return header.isotropic_factor
 
 
-def warn_unless_cubic(
-    path: str | os.PathLike, factor: float, spacing: Sequence[float] | None = None, axes: str | None = None
-) -> None:
-    """Warn of a factor that does not make the voxels of a file cubic.
+def warn_unless_cubic(header: Header, factor: float) -> None:
+    """Warn of a factor that does not make the voxels of a volume cubic.
 
     Args:
-        path, spacing, axes: see :func:`scripts.volumes.reading.open_volume`.
+        header: of the volume.
         factor: how many times finer Z becomes.
-
-    Raises:
-        InputError: the file cannot be used.
     """
-    why = why_not_cubic(read_header(path, spacing, axes), factor)
+    why = why_not_cubic(header, factor)
     if why is not None:
         warn_once(why)
 

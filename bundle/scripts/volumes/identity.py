@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from scripts.errors import InputError
+from scripts.volumes.paths import stamp
 from scripts.volumes.reading import open_volume
 
 _LARGE = 2**30  # bytes from which on reading deserves a progress bar
@@ -85,7 +86,7 @@ def digest_of_file(path: str | os.PathLike) -> str:
 
 def _digest_of_voxels(path: str | os.PathLike, how: Mapping[str, Any]) -> str:
     """Return the digest of the voxels, read slice by slice to bound the memory."""
-    place = (str(path), str(sorted(how.items())), _stamp(Path(path)))
+    place = (str(path), str(sorted(how.items())), stamp(Path(path)))
     if place not in _digests:
         digest = _blake2b()
         with open_volume(path, **how) as source:
@@ -96,13 +97,6 @@ def _digest_of_voxels(path: str | os.PathLike, how: Mapping[str, Any]) -> str:
                 digest.update(np.ascontiguousarray(source.read(index).T, dtype=dtype).data)
         _digests[place] = digest.hexdigest()
     return _digests[place]
-
-
-def _stamp(path: Path) -> tuple:
-    """Return what changes when a file, or a file of a folder, is changed while the process runs."""
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    states = [(file.name, file.stat()) for file in files if file.exists()]
-    return tuple((name, state.st_ino, state.st_size, state.st_mtime_ns) for name, state in states)
 
 
 def _digest_of_weights(path: str | os.PathLike) -> str:

@@ -127,3 +127,15 @@ def suffix_of(name: str) -> str:
     double = _SUFFIX_OF_TWO.search(name)
     suffix = double.group() if double else Path(name).suffix
     return suffix if len(os.fsencode(suffix)) <= _LONGEST_SUFFIX else ""
+
+
+def stamp(path: Path) -> tuple:
+    """Return what changes when a file, a file of a folder, or one of those of a pattern is changed while the process
+    runs.
+    """
+    if path.is_dir():
+        files = sorted(path.iterdir())
+    else:
+        files = [path] if path.exists() else sorted(path.parent.glob(path.name))
+    states = [(file.name, file.stat()) for file in files if file.exists()]
+    return tuple((name, state.st_ino, state.st_size, state.st_mtime_ns) for name, state in states)

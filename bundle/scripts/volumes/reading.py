@@ -20,7 +20,7 @@ from scripts.volumes.formats.registry import format_to_read
 from scripts.volumes.formats.slice_folder import is_pattern
 from scripts.volumes.header import Header, check_spacing, header_of
 from scripts.volumes.memory import check_memory, free_memory
-from scripts.volumes.paths import as_path
+from scripts.volumes.paths import as_path, stamp
 from scripts.volumes.slice_cache import SliceCache
 from scripts.volumes.slice_faults import SliceFaults
 
@@ -57,6 +57,7 @@ class VolumeSource:
         self, path: str | os.PathLike, spacing: Sequence[float] | None = None, axes: str | None = None
     ) -> None:
         self._file = file = as_path(path)
+        self._axes = axes
         voxel_size, order = check_spacing(spacing), check_axes(axes)
         _check_readable(file)
         with ExitStack() as opened:
@@ -79,6 +80,11 @@ class VolumeSource:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def fingerprint(self) -> tuple:
+        """What the voxels are known by as long as this process runs, without reading them."""
+        return str(self._file.absolute()), str(self._axes), stamp(self._file)
 
     def read(self, index: int) -> np.ndarray:
         """

@@ -25,7 +25,9 @@ RECORDED = "recorded"
 """Item with the voxels of an image in the type of the file, where they are floats."""
 
 WHOLE = "whole_volume"
-"""Entry of the meta data of a part that has been read: the :class:`VolumeSource` it is of, for what depends on all of the volume."""
+"""Entry of the meta data of a part that has been read: the :class:`VolumeSource` it is of, for what depends on all of
+the volume.
+"""
 
 
 class VolumeBlock(NamedTuple):
