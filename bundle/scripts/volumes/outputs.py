@@ -18,7 +18,7 @@ from scripts.volumes.claim import there_at_start
 from scripts.volumes.formats import registry, slice_folder
 from scripts.volumes.memory import check_memory
 from scripts.volumes.paths import as_path, check_place, nearest_folder, target_of
-from scripts.volumes.writing import stored_dtype
+from scripts.volumes.writing import check_overwrite, stored_dtype
 
 _BYTES_OF_A_SLICE = 512  # of main memory, for the position of an output slice and its place in the file
 
@@ -39,6 +39,7 @@ def check_output(
         InputError: the format is not supported, the file exists, is an input or no regular file, or its folder cannot
             be made or written to.
     """
+    check_overwrite(overwrite)
     file = as_path(path)
     target = target_of(file)
     if target.is_dir():

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
+from scripts.errors import InputError
 from scripts.volumes.block_writer import BlockWriter
 from scripts.volumes.claim import Claim, there_at_start
 from scripts.volumes.formats.registry import format_to_write
@@ -52,11 +53,18 @@ def volume_writer(
     Raises:
         InputError: the format is not supported, the file cannot be written, or another run writes it.
     """
+    check_overwrite(overwrite)
     file = as_path(path)
     kind, target = format_to_write(file), stored_dtype(dtype)
     with Claim(file), whole_file(file, overwrite or there_at_start(file)) as partial:
         with kind.open_writer(partial, shape, target, np.asarray(affine, dtype=float), unit) as writer:
             yield writer
+
+
+def check_overwrite(overwrite: bool) -> None:
+    """Raise InputError for text, which Python would take for true whatever it says."""
+    if not isinstance(overwrite, bool):
+        raise InputError(f"--overwrite {overwrite}: must be true or false")
 
 
 def write_volume(volume: MetaTensor, path: str | os.PathLike, overwrite: bool = False) -> None:

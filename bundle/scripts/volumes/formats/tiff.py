@@ -219,7 +219,8 @@ def _image(tif: tifffile.TiffFile, path: Path) -> _Image:
     axes, full = _unsqueezed(series[0])
     if axes.endswith("S") and full[-1] == 1:  # what nobody counts as an axis
         axes, full = axes[:-1], full[:-1]
-    named = [(name, size) for name, size in zip(axes, full) if size > 1 or name in "YX"]
+    # As tifffile does, axes of length 1 count where the file itself names them.
+    named = [(name, size) for name, size in zip(axes, full) if size > 1 or name in "YX" or series[0].kind == "shaped"]
     return _Image("".join(name for name, _ in named), tuple(size for _, size in named), full, False)
 
 
