@@ -18,16 +18,16 @@ ALIGNED = {"bicubic": "cubic", "trilinear": "linear"}
 @pytest.mark.parametrize("mode", ["bicubic", "trilinear"])
 @pytest.mark.parametrize("factor, shift", [(8, 3.5), (5, 2.0), (2, 0.5)])
 def test_published_interpolation_is_shifted(mode, factor, shift):
-    """Where the centre of one bright slice among dark ones comes to lie, of seven the middle one."""
+    """Where the center of one bright slice among dark ones comes to lie, of seven the middle one."""
     pulse = torch.zeros(1, 3, 4, 7)
     pulse[..., 3] = 1
     found, aligned = misaligned_interpolation(pulse, factor, mode), axial_interpolate(pulse, factor, ALIGNED[mode])
     assert found.shape == (1, 3, 4, 7 * factor)
-    assert centre(found) == pytest.approx(3 * factor + shift, abs=1e-3)
-    assert centre(aligned) == pytest.approx(3 * factor, abs=1e-3)
+    assert center(found) == pytest.approx(3 * factor + shift, abs=1e-3)
+    assert center(aligned) == pytest.approx(3 * factor, abs=1e-3)
 
 
-def centre(volume: torch.Tensor) -> float:
+def center(volume: torch.Tensor) -> float:
     planes = volume.mean((0, 1, 2))
     return float((planes * torch.arange(len(planes))).sum() / planes.sum())
 

@@ -155,12 +155,12 @@ def test_versions_agree():
     assert setup["metadata"]["version"] == version
 
 
-def test_licences():
-    licence = (ROOT / "LICENSE").read_text(encoding="utf-8")
-    assert "Apache License" in licence and "END OF TERMS AND CONDITIONS" in licence
-    assert (ROOT / "bundle" / "LICENSE").read_text(encoding="utf-8") == licence
-    data_licence = (ROOT / "bundle" / "docs" / "data_license.txt").read_text(encoding="utf-8")
-    assert "Takemura" in data_licence and "Creative Commons" in data_licence
+def test_licenses():
+    license_text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache License" in license_text and "END OF TERMS AND CONDITIONS" in license_text
+    assert (ROOT / "bundle" / "LICENSE").read_text(encoding="utf-8") == license_text
+    data_license = (ROOT / "bundle" / "docs" / "data_license.txt").read_text(encoding="utf-8")
+    assert "Takemura" in data_license and "Creative Commons" in data_license
 
 
 def test_no_tracked_file_is_too_large():

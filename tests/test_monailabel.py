@@ -11,7 +11,7 @@ and transform/writer.py), and what :class:`Task` imitates call by call:
   text; instantiates ``preprocessing``, and calls its transforms one by one on a dictionary with the path under "image";
   instantiates ``inferer`` and calls it with a batch of one and the network; takes the first of the batch as "pred";
   instantiates ``postprocessing``, leaves out transforms that are MONAI's SaveImaged, and calls the others one by one.
-- It then resizes "pred", nearest neighbour, to the last three numbers of ``meta["spatial_shape"]`` of the *image*,
+- It then resizes "pred", nearest neighbor, to the last three numbers of ``meta["spatial_shape"]`` of the *image*,
   drops the channel, and writes the array with ``meta["original_affine"]`` of the *image* by ITK, as float32 or as the type
   that the request names.
 """
@@ -144,7 +144,7 @@ def test_file_has_the_new_grid(task, volume, tmp_path, request_, factor):
     result = np.asarray(image.dataobj)
     np.testing.assert_array_equal(result[..., 0], voxels[..., 0])
     assert result.min() >= voxels.min() and result.max() <= voxels.max()
-    np.testing.assert_array_equal(result, result.round())  # the grey levels of an integer file
+    np.testing.assert_array_equal(result, result.round())  # the gray levels of an integer file
 
 
 def test_one_request_leaves_nothing_to_the_next(task, volume):

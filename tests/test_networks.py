@@ -259,7 +259,7 @@ def test_srunet_computes_the_middle_of_what_the_whole_stack_gives(factor):
 
 
 def test_upsampling_centers_each_slice_on_its_plane(srunet):
-    """Plane i of the input is centred on plane 5 i of the output, in both branches: no shift along Z."""
+    """Plane i of the input is centerd on plane 5 i of the output, in both branches: no shift along Z."""
     for upsample in (*srunet.up_skip, *srunet.up):
         stride = upsample.stride[0]
         x = torch.zeros(1, upsample.in_channels, 3, 4, 4)
@@ -385,7 +385,7 @@ def test_cell_averages_do_not_depend_on_the_tile():
     assert torch.allclose(cell_average(image[:, :, 32:96], 32), whole[:, :, 1:3])
     smooth = spread(whole, image, 32)
     assert smooth.shape == image.shape
-    # Between the centres of the outermost cells a tile reads the same values as the whole.
+    # Between the centers of the outermost cells a tile reads the same values as the whole.
     tile = spread(whole[:, :, 1:3], image[:, :, 32:96], 32)
     assert torch.allclose(tile[:, :, 16:48], smooth[:, :, 48:80], atol=1e-6)
     assert torch.allclose(smooth[:, :, 15:17, 15:17].mean((-2, -1)), whole[:, :, 0, 0], atol=0.1)

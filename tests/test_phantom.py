@@ -36,7 +36,7 @@ def test_any_size(shape):
     assert tissue(shape).shape == shape
 
 
-def test_grey_levels_of_stained_tissue(clean):
+def test_gray_levels_of_stained_tissue(clean):
     for volume in clean:
         assert 110 < volume.mean() < 160 and 25 < volume.std() < 45
         assert np.percentile(volume, 1) > 40 and np.percentile(volume, 99) < 225  # nothing is clipped
@@ -53,7 +53,7 @@ def test_isotropic():
 
 
 def test_shapes_not_noise(clean):
-    """Neighbours are nearly equal, membranes are a few voxels wide, and cells are some tens of voxels wide."""
+    """Neighbors are nearly equal, membranes are a few voxels wide, and cells are some tens of voxels wide."""
     for volume in clean:
         for axis in range(3):
             assert correlation(volume, axis, 1) > 0.93

@@ -46,7 +46,7 @@ def test_shipped_weights_beat_interpolation_in_every_plane(tmp_path):
 
 
 def test_shipped_weights_leave_no_seam_between_tiles():
-    """Tiles of 192 voxels, with the default margin, against the whole plane; in grey levels of the file."""
+    """Tiles of 192 voxels, with the default margin, against the whole plane; in gray levels of the file."""
     volume = ScalePercentiles(0.1, 99.9)(read_volume(VOLUME)[:, :, :64, :25:8])
     parser = ConfigParser(ConfigParser.load_config_file(REPOSITORY / "bundle" / "configs" / "inference.yaml"))
     parser.update({"device": torch.device("cpu"), "factor": 8})

@@ -174,7 +174,7 @@ def shipped() -> AENet:
     return load_weights(AENet(settings=settings), weights)
 
 
-def grey_levels(network, values: torch.Tensor, factor: float, **options) -> torch.Tensor:
+def gray_levels(network, values: torch.Tensor, factor: float, **options) -> torch.Tensor:
     """A volume of 8 bits (1, X, Y, K), reconstructed."""
     scaled = ScalePercentiles(*PERCENTILES)(MetaTensor(values, meta={"dtype": "uint8"}))
     return RestoreIntensity()(reconstruct(network, scaled[None], factor, **options)[0])
@@ -189,13 +189,13 @@ def grey_levels(network, values: torch.Tensor, factor: float, **options) -> torc
     ],
 )
 def test_with_the_shipped_weights_no_voxel_depends_on_the_cut(shipped, content, sides, factor, options):
-    """By a grey level at most: a value may lie where rounding goes either way."""
+    """By a gray level at most: a value may lie where rounding goes either way."""
     values = (255 * (volume if content == "noise" else tissue)(*sides, 2)[0]).round()
     if content == "square":
         values = torch.full((1, *sides, 2), 20.0)
         values[:, 90:130, 12:36, 1] = 255
-    whole = grey_levels(shipped, values, factor, tile=max(sides), **options)
-    tiled = grey_levels(shipped, values, factor, tile=160, **options)
+    whole = gray_levels(shipped, values, factor, tile=max(sides), **options)
+    tiled = gray_levels(shipped, values, factor, tile=160, **options)
     assert len(lattice.tiles((0, max(sides)), max(sides), 160, 64, 32)) > 1
     assert (whole - tiled).abs().max() <= 1
     assert (whole != tiled).float().mean() < 0.01

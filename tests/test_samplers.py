@@ -13,7 +13,7 @@ from scripts.diffusion.sde import MeanRevertingSDE
 from scripts.errors import InputError
 
 SDE = MeanRevertingSDE()
-GREY_LEVEL = 1 / 255
+GRAY_LEVEL = 1 / 255
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -59,18 +59,18 @@ def test_posterior_recovers_the_image(images, num_steps, stochastic):
     assert torch.allclose(found, x0, atol=1e-4)
 
 
-def test_reverse_sde_recovers_the_image_but_for_a_grey_level(images):
+def test_reverse_sde_recovers_the_image_but_for_a_gray_level(images):
     x0, mu = images
     error = reverse_sde(SDE, oracle(x0), mu, all_timesteps(SDE), seeded()) - x0
-    assert abs(error.mean().item()) < 0.2 * GREY_LEVEL
+    assert abs(error.mean().item()) < 0.2 * GRAY_LEVEL
     # The last step adds noise that nothing takes away again.
-    assert 0.5 * GREY_LEVEL < error.std().item() < 1.5 * GREY_LEVEL
+    assert 0.5 * GRAY_LEVEL < error.std().item() < 1.5 * GRAY_LEVEL
 
 
 def test_reverse_sde_without_noise_ends_on_the_image(images):
     x0, mu = images
     error = reverse_sde(SDE, oracle(x0), mu, all_timesteps(SDE), seeded(), stochastic=False) - x0
-    assert error.abs().max().item() < 0.5 * GREY_LEVEL
+    assert error.abs().max().item() < 0.5 * GRAY_LEVEL
 
 
 @pytest.mark.parametrize(

@@ -163,15 +163,15 @@ def test_degradations_keep_level_and_place(degradation, factor):
 @pytest.mark.parametrize("factor", [4, 5, 6.5])
 def test_width_of_the_blur(degradation, factor):
     """The response to one bright slice, read with a shift: total 1, and the advertised width."""
-    size, centre = 121, 60
+    size, center = 121, 60
     responses = []
     for shift in range(-20, 21):
         volume = torch.zeros(1, 1, 1, size)
-        volume[..., centre + shift] = 1
+        volume[..., center + shift] = 1
         kept = lattice.decimated_indices(size, factor)
-        nearest = min(range(len(kept)), key=lambda i: abs(kept[i] - centre))
+        nearest = min(range(len(kept)), key=lambda i: abs(kept[i] - center))
         responses.append(
-            (kept[nearest] - centre - shift, axial_decimate(volume, factor, degradation)[..., nearest].item())
+            (kept[nearest] - center - shift, axial_decimate(volume, factor, degradation)[..., nearest].item())
         )
     total = sum(response for _, response in responses)
     assert total == pytest.approx(1, abs=1e-3)
@@ -484,7 +484,7 @@ def test_patches_come_in_all_orientations():
     assert steps == {(a, b) for a in (-100, 100) for b in (-1, 1)} | {(a, b) for a in (-1, 1) for b in (-100, 100)}
 
 
-def test_fractional_factor_is_met_by_its_neighbours():
+def test_fractional_factor_is_met_by_its_neighbors():
     items = RandSlicePatches((16, 43), 6.25, num_samples=80).set_random_state(0)(random_volume(60, 60, 3))
     assert len({item["image"].shape for item in items}) == 1  # they stack
     sixes = sum(met(item, 6) for item in items)

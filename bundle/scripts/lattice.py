@@ -19,7 +19,7 @@ import numpy as np
 from scripts.errors import InputError
 
 INPUT_SLICES = 4
-"""Number of neighbouring slices a stage III network reads; the new slice lies between the middle two."""
+"""Number of neighboring slices a stage III network reads; the new slice lies between the middle two."""
 
 # A position closer than this to a slice is that slice: it absorbs the rounding of j / r, and is far below any real gap.
 _TOLERANCE = 1e-6
@@ -238,7 +238,7 @@ def tiles(part: tuple[int, int], size: int, tile: int, halo: int, multiple: int)
     side = fitting(-(-(length + (number - 1) * shared) // number))
     steps = (length - side) // multiple
     begins = [first + i * steps // (number - 1) * multiple for i in range(number)]
-    # Neighbours meet in the middle of what they share.
+    # Neighbors meet in the middle of what they share.
     borders = [part[0], *((begin + side + after) // 2 for begin, after in zip(begins, begins[1:])), part[1]]
     return [Span(begin, begin + side, *core) for begin, core in zip(begins, zip(borders, borders[1:]))]
 

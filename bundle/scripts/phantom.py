@@ -4,7 +4,7 @@
 The volume imitates FIB-SEM of insect neuropil at 10 nm: processes packed without gaps, dark membranes between them,
 mitochondria with cristae, vesicles, microtubules, synaptic densities and camera noise. Every shape is given by a
 formula in continuous space and every direction is drawn uniformly on the sphere, so no axis is special; but one volume
-holds few cells, and at 160 voxels a side the grey level steps along X, Y and Z still differ by 3 to 14 % from seed to
+holds few cells, and at 160 voxels a side the gray level steps along X, Y and Z still differ by 3 to 14 % from seed to
 seed.
 """
 
@@ -24,15 +24,15 @@ from scripts import lattice
 from scripts.errors import InputError
 from scripts.volumes.memory import check_memory
 
-# Lengths are in voxels of 10 nm, grey levels in 0..255; both were set by eye and by histogram against FIB-25.
+# Lengths are in voxels of 10 nm, gray levels in 0..255; both were set by eye and by histogram against FIB-25.
 REFERENCE_VOXEL_NM = 10.0
 MEMBRANE_SIGMA = 1.55
-MEMBRANE_GREY = 84.0
-MITOCHONDRION_GREY = 92.0
+MEMBRANE_GRAY = 84.0
+MITOCHONDRION_GRAY = 92.0
 MEDIAN_RADIUS = 6.5  # of the processes drawn; the many thin ones that find no room are dropped
 REACH = 9.0  # no point is farther than this from the surface of its process; what lies beyond is a gap ...
 GAP_DEPTH = 3.0
-GAP_GREY = 120.0  # ... and is filled like a thin dark process
+GAP_GRAY = 120.0  # ... and is filled like a thin dark process
 MARGIN = 30.0  # processes are also placed this far outside the volume
 VOLUME_PER_TRIAL = 2.0e3  # one attempt to place a process for so many voxels
 # The fields that bend the processes: distance between their control points, displacement (standard deviation).
@@ -44,9 +44,9 @@ BYTES_PER_VOXEL = 24  # of memory, at least
 
 @dataclass(frozen=True)
 class Ellipsoid:
-    """An ellipsoid: a centre, three orthonormal rows `frame` and the semi-axes along them."""
+    """An ellipsoid: a center, three orthonormal rows `frame` and the semi-axes along them."""
 
-    centre: np.ndarray
+    center: np.ndarray
     frame: np.ndarray
     semi_axes: np.ndarray
     lamella: np.ndarray  # normal of the cristae, its length is their spatial frequency
@@ -56,17 +56,17 @@ class Ellipsoid:
 class Contents:
     """What one process contains."""
 
-    grey: float
+    gray: float
     microtubules: np.ndarray  # (n, 3) points that the lines pass through, parallel to the process
-    vesicles: np.ndarray  # (n, 3) centres
+    vesicles: np.ndarray  # (n, 3) centers
     mitochondrion: Ellipsoid | None
 
 
 @dataclass(frozen=True)
 class Processes:
-    """Neurites as capsules: all points nearer than the radius to the segment centre +- half_length * axis."""
+    """Neurites as capsules: all points nearer than the radius to the segment center +- half_length * axis."""
 
-    centres: np.ndarray  # (n, 3)
+    centers: np.ndarray  # (n, 3)
     axes: np.ndarray  # (n, 3), unit vectors
     half_lengths: np.ndarray  # (n,)
     radii: np.ndarray  # (n,)
@@ -75,16 +75,16 @@ class Processes:
         return len(self.radii)
 
     def __getitem__(self, chosen: np.ndarray | slice) -> Processes:
-        return Processes(self.centres[chosen], self.axes[chosen], self.half_lengths[chosen], self.radii[chosen])
+        return Processes(self.centers[chosen], self.axes[chosen], self.half_lengths[chosen], self.radii[chosen])
 
     def distance(self, at: np.ndarray) -> np.ndarray:
         """Signed distance of points (m, 3) to the surface of each process, negative inside: (n, m) float32."""
         origin = at[len(at) // 2]  # one of the points, so that float32 loses nothing in the squares below
         local = at - origin
-        centres = (self.centres - origin).astype(np.float32)
+        centers = (self.centers - origin).astype(np.float32)
         axes = self.axes.astype(np.float32)
-        squared = (local**2).sum(1) - 2 * centres @ local.T + (centres**2).sum(1)[:, None]
-        along = axes @ local.T - (axes * centres).sum(1)[:, None]
+        squared = (local**2).sum(1) - 2 * centers @ local.T + (centers**2).sum(1)[:, None]
+        along = axes @ local.T - (axes * centers).sum(1)[:, None]
         beyond = np.maximum(np.abs(along) - self.half_lengths.astype(np.float32)[:, None], 0)
         to_segment = np.sqrt(np.maximum(squared - along**2 + beyond**2, 0))
         return to_segment - self.radii.astype(np.float32)[:, None]
@@ -98,12 +98,12 @@ def tissue(
     Args:
         shape: voxels along X, Y and Z; any size from 1 up.
         seed: the same seed and shape give the same volume.
-        noise: standard deviation of the noise in grey levels, independent for every voxel; 0 switches it off. It does
+        noise: standard deviation of the noise in gray levels, independent for every voxel; 0 switches it off. It does
             not change the shapes: the same seed with and without noise is the same tissue.
-        voxel_size: edge of a voxel in nanometres; shapes keep their physical size.
+        voxel_size: edge of a voxel in nanometers; shapes keep their physical size.
 
     Returns:
-        uint8 array of shape (X, Y, Z), grey levels 0..255.
+        uint8 array of shape (X, Y, Z), gray levels 0..255.
 
     Raises:
         InputError: for a shape that is not three positive numbers or that memory does not hold, a negative noise or a
@@ -111,9 +111,9 @@ def tissue(
     """
     shape = _check_size(shape, voxel_size)
     if not voxel_size > 0:
-        raise InputError(f"voxel size of the sample: must be above 0 nanometres, got {voxel_size}")
+        raise InputError(f"voxel size of the sample: must be above 0 nanometers, got {voxel_size}")
     if not noise >= 0:
-        raise InputError(f"noise of the sample: must be 0 or more grey levels, got {noise}")
+        raise InputError(f"noise of the sample: must be 0 or more gray levels, got {noise}")
     shapes_rng, noise_rng = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
     scale = voxel_size / REFERENCE_VOXEL_NM
 
@@ -256,43 +256,43 @@ def _pack_processes(bounds: np.ndarray, rng: np.random.Generator) -> Processes:
     packed = Processes(np.zeros((count, 3)), np.zeros((count, 3)), np.zeros(count), np.zeros(count))
     kept = 0
     for radius in radii:
-        axis, centre = _direction(rng), rng.uniform(low, high)
+        axis, center = _direction(rng), rng.uniform(low, high)
         half_length = radius * rng.uniform(0.3, 1.6) + rng.uniform(0, 25)
         if kept:
-            along = np.linspace(-1, 1, 5)[:, None] * half_length * axis + centre
+            along = np.linspace(-1, 1, 5)[:, None] * half_length * axis + center
             gap = packed[:kept].distance(along.astype(np.float32)).min(0)
             # two processes may squeeze each other, but none runs through the inside of another
             if gap.min() < -0.1 * radius or np.median(gap) < 0.6 * radius:
                 continue
-        packed.centres[kept], packed.axes[kept] = centre, axis
+        packed.centers[kept], packed.axes[kept] = center, axis
         packed.half_lengths[kept], packed.radii[kept] = half_length, radius
         kept += 1
     return packed[:kept]
 
 
 def _fill_process(
-    centre: np.ndarray, axis: np.ndarray, half_length: float, radius: float, rng: np.random.Generator
+    center: np.ndarray, axis: np.ndarray, half_length: float, radius: float, rng: np.random.Generator
 ) -> Contents:
-    """Give a process its grey level and its organelles; thin ones are darker and have fewer."""
+    """Give a process its gray level and its organelles; thin ones are darker and have fewer."""
     frame = _frame(axis, rng)
 
     def inside(count: int, filling: float) -> np.ndarray:
         disc = filling * radius * np.sqrt(rng.random((count, 1)))
         angle = rng.uniform(0, 2 * np.pi, (count, 1))
         along = rng.uniform(-1, 1, (count, 1)) * (half_length + 0.5 * radius)
-        return centre + along * frame[0] + disc * (np.cos(angle) * frame[1] + np.sin(angle) * frame[2])
+        return center + along * frame[0] + disc * (np.cos(angle) * frame[1] + np.sin(angle) * frame[2])
 
     thickness = np.clip((radius - 4) / 12, 0, 1)
     mitochondrion = None
     if radius > 8 and rng.random() < 0.7:
-        middle = centre + axis * half_length * rng.uniform(-0.7, 0.7) + frame[1] * radius * rng.uniform(0, 0.25)
+        middle = center + axis * half_length * rng.uniform(-0.7, 0.7) + frame[1] * radius * rng.uniform(0, 0.25)
         across = radius * rng.uniform(0.55, 0.85)
         semi_axes = np.array([across * rng.uniform(1.1, 2.6), across, across * rng.uniform(0.7, 1.0)])
         lamella = _direction(rng) / rng.uniform(7, 10)
         mitochondrion = Ellipsoid(middle, _frame(_direction(rng) * 0.25 + axis, rng), semi_axes, lamella)
     volume = np.pi * radius**2 * 2 * (half_length + radius)
     return Contents(
-        grey=float(np.clip(rng.normal(132 + 42 * thickness, 12), 105, 196)),
+        gray=float(np.clip(rng.normal(132 + 42 * thickness, 12), 105, 196)),
         microtubules=inside(int(rng.poisson(0.006 * np.pi * radius**2)), 0.75),
         vesicles=inside(int(rng.poisson(min(volume * rng.choice([1e-4, 4e-4, 1e-3]), 300))), 0.85),
         mitochondrion=mitochondrion,
@@ -300,26 +300,26 @@ def _fill_process(
 
 
 def _place_synapses(processes: Processes, rng: np.random.Generator) -> np.ndarray:
-    """Centres of synaptic densities, on the surface of the thicker processes: (n, 3)."""
-    centres = []
-    for centre, axis, half_length, radius in zip(*vars(processes).values()):
+    """Centers of synaptic densities, on the surface of the thicker processes: (n, 3)."""
+    centers = []
+    for center, axis, half_length, radius in zip(*vars(processes).values()):
         for _ in range(rng.poisson(0.6) if radius > 7 else 0):
             along = axis * half_length * rng.uniform(-1, 1)
-            centres.append(centre + along + _frame(axis, rng)[1] * radius)
-    return np.array(centres).reshape(-1, 3)
+            centers.append(center + along + _frame(axis, rng)[1] * radius)
+    return np.array(centers).reshape(-1, 3)
 
 
 def _paint(
     at: np.ndarray, texture: np.ndarray, processes: Processes, contents: Sequence[Contents], synapses: np.ndarray
 ) -> np.ndarray:
-    """Grey levels of the points of one block.
+    """Gray levels of the points of one block.
 
     Args:
         at: coordinates of the points, (n, 3) float32.
-        texture: granularity of the cytoplasm at these points, in grey levels, (n,).
+        texture: granularity of the cytoplasm at these points, in gray levels, (n,).
         processes: all processes of the volume.
         contents: what each of them contains.
-        synapses: centres of all synaptic densities, (m, 3).
+        synapses: centers of all synaptic densities, (m, 3).
     """
     low = np.array([column.min() for column in at.T])
     high = np.array([column.max() for column in at.T])
@@ -335,46 +335,46 @@ def _paint(
     first, second = np.partition(distance, 1, axis=0)[:2]
     depth = (second - first) / 2  # how far the membrane is: half the difference of the two smallest distances
 
-    grey = np.full(len(at), GAP_GREY, dtype=np.float32)
+    gray = np.full(len(at), GAP_GRAY, dtype=np.float32)
     for row, index in enumerate(near.tolist()):
         own = np.flatnonzero(nearest == row)
         if len(own):
-            grey[own] = _paint_process(contents[index], processes.axes[index], at[own], depth[own], texture[own])
-    for centre in synapses[((synapses > low - 12) & (synapses < high + 12)).all(1)].astype(np.float32):
-        grey -= 45 * np.exp(-((at - centre) ** 2).sum(1) / (2 * 4.0**2) - (depth / 5) ** 2)
+            gray[own] = _paint_process(contents[index], processes.axes[index], at[own], depth[own], texture[own])
+    for center in synapses[((synapses > low - 12) & (synapses < high + 12)).all(1)].astype(np.float32):
+        gray -= 45 * np.exp(-((at - center) ** 2).sum(1) / (2 * 4.0**2) - (depth / 5) ** 2)
     membrane = np.exp(-0.5 * (depth / MEMBRANE_SIGMA) ** 2)
-    return grey + (MEMBRANE_GREY - grey) * membrane
+    return gray + (MEMBRANE_GRAY - gray) * membrane
 
 
 def _paint_process(
     contents: Contents, axis: np.ndarray, at: np.ndarray, depth: np.ndarray, texture: np.ndarray
 ) -> np.ndarray:
-    """Grey levels inside one process, its membrane not yet drawn; `depth` is the distance to that membrane."""
+    """Gray levels inside one process, its membrane not yet drawn; `depth` is the distance to that membrane."""
     low = np.array([column.min() for column in at.T])
     high = np.array([column.max() for column in at.T])
     dots = np.zeros(len(at), dtype=np.float32)
     vesicles = contents.vesicles
-    for centre in vesicles[((vesicles > low - 5) & (vesicles < high + 5)).all(1)].astype(np.float32):
-        np.maximum(dots, np.exp(-((at - centre) ** 2).sum(1) / (2 * 1.9**2)), out=dots)
+    for center in vesicles[((vesicles > low - 5) & (vesicles < high + 5)).all(1)].astype(np.float32):
+        np.maximum(dots, np.exp(-((at - center) ** 2).sum(1) / (2 * 1.9**2)), out=dots)
     if len(contents.microtubules):
         direction = axis.astype(np.float32)
         across = at - np.outer(at @ direction, direction)
         lines = contents.microtubules - np.outer(contents.microtubules @ axis, axis)
         for line in lines.astype(np.float32):
             np.maximum(dots, 0.7 * np.exp(-((across - line) ** 2).sum(1) / (2 * 1.3**2)), out=dots)
-    grey = contents.grey + texture - 40 * dots
+    gray = contents.gray + texture - 40 * dots
 
     body = contents.mitochondrion
     if body is not None:
-        local = (at - body.centre.astype(np.float32)) @ body.frame.T.astype(np.float32)
+        local = (at - body.center.astype(np.float32)) @ body.frame.T.astype(np.float32)
         semi_axes = body.semi_axes.astype(np.float32)
         size = np.sqrt(((local / semi_axes) ** 2).sum(1))
         slope = np.sqrt(((local / semi_axes**2) ** 2).sum(1))
         inside = size * (1 - size) / np.maximum(slope, 1e-6)  # close to the distance to the ellipsoid's surface
         inside = np.minimum(inside, depth - 4.5)  # and never through the membrane of the process
         cristae = 7 * np.sin(2 * np.pi * (at @ body.lamella.astype(np.float32)) + texture / 4)
-        matrix = MITOCHONDRION_GREY + cristae + 0.4 * texture
-        grey += 10 * np.exp(-0.5 * ((inside + 4) / 2) ** 2)  # the bright rim of cytoplasm around it
-        grey += (matrix - grey) / (1 + np.exp(-2.2 * np.clip(inside, -20, 20)))
-        grey -= 14 * np.exp(-0.5 * ((inside - 1) / 1.2) ** 2)
-    return grey
+        matrix = MITOCHONDRION_GRAY + cristae + 0.4 * texture
+        gray += 10 * np.exp(-0.5 * ((inside + 4) / 2) ** 2)  # the bright rim of cytoplasm around it
+        gray += (matrix - gray) / (1 + np.exp(-2.2 * np.clip(inside, -20, 20)))
+        gray -= 14 * np.exp(-0.5 * ((inside - 1) / 1.2) ** 2)
+    return gray

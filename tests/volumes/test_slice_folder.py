@@ -39,7 +39,7 @@ def test_wrong_folders(tmp_path):
     Image.fromarray(stack("uint16")[1]).save(tmp_path / "2.png")
     expect_refusal(tmp_path, "2.png", "uint16", "uint8")
     Image.fromarray(np.zeros((6, 7, 3), np.uint8)).save(tmp_path / "2.png")
-    expect_refusal(tmp_path, "2.png", "greyscale", "RGB")
+    expect_refusal(tmp_path, "2.png", "grayscale", "RGB")
     (tmp_path / "2.png").write_bytes((tmp_path / "1.png").read_bytes()[:60])
     expect_refusal(tmp_path, "2.png", "cannot be read")
     (tmp_path / "2.png").rename(tmp_path / "2.tif")

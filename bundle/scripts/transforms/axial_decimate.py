@@ -26,7 +26,7 @@ def axial_decimate(volume: torch.Tensor, factor: float, degradation: str = "samp
         factor: real number above 1; the nearest slice is taken where it is not whole.
         degradation: "sampling" (the paper's: no blur, the noise of a slice stays as it is), "average" (a box of
             ``factor`` slices) or "gaussian" (a PSF whose full width at half maximum is ``factor`` slices). Blurs are
-            centred on the kept slice.
+            centerd on the kept slice.
     """
     if degradation != "sampling":
         volume = _blur(volume, _axial_psf(factor, degradation))

@@ -20,7 +20,7 @@ from scripts.volumes.reading import VolumeSource
 from scripts.volumes.volume_block import WHOLE
 
 ENOUGH_VOXELS = 10_000_000
-"""Percentiles of more voxels than this are taken from an even subsample: their error is far below a grey level."""
+"""Percentiles of more voxels than this are taken from an even subsample: their error is far below a gray level."""
 
 _measured: dict[tuple, Intensity] = {}  # of this process
 _META = ("intensity_low", "intensity_high", "value_min", "value_max")  # where the meta data keep an Intensity

@@ -124,12 +124,12 @@ def order_named(names: str, shape: Sequence[int], file: Path) -> Order:
     if len(letters) == 3 and letters[1:] == "YX":  # slices are often written without saying that they are slices
         raise InputError(
             f"{file}: {named}: {count} {meaning}; if they are the slices of a volume, add --axes ZYX; if not, save "
-            "one of them in greyscale as a file of its own"
+            "one of them in grayscale as a file of its own"
         )
     for name, size in axes:
         if name in "CS":
-            kind = "a colour image" if name == "S" else "an image"
-            raise InputError(f"{file}: is {kind} of {size} channels; save one channel in greyscale ({named})")
+            kind = "a color image" if name == "S" else "an image"
+            raise InputError(f"{file}: is {kind} of {size} channels; save one channel in grayscale ({named})")
     advice = ", or, if that is wrong, say with --axes what they are" if len(letters) == 3 else ""
     raise InputError(
         f"{file}: {named}, with {meaning} along {other}; save one time point or position as a file of its own{advice}"

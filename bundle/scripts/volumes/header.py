@@ -61,7 +61,7 @@ def header_of(stack: Stack, voxel_size: tuple[float, float, float] | None, file:
     """
     x, y, z = (int(size) for size in stack.shape)
     if stack.dtype.kind not in "uif":
-        raise InputError(f"{file}: has voxels of type {stack.dtype}; save it as greyscale integers or floats")
+        raise InputError(f"{file}: has voxels of type {stack.dtype}; save it as grayscale integers or floats")
     if z < 2 or 0 in (x, y):
         raise InputError(f"{file}: has {z} slice; at least 2 are needed")
     affine = np.eye(4) if stack.affine is None else stack.affine

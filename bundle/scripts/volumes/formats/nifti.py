@@ -115,9 +115,7 @@ def _open(path: Path, several: bool) -> nib.Nifti1Image:
     if not isinstance(image, nib.Nifti1Image):  # Nifti2Image is one too
         raise InputError(f"{path}: is not a NIfTI file in spite of its name; save it as .nii.gz or .ome.tif")
     if image.get_data_dtype().fields is not None:
-        raise InputError(
-            f"{path}: is a colour image of {len(image.get_data_dtype().fields)} channels; save one channel"
-        )
+        raise InputError(f"{path}: is a color image of {len(image.get_data_dtype().fields)} channels; save one channel")
     if len(image.shape) < 3:
         raise InputError(f"{path}: is a single 2-D image, but a volume is needed; give a stack of slices")
     if any(size > 1 for size in image.shape[3:]) and not several:

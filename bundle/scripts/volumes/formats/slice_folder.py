@@ -21,7 +21,7 @@ from scripts.volumes.formats.slice_order import differ_in_numbers, slices_in_ord
 NAME = "folder of slices"
 SUFFIXES: tuple[str, ...] = (".png", ".tif", ".tiff")  # of the slices
 _OTHER_IMAGES = (".jpg", ".jpeg", ".bmp", ".gif", ".jp2", ".webp")
-_GREYSCALE_MODES = ("L", "I;16", "I;16B", "I;16L", "I", "F")
+_GRAYSCALE_MODES = ("L", "I;16", "I;16B", "I;16L", "I", "F")
 
 
 def is_pattern(path: Path) -> bool:
@@ -120,8 +120,8 @@ def _read_slice(file: Path) -> np.ndarray:
             frames = int(getattr(image, "n_frames", 1))
             if frames > 1:
                 raise InputError(f"{file}: holds {frames} frames, but each file in a folder must be one 2-D slice")
-            if image.mode not in _GREYSCALE_MODES:
-                raise InputError(f"{file}: is not a greyscale image (its mode is {image.mode}); save it in greyscale")
+            if image.mode not in _GRAYSCALE_MODES:
+                raise InputError(f"{file}: is not a grayscale image (its mode is {image.mode}); save it in grayscale")
             pixels = np.asarray(image)
     except InputError:
         raise

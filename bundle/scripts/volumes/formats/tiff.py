@@ -33,7 +33,7 @@ _IMAGEJ_MAX_BYTES = 2**32 - 2**25  # a classic TIFF ends at 4 GiB, page headers 
 _REMARKS = {
     0: "says that its smallest value is white (MINISWHITE); its values are taken as they are, "
     "so that the result looks inverted",
-    3: "is an image of colors by number (a palette); the numbers are taken as grey values",
+    3: "is an image of colors by number (a palette); the numbers are taken as gray values",
 }
 
 
@@ -94,8 +94,8 @@ def read_slice(path: Path) -> np.ndarray:
         sizes = [size for name, size in zip(image.names, image.shape) if size > 1 or name in "YX"]
         if len(sizes) != 2:
             color = "S" in image.names and image.shape[image.names.index("S")] > 1
-            what = "is a colour image" if color else f"holds {math.prod(sizes[:-2])} pages"
-            raise InputError(f"{path}: {what}, but each file in a folder must be one 2-D slice in greyscale")
+            what = "is a color image" if color else f"holds {math.prod(sizes[:-2])} pages"
+            raise InputError(f"{path}: {what}, but each file in a folder must be one 2-D slice in grayscale")
         return tif.series[0].asarray().reshape(sizes)
 
 
