@@ -23,6 +23,7 @@ from scripts.cli.pipeline import is_done, refined, stage_is_done, stage_workflow
 from scripts.cli.sizes import check_restoration
 from scripts.cli.trial import Cost, ReconstructionTrial, RestorationTrial, TrainingTrial
 from scripts.cli.words import started_from_command_line
+from scripts.errors import InputError
 from scripts.provenance import bundle_root, machine
 from scripts.reconstruction.save_blocks import SaveBlocks
 from scripts.volumes.factor import factor_of, why_not_cubic
@@ -40,7 +41,7 @@ _PACKAGES = {"monai": "monai", "pytorch": "torch", "numpy": "numpy"}  # by their
 
 
 def check_inference(
-    saver: SaveBlocks,
+    saver: SaveBlocks | None,
     trial: ReconstructionTrial,
     weights: str | Path,
     spacing: Sequence[float] | None = None,
@@ -51,13 +52,15 @@ def check_inference(
     Tell what ``inference.yaml`` would do. The weights are already in the network of the trial, so they fit.
 
     Args:
-        saver: of the run: its volumes and outputs.
+        saver: of the run: its volumes and outputs; None where no output is given.
         trial: of the run.
         weights, spacing, factor, axes: the options.
 
     Raises:
         InputError: the run would end in the same.
     """
+    if saver is None:
+        raise InputError("--output is missing: add --output and its value to the command")
     page, costs = Page(), []
     smallest, largest = trial.inferer.train_factors
     for volume, path in zip(saver.dataset.volumes, saver.output_paths()):
