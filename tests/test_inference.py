@@ -12,6 +12,7 @@ import tifffile
 import torch
 from bundle_run import BUNDLE, succeed
 from monai.bundle import ConfigWorkflow
+from monai.data import MetaTensor
 from sample_volumes import tissue
 
 from scripts import lattice
@@ -97,8 +98,6 @@ def test_intervals_are_those_of_the_positions(factor, copy):
 @pytest.mark.parametrize("factor", [2, 2.5])
 @pytest.mark.parametrize("input_slices", ["copy", "predict"])
 def test_a_voxel_does_not_depend_on_its_block(trained, factor, input_slices):
-    from monai.data import MetaTensor
-
     data = tissue(140, 40, 6)[0]
     inferer = AxialInferer(factor, tile=96, halo=20, input_slices=input_slices)
     affine = torch.diag(torch.tensor([2.0, 3.0, 5.0, 1.0], dtype=torch.float64))
@@ -168,6 +167,37 @@ def test_inferer_options_have_their_effect(folder, tmp_path):
     run(folder, output=str(tmp_path / "predicted.tif"), **volume, **{"inferer#input_slices": "predict"})
     plain, predicted = (tifffile.imread(tmp_path / f"{name}.tif") for name in ("plain", "predicted"))
     assert not np.array_equal(plain[::5], predicted[::5])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_recorded_floats_are_copied_to_the_bit_unless_they_are_predicted(folder, tmp_path, dtype):
+    voxels = np.random.default_rng(0).normal(size=(4, 40, 36)).astype(dtype)
+    tifffile.imwrite(tmp_path / "v.tif", voxels, metadata={"axes": "ZYX"})
+    run(folder, volume=str(tmp_path / "v.tif"), output=str(tmp_path / "copied.tif"))
+    options = {"inferer#input_slices": "predict"}
+    run(folder, volume=str(tmp_path / "v.tif"), output=str(tmp_path / "predicted.tif"), **options)
+    copied, predicted = (tifffile.imread(tmp_path / f"{name}.tif") for name in ("copied", "predicted"))
+    assert copied.dtype == voxels.dtype
+    assert np.array_equal(copied[::5], voxels[::2]) and not np.isclose(predicted[::5], voxels[::2]).all()
+
+
+def test_a_workflow_may_run_again(folder, tmp_path):
+    workflow = run(folder, volume=str(folder / "volumes" / "a.tif"), output=str(tmp_path / "o.tif"))
+    first = (tmp_path / "o.tif").read_bytes()
+    (tmp_path / "o.tif").unlink()
+    workflow.run()
+    assert (tmp_path / "o.tif").read_bytes() == first
+
+
+def test_volume_in_memory_is_written(folder, tmp_path):
+    voxels = tifffile.imread(folder / "volumes" / "a.tif").transpose(2, 1, 0).astype(np.float32)
+    affine = torch.diag(torch.tensor([1.0, 1.0, 4.0, 1.0], dtype=torch.float64))
+    volume = MetaTensor(torch.from_numpy(voxels)[None], affine=affine, meta={"unit": "micrometer", "dtype": "uint8"})
+    options = {"dataset#data": [{"image": volume}], "preprocessing#transforms#0#_disabled_": True}
+    run(folder, output=str(tmp_path / "o.tif"), **options)
+    run(folder, volume=str(folder / "volumes" / "a.tif"), output=str(tmp_path / "expected.tif"))
+    assert np.array_equal(tifffile.imread(tmp_path / "o.tif"), tifffile.imread(tmp_path / "expected.tif"))
+    assert "in memory has no name" in refusal(folder, output_dir=str(tmp_path / "d"), **options)
 
 
 def test_batches_are_of_one_block(folder, tmp_path):

@@ -24,7 +24,7 @@ from scripts.reconstruction.predictor import Predictor, TTAPredictor
 from scripts.reconstruction.tile_size import choose_tile
 from scripts.volumes.background import Background, to_host
 from scripts.volumes.batches import check_memory, check_volumes, with_grid_of
-from scripts.volumes.volume_block import BLOCK, FACTOR
+from scripts.volumes.volume_block import BLOCK, COPIED, FACTOR
 
 INPUT_SLICES_CHOICES = ("copy", "predict")
 _SURE_HALO = 64  # leaves a fiftieth of a gray level of 8 bits, and 32 up to one
@@ -130,7 +130,7 @@ class AxialInferer(Inferer):
         finite_output(output, f"slices from {block.output(factor)[2].start} on")()
         refined = with_grid_of(output, inputs, factor)
         if isinstance(refined, MetaTensor):
-            refined.meta[FACTOR] = factor
+            refined.meta[FACTOR], refined.meta[COPIED] = factor, self.input_slices == "copy"
             if part is not None:
                 _move_origin(refined, block, factor)
         return refined

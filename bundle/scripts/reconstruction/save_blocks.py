@@ -85,11 +85,13 @@ class SaveBlocks:
         """The output of each volume, in their order.
 
         Raises:
-            InputError: several have the same.
+            InputError: several have the same, or one is in memory and has no name to take.
         """
         if self.output is not None:
             return [as_path(self.output)]
         folder = as_path(self.output_dir)
+        if len(self.dataset.volumes) < len(self.dataset.data):
+            raise InputError(f"--output_dir {folder}: a volume in memory has no name for its output; give --output")
         paths = [folder / named_after(each.path, each.factor) for each in self.dataset.volumes]
         twice = {path for path in paths if paths.count(path) > 1}
         if twice:
@@ -98,7 +100,7 @@ class SaveBlocks:
 
     def _start(self, engine: Engine) -> None:
         volumes = self.dataset.volumes
-        self._outputs = self.output_paths()
+        self._outputs, self._open = self.output_paths(), {}
         inputs = [*(each.path for each in volumes), *self.inputs]
         for path in self._outputs:
             self._claims.enter_context(Claim(path))

@@ -11,14 +11,15 @@ from monai.transforms import MapTransform
 
 from scripts import lattice
 from scripts.lattice import Block
-from scripts.volumes.volume_block import BLOCK, FACTOR, RECORDED
+from scripts.volumes.volume_block import BLOCK, COPIED, FACTOR, RECORDED
 
 
 class CopyRecordedd(MapTransform):
     """Put the recorded slices into reconstructions, to the bit.
 
     Integers come through the intensity scale and back unchanged; floats do not quite, so they are taken from the entry
-    that :class:`scripts.transforms.load_volume.LoadVolumed` keeps of them. Without it nothing is done.
+    that :class:`scripts.transforms.load_volume.LoadVolumed` keeps of them. Without it, and
+    where the inferer predicted these slices, nothing is done.
 
     Args:
         keys: of reconstructions (1, X, Y, Z) in the values of the file, as the inferer made them of a volume or of a
@@ -39,7 +40,8 @@ class CopyRecordedd(MapTransform):
         if recorded is None:
             return result
         for key in self.key_iterator(result):
-            result[key] = self._copy(torch.as_tensor(recorded), result[key])
+            if result[key].meta[COPIED]:
+                result[key] = self._copy(torch.as_tensor(recorded), result[key])
         return result
 
     def _copy(self, recorded: torch.Tensor, volume: MetaTensor) -> MetaTensor:

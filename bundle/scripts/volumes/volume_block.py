@@ -21,6 +21,9 @@ VOLUME = "volume"
 FACTOR = "factor"
 """Entry of the meta data of a reconstruction: its factor."""
 
+COPIED = "input_slices_copied"
+"""Entry of the meta data of a reconstruction: whether it has copies of the recorded slices."""
+
 RECORDED = "recorded"
 """Item with the voxels of an image in the type of the file, where they are floats."""
 
