@@ -389,7 +389,7 @@ def test_inference(places, reconstructed):
         assert result.dtype == np.uint8 and unit == "nm" and spacing == pytest.approx((10, 10, 10))
         assert volume.min() <= result.min() and result.max() <= volume.max()
         assert "64 x 64 x 41 voxels (x, y, z) of 10 x 10 x 10 nanometer" in reconstructed[name].stdout
-        assert "41/41" in bars(reconstructed[name].stderr)[-1]
+        assert "[1/1] 100%" in bars(reconstructed[name].stderr)[-1]
 
 
 def test_inference_on_png_slices(formats):

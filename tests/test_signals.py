@@ -48,7 +48,7 @@ def stopped(folder) -> dict[str, Finished]:
     cases: dict[str, Case] = {
         "inference": (
             "inference.yaml",
-            {**volume, "output": folder / "out" / "fine.tif", "tile": 32, "tta": "true"},
+            {**volume, "output": folder / "out" / "fine.tif", "tile": 32, "halo": 0, "tta": "true"},
             partial(begun, "out"),
             signal.SIGTERM,
         ),

@@ -31,7 +31,7 @@ SHORT = {"max_epochs": 1, "epoch_length": 1, "batch_size": 2, "patch_size": [32,
 
 TRAIN_DIFFUSION = [{**PRIOR, **SHORT, "factor": FACTOR}]
 GENERATE = [{**PRIOR, "factor": FACTOR, "num_steps": 2, "batch_size": 16}]
-TRAIN = [{**AENET, **SHORT, "depths": 1, "val_factor": 4}]
+TRAIN = [{**AENET, **SHORT, "num_targets": 1, "val_factor": 4}]
 INFER_INTEGER = [{**AENET, "factor": FACTOR}, (48, 40, 33)]
 INFER_FRACTION = [{**AENET, "factor": 2.5, "tile": 32, "halo": 0}, (48, 40, 21)]
 INFER_SHIPPED = [{"factor": 2}, (48, 40, 17)]
