@@ -37,8 +37,8 @@ def stopped(folder) -> dict[str, Finished]:
     """What each command says that is stopped at work."""
     volume = {"volume": folder / "sample_lowres.tif", "factor": FACTOR}
 
-    def begun(name: str) -> bool:
-        return (folder / name).is_dir() and any((folder / name).iterdir())
+    def half_written(name: str) -> bool:
+        return (folder / name).is_dir() and any((folder / name).glob("*partial*"))
 
     training = {**AENET, **AENET_TRAINING, **LONG, "train_factors": "[2,6]", "output_dir": folder / "aenet"}
     restoring = {"weights": folder / "prior.pt", **PRIOR_NETWORK, "output_dir": folder / "pseudo", "num_steps": 50}
@@ -49,7 +49,7 @@ def stopped(folder) -> dict[str, Finished]:
         "inference": (
             "inference.yaml",
             {**volume, "output": folder / "out" / "fine.tif", "tile": 32, "halo": 0, "tta": "true"},
-            partial(begun, "out"),
+            partial(half_written, "out"),
             signal.SIGTERM,
         ),
         "train": (

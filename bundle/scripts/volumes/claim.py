@@ -172,9 +172,15 @@ def _open_locked(path: str | os.PathLike, lock: Path) -> tuple[int, bool]:
                 os.close(descriptor)
                 raise
             locked = False
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), os.stat(lock, follow_symlinks=False)):
-                return descriptor, locked
+        try:
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), os.stat(lock, follow_symlinks=False)):
+                    return descriptor, locked
+        except BaseException:  # a signal may come right here
+            if locked:
+                lock.unlink(missing_ok=True)
+            os.close(descriptor)
+            raise
         os.close(descriptor)  # another run removed it between the two calls
 
 
