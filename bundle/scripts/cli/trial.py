@@ -21,12 +21,12 @@ from torch import nn
 
 from scripts import lattice
 from scripts.diffusion.pseudo_volume import PseudoVolumeInferer
+from scripts.diffusion.room import check_restoration_memory
 from scripts.reconstruction.axial_inferer import AxialInferer
 from scripts.reconstruction.block_dataset import OUTPUT_VOXELS
 from scripts.reconstruction.predictor import TTAPredictor
 from scripts.training.checkpoint import read_checkpoint
 from scripts.training.step import TrainingStep
-from scripts.volumes.batches import check_memory
 from scripts.volumes.factor import factor_of
 from scripts.volumes.reading import Header
 from scripts.volumes.volume_block import BLOCK
@@ -112,8 +112,7 @@ class RestorationTrial:
 
     def check(self, header: Header) -> None:
         """Raise InputError where the memory does not suffice for a volume of the header's shape."""
-        x, y, slices = header.shape
-        check_memory(2 * x * y * lattice.output_size(slices, self.inferer.prior_factor), self.inferer.prior_factor)
+        check_restoration_memory(header.shape, self.inferer.prior_factor)
 
     def measure(self, header: Header) -> Cost:
         """Cost for a volume of the header's shape."""

@@ -22,9 +22,9 @@ from scripts.networks.cell_average import POOL_CELL
 from scripts.networks.finite import finite_output
 from scripts.reconstruction.predictor import Predictor, TTAPredictor
 from scripts.reconstruction.tile_size import choose_tile
-from scripts.volumes.background import Background, to_host
+from scripts.volumes.background import Background, to_device, to_host
 from scripts.volumes.batches import check_memory, check_volumes, with_grid_of
-from scripts.volumes.volume_block import BLOCK, COPIED, FACTOR
+from scripts.volumes.volume_block import COPIED, FACTOR, block_of
 
 INPUT_SLICES_CHOICES = ("copy", "predict")
 _SURE_HALO = 64  # leaves a fiftieth of a gray level of 8 bits, and 32 up to one
@@ -109,9 +109,11 @@ class AxialInferer(Inferer):
                 network puts out numbers that are not finite, or no factor is given and the voxel sizes ask for none, or
                 for several.
         """
-        part = _block_of(inputs)
+        part = block_of(inputs)
         if part is None:
             check_volumes(inputs)
+        elif len(inputs) != 1:
+            raise InputError(f"blocks are computed one at a time, not {len(inputs)} in a batch: give a batch_size of 1")
         factor = self.check_trained(self._factor(inputs))
         volumes = torch.Tensor.as_subclass(inputs, torch.Tensor).detach()
         *several, x, y, slices = volumes.shape
@@ -303,8 +305,10 @@ class AxialInferer(Inferer):
             + [[0.5] * most] * (predictor.windows - len(intervals))
         )
         device = volume.device
-        planes = region[..., _to(windows.flatten(), device)].unflatten(-1, windows.shape).movedim(2, 0).contiguous()
-        slices = predictor(planes, _to(depths, device))[:, :, core[0], core[1]]
+        planes = (
+            region[..., to_device(windows.flatten(), device)].unflatten(-1, windows.shape).movedim(2, 0).contiguous()
+        )
+        slices = predictor(planes, to_device(depths, device))[:, :, core[0], core[1]]
         for interval, new in zip(intervals, slices):
             if interval.depths:
                 _bring(new[: len(interval.depths)], output[across, along, interval.first - origin :], background)
@@ -320,16 +324,6 @@ class AxialInferer(Inferer):
             raise InputError(f"{what.format(', even')}: free some, or give a smaller --halo (now {self.halo})")
         logger.warning(f"{what.format('')}; going on with {smaller[0]} x {smaller[1]}")
         return side
-
-
-def _block_of(inputs: torch.Tensor) -> Block | None:
-    """The block that an input is the input of; None for whole volumes."""
-    numbers = inputs.meta.get(BLOCK) if isinstance(inputs, MetaTensor) else None
-    if numbers is None:
-        return None
-    if len(inputs) != 1:
-        raise InputError(f"blocks are computed one at a time, not {len(inputs)} in a batch: give a batch_size of 1")
-    return Block.of(torch.as_tensor(numbers).flatten().tolist())
 
 
 def _move_origin(result: MetaTensor, block: Block, factor: float) -> None:
@@ -351,7 +345,3 @@ def _bring(slices: torch.Tensor, place: torch.Tensor, background: Background) ->
     else:
         arrive = to_host(slices)
         background.run(lambda: target.copy_(arrive().movedim(0, -1)))
-
-
-def _to(values: torch.Tensor, device: torch.device) -> torch.Tensor:
-    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values

@@ -16,7 +16,6 @@ from monai.data import MetaTensor
 
 from scripts import lattice
 from scripts.errors import InputError, warn_once
-from scripts.lattice import Block
 from scripts.reconstruction.block_dataset import BlockDataset, named_after
 from scripts.volumes.background import Background, to_host
 from scripts.volumes.block_writer import BlockWriter
@@ -24,7 +23,7 @@ from scripts.volumes.claim import Claim
 from scripts.volumes.factor import why_not_cubic
 from scripts.volumes.outputs import check_output, check_space
 from scripts.volumes.paths import as_path
-from scripts.volumes.volume_block import BLOCK, VOLUME
+from scripts.volumes.volume_block import VOLUME, block_of
 from scripts.volumes.writing import stored_dtype, tell_written, volume_writer
 
 # A GPU sends what the file holds, where it knows the type: a quarter of the bytes for 8 bits.
@@ -137,11 +136,11 @@ class SaveBlocks:
 
     def _place(self, number: int, block: MetaTensor) -> tuple[slice, slice, slice]:
         """Which voxels of the output a block is."""
-        if BLOCK not in block.meta:
+        part = block_of(block)
+        if part is None:
             x, y, z = block.shape[-3:]
             return slice(0, x), slice(0, y), slice(0, z)
-        numbers = torch.as_tensor(block.meta[BLOCK]).flatten().tolist()
-        return Block.of(numbers).output(self.dataset.volumes[number].factor)
+        return part.output(self.dataset.volumes[number].factor)
 
     def _finish(self, engine: Engine) -> None:
         self._claims.close()

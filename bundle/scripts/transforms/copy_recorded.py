@@ -11,8 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from scripts import lattice
-from scripts.lattice import Block
-from scripts.volumes.volume_block import BLOCK, COPIED, FACTOR, RECORDED
+from scripts.volumes.volume_block import COPIED, FACTOR, RECORDED, block_of
 
 
 class CopyRecordedd(MapTransform):
@@ -49,10 +48,9 @@ class CopyRecordedd(MapTransform):
         return result
 
     def _copy(self, recorded: torch.Tensor, volume: MetaTensor) -> MetaTensor:
-        factor, numbers = float(volume.meta[FACTOR]), volume.meta.get(BLOCK)
+        factor = float(volume.meta[FACTOR])
         x, y, slices = recorded.shape[-3:]
-        whole = lattice.whole((x, y, slices))
-        block = whole if numbers is None else Block.of(torch.as_tensor(numbers).flatten().tolist())
+        block = block_of(volume) or lattice.whole((x, y, slices))
         values = volume.as_tensor().to(torch.promote_types(volume.dtype, recorded.dtype))
         begins = [side.start for side in block.input]
         across, along = (

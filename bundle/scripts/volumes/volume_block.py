@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
+from scripts.lattice import Block
 from scripts.volumes.reading import VolumeSource
 
 BLOCK = "block"
@@ -74,3 +75,9 @@ class VolumeBlock(NamedTuple):
             meta[RECORDED] = torch.from_numpy(voxels.astype(wide))[None]
         tensor = torch.from_numpy(voxels.astype(np.float32, order="C"))[None]
         return MetaTensor(tensor, affine=torch.from_numpy(affine), meta=meta)
+
+
+def block_of(image: torch.Tensor) -> Block | None:
+    """The block that an image is the input or the output of, by its meta data; None for a whole volume."""
+    numbers = image.meta.get(BLOCK) if isinstance(image, MetaTensor) else None
+    return None if numbers is None else Block.of(torch.as_tensor(numbers).flatten().tolist())
