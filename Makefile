@@ -33,7 +33,7 @@ test: $(VENV)/installed-test ## run the test suite; PYTEST_ARGS="-k lattice" run
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/python -m pytest tests --numprocesses auto --dist loadfile $(PYTEST_ARGS)
 
 check: $(VENV)/installed-dev ## run black, isort, flake8 and mypy
-	$(VENV)/bin/python -m black --check --line-length 120 $(CHECKED)
+	$(VENV)/bin/python -m black --check --skip-magic-trailing-comma --line-length 120 $(CHECKED)
 	$(VENV)/bin/python -m isort --check-only $(CHECKED)
 	$(VENV)/bin/python -m flake8 $(CHECKED)
 	$(VENV)/bin/python -m mypy

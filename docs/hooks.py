@@ -25,7 +25,6 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY / "bundle"), str(REPOSITORY / "docs")]
 
 from draw_lattice import draw_lattice  # noqa: E402
-
 from scripts.cli.option_help import read_help  # noqa: E402
 
 PAGES = {

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-
-from benchmarks.paper.baselines import misaligned_interpolation
 from scripts import lattice
 from scripts.evaluation.plane_scores import plane_scores
 from scripts.transforms.axial_decimate import axial_decimate
 from scripts.transforms.axial_interpolate import axial_interpolate
+
+from benchmarks.paper.baselines import misaligned_interpolation
 
 ALIGNED = {"bicubic": "cubic", "trilinear": "linear"}
 

@@ -16,7 +16,6 @@ import tifffile
 import torch
 from bundle_run import AENET, AENET_TRAINING, BUNDLE, PRIOR_NETWORK, PRIOR_TRAINING, succeed
 from monai.bundle import ConfigWorkflow
-
 from scripts.cli import check as page_of_check
 from scripts.cli import trial
 from scripts.cli.failures import input_error

@@ -12,9 +12,6 @@ from ignite.engine import Engine, Events
 from monai.data import CacheDataset
 from monai.engines import SupervisedTrainer
 from monai.handlers import LrScheduleHandler
-from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR
-
 from scripts.errors import InputError
 from scripts.networks.aenet import AENet
 from scripts.training.checkpoint import CheckpointHandler
@@ -28,6 +25,8 @@ from scripts.training.sequence_inferer import SequenceInferer
 from scripts.training.step import TrainingStep
 from scripts.training.volume_loader import VolumeLoader
 from scripts.transforms.rand_sequences import RandSequencesd
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 MUST_MATCH = {
     "train_factors": [2, 3],

@@ -17,7 +17,6 @@ import pytest
 import torch
 import yaml
 from monai.bundle import ConfigWorkflow
-
 from scripts import lattice
 from scripts.cli import failures, preparation, words
 from scripts.cli.command_check import check_command

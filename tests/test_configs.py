@@ -192,14 +192,7 @@ def formats(places, aenet) -> Path:
     common = {"weights": place.folder / "aenet" / "model.pt", **AENET, "train_factors": GAPS}
     network = {name: str(value) for name, value in common.items()}
     jobs: list[dict[str, Any]] = [
-        {
-            "volume": "slices",
-            "spacing": "[40,10,10]",
-            "output": "slices.ome.tif",
-            "tile": 32,
-            "halo": 0,
-            "tta": "true",
-        },
+        {"volume": "slices", "spacing": "[40,10,10]", "output": "slices.ome.tif", "tile": 32, "halo": 0, "tta": "true"},
         {"volume": "in.nii.gz", "output": "out.nii.gz"},  # 6.5, from the voxel size
         {"volume": "plain.tif", "factor": 2.5, "output": "plain_out.tif", "amp": "true"},
     ]

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from monai.bundle import ConfigWorkflow, create_workflow, run
-
 from scripts.cli.command_check import _WORKFLOW_PARAMETERS
 from scripts.cli.config_files import config_folder
 from scripts.cli.d2r import main

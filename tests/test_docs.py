@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import yaml
 from bundle_run import BUNDLE
-
 from scripts.cli.command_check import check_command
 from scripts.cli.option_help import read_help
 from scripts.cli.renamed import RENAMED

@@ -7,7 +7,6 @@ import json
 from typing import Any
 
 from bundle_run import succeed
-
 from scripts.phantom import write_sample
 
 FACTOR = 4

@@ -15,7 +15,6 @@ import torch
 from bundle_run import BUNDLE
 from monai.data import MetaTensor
 from nbclient import NotebookClient
-
 from scripts.errors import InputError
 from scripts.volumes.writing import write_volume
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-
 from scripts.errors import InputError
 from scripts.evaluation import figures, tables
 from scripts.evaluation.fourier_shell import Curve

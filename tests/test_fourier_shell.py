@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from scripts.errors import InputError
 from scripts.evaluation.fourier_shell import Curve, shell_correlation
 

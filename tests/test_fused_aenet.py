@@ -12,7 +12,6 @@ import os
 
 import pytest
 import torch
-
 from scripts import errors
 from scripts.networks import optimize
 from scripts.networks.aenet import AENet, ChannelGate

@@ -14,7 +14,6 @@ from bundle_run import BUNDLE, succeed
 from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor
 from sample_volumes import tissue
-
 from scripts import lattice
 from scripts.cli.failures import input_error
 from scripts.errors import InputError

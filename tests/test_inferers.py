@@ -14,7 +14,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sample_volumes import volume, with_spacing
-
 from scripts import lattice
 from scripts.diffusion.noise import NoiseInferer
 from scripts.diffusion.pseudo_volume import PseudoVolumeInferer

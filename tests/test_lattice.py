@@ -7,7 +7,6 @@ import math
 
 import numpy as np
 import pytest
-
 from scripts import lattice
 from scripts.errors import InputError
 

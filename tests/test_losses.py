@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from monai.losses import SSIMLoss
-
 from scripts.diffusion.sde import MeanRevertingSDE
 from scripts.training.losses import FocalFrequencyLoss, ReconstructionLoss, ReverseStepLoss
 from scripts.training.prepare_batch import NoisePrepareBatch

@@ -7,7 +7,6 @@ import math
 
 import numpy as np
 import pytest
-
 from scripts.errors import InputError
 from scripts.evaluation.plane_scores import best_baseline, gains, plane_scores
 

@@ -31,7 +31,6 @@ import torch
 from bundle_run import AENET, BUNDLE
 from monai.bundle import ConfigItem, ConfigParser
 from monai.transforms import Resize, SaveImaged
-
 from scripts.errors import InputError
 from scripts.networks.aenet import AENet
 from scripts.networks.weights import save_weights

@@ -8,8 +8,6 @@ from typing import Any, TypeVar
 
 import pytest
 import torch
-from torch import nn
-
 from scripts.errors import InputError
 from scripts.networks.aenet import AENet
 from scripts.networks.architecture import architecture_of
@@ -20,6 +18,7 @@ from scripts.networks.plane_conv import PlaneConv, PlaneConvTranspose, fold_plan
 from scripts.networks.srunet import GRID, LARGEST_FACTOR, SRUNet
 from scripts.networks.trained_settings import TrainedSettings, agree, trained_settings
 from scripts.reconstruction.axial_inferer import AxialInferer
+from torch import nn
 
 SMALL: dict[str, Any] = {"widths": (4, 6, 8, 10)}
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import pytest
 import yaml
 from monai.bundle import ConfigWorkflow
-
 from scripts.cli.config_files import config_folder
 from scripts.cli.option_help import format_help, read_help
 from scripts.cli.option_types import parse_type

@@ -12,7 +12,6 @@ import tifffile
 import torch
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
-
 from scripts.cli.config_files import config_folder
 from scripts.cli.failures import input_error
 from scripts.cli.option_help import read_help

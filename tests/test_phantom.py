@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from scripts.errors import InputError
 from scripts.phantom import tissue, write_sample
 from scripts.volumes.reading import read_volume

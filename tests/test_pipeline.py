@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from scripts.cli.pipeline import check_workdir, claim_workdir, is_done, run_stages
 from scripts.errors import InputError
 

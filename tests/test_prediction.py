@@ -11,7 +11,6 @@ from functools import partial
 
 import pytest
 import torch
-
 from scripts.networks.aenet import AENet, ChannelGate
 from scripts.reconstruction.predictor import Predictor, TTAPredictor
 

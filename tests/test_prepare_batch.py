@@ -6,7 +6,6 @@ from __future__ import annotations
 import pytest
 import torch
 from monai.data import MetaTensor
-
 from scripts.diffusion.sde import MeanRevertingSDE
 from scripts.training.prepare_batch import NoisePrepareBatch, RestorationPrepareBatch, SequencePrepareBatch
 from scripts.transforms.rand_sequences import RandSequencesd

@@ -12,7 +12,6 @@ import pytest
 import torch
 from ignite.engine import Engine
 from sample_volumes import tissue
-
 from scripts.diffusion import prior_check
 from scripts.diffusion.prior_check import (
     Comparison,

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 import tifffile
 from bundle_run import AENET, AENET_TRAINING, BUNDLE, PATIENCE, PRIOR_NETWORK, PRIOR_TRAINING, environment
-
 from scripts.cli.command_check import check_command
 
 REPOSITORY = BUNDLE.parent

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
-
 from scripts.evaluation.evaluate import evaluate
 from scripts.reconstruction.axial_inferer import AxialInferer
 from scripts.transforms.axial_decimate import AxialDecimate

@@ -17,7 +17,6 @@ from bundle_run import BUNDLE
 from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor, decollate_batch, list_data_collate
 from sample_volumes import tissue, volume, with_spacing
-
 from scripts import lattice
 from scripts.cli.failures import input_error
 from scripts.errors import InputError

@@ -7,7 +7,6 @@ import threading
 
 import pytest
 import torch
-
 from scripts.networks.recorded import RecordedStep
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

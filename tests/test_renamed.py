@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import yaml
 from monai.bundle import ConfigWorkflow
-
 from scripts.cli.command_check import check_command
 from scripts.cli.config_files import config_folder
 from scripts.cli.failures import input_error

@@ -28,7 +28,6 @@ from bundle_run import (
     succeed,
     tiff_stack,
 )
-
 from scripts.networks.nafnet import ConditionalNAFNet
 from scripts.networks.weights import save_weights
 from scripts.phantom import write_sample

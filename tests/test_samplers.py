@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-
 from scripts.diffusion.samplers import all_timesteps, posterior, reverse_sde, skipped_timesteps
 from scripts.diffusion.sde import MeanRevertingSDE
 from scripts.errors import InputError

@@ -7,7 +7,6 @@ import math
 
 import pytest
 import torch
-
 from scripts.diffusion.sde import MeanRevertingSDE
 
 DELTA = 50 / 255

@@ -11,11 +11,11 @@ import torch
 from monai.data import MetaTensor
 from scipy import ndimage
 from scipy.spatial import cKDTree
+from scripts.errors import InputError
+from scripts.volumes.writing import write_volume
 
 from benchmarks.paper.cells import Segmentation, experts, score
 from benchmarks.paper.segmentation import MembraneBenchmark
-from scripts.errors import InputError
-from scripts.volumes.writing import write_volume
 
 SHAPE = (40, 40, 33)
 HALF = SHAPE[2] // 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from scripts.errors import InputError
 from scripts.evaluation.segmentation import cell_scores, cells_from_membranes, membrane_iou
 

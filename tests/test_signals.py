@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from bundle_run import AENET, AENET_TRAINING, PRIOR_NETWORK, PRIOR_TRAINING, Finished, interrupt, side_by_side
-
 from scripts.networks.nafnet import ConditionalNAFNet
 from scripts.networks.weights import save_weights
 from scripts.phantom import write_sample

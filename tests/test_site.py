@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from bundle_run import PATIENCE
-
 from scripts.cli.option_help import read_help
 
 REPOSITORY = Path(__file__).resolve().parents[1]

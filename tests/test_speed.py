@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from bundle_run import environment
+from scripts.networks.plane_conv import PLANES, PlaneConv, PlaneConvTranspose
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine.speed import cost, parts
-from scripts.networks.plane_conv import PLANES, PlaneConv, PlaneConvTranspose
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -60,15 +60,7 @@ def test_times_of_stages_are_read_from_the_log():
 
 
 def test_benchmark_runs_at_toy_size(tmp_path):
-    words = [
-        sys.executable,
-        "-m",
-        "benchmarks.machine.speed",
-        "--size",
-        "toy",
-        "--output",
-        str(tmp_path / "x.json"),
-    ]
+    words = [sys.executable, "-m", "benchmarks.machine.speed", "--size", "toy", "--output", str(tmp_path / "x.json")]
     result = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     written = json.loads((tmp_path / "x.json").read_text())

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-
-from benchmarks.paper.tasks import make_task
 from scripts import lattice
 from scripts.volumes.reading import read_volume
 from scripts.volumes.writing import write_volume
+
+from benchmarks.paper.tasks import make_task
 
 
 @pytest.mark.parametrize("factor, finest", [(4, 10), (2.5, 20)])

@@ -12,8 +12,6 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigWorkflow
 from monai.data import CacheDataset
 from monai.handlers import MeanSquaredError, PeakSignalToNoiseRatio, ValidationHandler, from_engine
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
 from scripts.errors import InputError
 from scripts.networks.aenet import AENet
 from scripts.phantom import write_sample
@@ -25,6 +23,7 @@ from scripts.training.prepare_batch import SequencePrepareBatch
 from scripts.training.sequence_inferer import SequenceInferer
 from scripts.training.trainer import VolumeTrainer
 from scripts.transforms.rand_sequences import RandSequencesd
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 CONFIGS = Path(__file__).resolve().parents[1] / "bundle" / "configs"
 

@@ -8,12 +8,11 @@ import torch
 from ignite.engine import Engine, Events
 from monai.data import CacheDataset
 from monai.transforms import Compose
-from torch import nn
-
 from scripts.training.ema import EMA
 from scripts.training.progress_bar import TrainingProgressBar
 from scripts.training.seeding import SeedEachEpoch
 from scripts.transforms.rand_sequences import RandSequencesd
+from torch import nn
 
 
 def random_dataset() -> CacheDataset:

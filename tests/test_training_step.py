@@ -12,9 +12,6 @@ from ignite.engine import Events
 from monai.data import CacheDataset, DataLoader
 from monai.engines import SupervisedTrainer
 from monai.handlers import LrScheduleHandler, MeanSquaredError, StatsHandler, from_engine
-from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR
-
 from scripts.networks.aenet import AENet
 from scripts.training.ema import EMA
 from scripts.training.losses import ReconstructionLoss
@@ -23,6 +20,8 @@ from scripts.training.seeding import SeedEachEpoch
 from scripts.training.sequence_inferer import SequenceInferer
 from scripts.training.step import TrainingStep, loss_of
 from scripts.transforms.rand_sequences import RandSequencesd
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 
 class Steps:
@@ -52,11 +51,7 @@ class Steps:
             prepare_batch=SequencePrepareBatch(),
             inferer=SequenceInferer(),
             iteration_update=TrainingStep() if ours else None,
-            train_handlers=[
-                SeedEachEpoch(0, dataset),
-                LrScheduleHandler(schedule, print_lr=False),
-                self.average,
-            ],
+            train_handlers=[SeedEachEpoch(0, dataset), LrScheduleHandler(schedule, print_lr=False), self.average],
             decollate=not ours,
         )
         self.trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: self.losses.append(loss_of(engine)))

@@ -11,7 +11,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from monai.data import MetaTensor, decollate_batch, list_data_collate
-
 from scripts import lattice
 from scripts.errors import InputError
 from scripts.evaluation.show_disagreement import ShowDisagreementd

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from bundle_run import BUNDLE
-
 from scripts.errors import InputError
 from scripts.networks.aenet import AENet
 from scripts.networks.factory import network_of, prior_factor_of, prior_of

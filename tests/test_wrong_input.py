@@ -16,7 +16,6 @@ import tifffile
 import torch
 from bundle_run import AENET, AENET_TRAINING, PRIOR_NETWORK, PRIOR_TRAINING, Finished, run_bundle, side_by_side
 from PIL import Image
-
 from scripts.networks.aenet import AENet
 from scripts.networks.nafnet import ConditionalNAFNet
 from scripts.networks.weights import save_weights

@@ -33,11 +33,11 @@ from monai.bundle import (
     verify_metadata,
     verify_net_in_out,
 )
-
-from release import make_bundle
 from scripts.networks.aenet import AENet
 from scripts.networks.trained_settings import current_name
 from scripts.networks.weights import load_weights
+
+from release import make_bundle
 
 CONFIGS = BUNDLE / "configs"
 META = str(CONFIGS / "metadata.json")

@@ -12,7 +12,6 @@ import tifffile
 import torch
 from monai.data import MetaTensor
 from PIL import Image
-
 from scripts.errors import InputError
 from scripts.volumes.reading import read_volume
 

@@ -96,7 +96,6 @@ def measure(sizes: Sizes) -> dict[str, Any]:
             )
     # only now: torch is large
     import torch
-
     from scripts.provenance import machine
 
     return {"machine": machine(), "torch": torch.__version__, "sizes": asdict(sizes), "rows": rows}

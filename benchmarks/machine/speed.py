@@ -32,9 +32,6 @@ import tifffile
 import torch
 from ignite.engine import Events
 from monai.bundle import ConfigParser, ConfigWorkflow
-from torch import nn
-
-from benchmarks.template import fill
 from scripts import lattice
 from scripts.diffusion.restoration import RestorationInferer
 from scripts.diffusion.sde import MeanRevertingSDE
@@ -47,6 +44,9 @@ from scripts.reconstruction.axial_inferer import AxialInferer
 from scripts.reconstruction.predictor import Predictor
 from scripts.transforms.axial_interpolate import axial_interpolate
 from scripts.volumes.reading import read_header
+from torch import nn
+
+from benchmarks.template import fill
 
 ROOT = Path(__file__).resolve().parents[2]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

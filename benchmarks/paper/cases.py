@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
 from scripts import lattice
 from scripts.evaluation.figures import compare_slices
 from scripts.transforms.axial_decimate import axial_decimate

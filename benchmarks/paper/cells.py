@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scripts.evaluation.segmentation import cell_scores, cells_from_membranes, membrane_iou
 from skimage.measure import label
 from skimage.segmentation import find_boundaries
 from tqdm import tqdm
-
-from scripts.evaluation.segmentation import cell_scores, cells_from_membranes, membrane_iou
 
 
 @dataclass(frozen=True)

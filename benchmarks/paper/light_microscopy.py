@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from benchmarks.paper.stages import make_stage, run
 from scripts import lattice
 from scripts.evaluation.figures import compare_slices
 from scripts.provenance import machine
 from scripts.transforms.axial_interpolate import axial_interpolate
 from scripts.volumes.reading import read_volume
+
+from benchmarks.paper.stages import make_stage, run
 
 LIGHT = "light microscopy"
 FIGURE = "benchmarks_light.png"

@@ -16,15 +16,15 @@ from monai.inferers import sliding_window_inference
 from monai.networks.nets import UNet
 from monai.transforms import Compose, RandFlipd, RandRotate90d, RandSpatialCropd
 from scipy import ndimage
+from scripts.errors import InputError
+from scripts.provenance import machine
+from scripts.volumes.json_file import write_json
+from scripts.volumes.whole_file import write_whole
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
 from benchmarks.paper.cells import experts
-from scripts.errors import InputError
-from scripts.provenance import machine
-from scripts.volumes.json_file import write_json
-from scripts.volumes.whole_file import write_whole
 
 PERCENTILES = (0.5, 99.5)  # of the truth's first half: the gray levels that become 0 and 1
 HELD_BACK = 5  # one slice in so many of the first half, the last ones, chooses the checkpoint

@@ -9,25 +9,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from scripts.evaluation.fourier_shell import CONE, THRESHOLDS
+from scripts.evaluation.plane_scores import MEASURES, PLANES
+from scripts.evaluation.tables import SYMBOLS, rounded_down
 
 from benchmarks.paper import light_microscopy
 from benchmarks.paper.baselines import ALIGNED
 from benchmarks.paper.cases import NAMES
-from benchmarks.paper.recipes import (
-    AGAIN,
-    NO_DIFFUSION,
-    SELF_TRAINED,
-    SHIPPED,
-    SUPERVISED,
-    TWICE,
-    WHOLE,
-    WHOLE_SRUNET,
-)
+from benchmarks.paper.recipes import AGAIN, NO_DIFFUSION, SELF_TRAINED, SHIPPED, SUPERVISED, TWICE, WHOLE, WHOLE_SRUNET
 from benchmarks.paper.training_time import FIGURE, Timed, timed_rows
 from benchmarks.template import fill
-from scripts.evaluation.fourier_shell import CONE, THRESHOLDS
-from scripts.evaluation.plane_scores import MEASURES, PLANES
-from scripts.evaluation.tables import SYMBOLS, rounded_down
 
 Seeds = Sequence[Mapping[str, Any]]
 """The entries of a row, one a seed."""

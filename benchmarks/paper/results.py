@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.paper.recipes import Row
-from benchmarks.paper.tasks import Task
 from scripts.errors import InputError
 from scripts.volumes.json_file import write_json
+
+from benchmarks.paper.recipes import Row
+from benchmarks.paper.tasks import Task
 
 
 class Results:

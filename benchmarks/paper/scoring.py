@@ -11,13 +11,6 @@ from typing import Any
 
 import torch
 from monai.data import MetaTensor
-
-from benchmarks.paper.baselines import ALIGNED, misaligned_interpolation
-from benchmarks.paper.recipes import Recipes, Row
-from benchmarks.paper.results import Results
-from benchmarks.paper.segmentation import MembraneBenchmark
-from benchmarks.paper.stages import run
-from benchmarks.paper.tasks import Task
 from scripts import lattice
 from scripts.evaluation.evaluate import resolutions
 from scripts.evaluation.fourier_shell import shell_correlation
@@ -27,6 +20,13 @@ from scripts.transforms.axial_interpolate import axial_interpolate
 from scripts.volumes.json_file import write_json
 from scripts.volumes.reading import read_header, read_volume
 from scripts.volumes.writing import write_volume
+
+from benchmarks.paper.baselines import ALIGNED, misaligned_interpolation
+from benchmarks.paper.recipes import Recipes, Row
+from benchmarks.paper.results import Results
+from benchmarks.paper.segmentation import MembraneBenchmark
+from benchmarks.paper.stages import run
+from benchmarks.paper.tasks import Task
 
 LEARNING = ("train_diffusion.yaml", "generate.yaml", "train.yaml")
 

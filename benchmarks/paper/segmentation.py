@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import MetaTensor
-
-from benchmarks.paper.cells import Grid, Segmentation, choose, experts, score, segment
-from benchmarks.paper.membrane_network import MembraneNetwork, Training, made_before, membranes, train_membranes
 from scripts import lattice
 from scripts.errors import InputError
 from scripts.volumes.json_file import write_json
 from scripts.volumes.reading import read_volume
+
+from benchmarks.paper.cells import Grid, Segmentation, choose, experts, score, segment
+from benchmarks.paper.membrane_network import MembraneNetwork, Training, made_before, membranes, train_membranes
 
 _NANOMETERS = {"nanometer": 1.0, "micrometer": 1e3, "millimeter": 1e6}
 

@@ -16,6 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from scripts import lattice
+from scripts.errors import InputError
+from scripts.volumes.reading import read_header
+from scripts.volumes.whole_file import write_whole
 
 from benchmarks.paper.cases import draw_best_and_worst
 from benchmarks.paper.light_microscopy import LIGHT, draw_light_microscopy
@@ -27,10 +31,6 @@ from benchmarks.paper.segmentation import MembraneBenchmark
 from benchmarks.paper.tasks import Task, make_task
 from benchmarks.paper.toy_data import make_toy_data
 from benchmarks.paper.training_time import FIGURE, draw_training_time, timed_rows
-from scripts import lattice
-from scripts.errors import InputError
-from scripts.volumes.reading import read_header
-from scripts.volumes.whole_file import write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,13 +60,7 @@ def rows(recipes: Recipes, tasks: Mapping[float, Task]) -> Iterator[tuple[str, R
 
 
 def measure(
-    work: Path,
-    data: Path,
-    light: Path | None,
-    sizes: Mapping[str, Any],
-    results: Results,
-    wanted: str,
-    figures: Path,
+    work: Path, data: Path, light: Path | None, sizes: Mapping[str, Any], results: Results, wanted: str, figures: Path
 ) -> None:
     """Train and score the rows that are not in the results yet.
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from monai.data import MetaTensor
-
 from scripts.volumes.reading import read_volume
 from scripts.volumes.writing import write_volume
 

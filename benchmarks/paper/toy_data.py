@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from monai.data import MetaTensor
-
 from scripts import lattice
 from scripts.evaluation.segmentation import cells_from_membranes
 from scripts.phantom import tissue, write_sample

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 from matplotlib.figure import Figure
-
 from scripts.volumes.whole_file import write_whole
 
 TABLES = ("table 1", "restorations", "lengths")

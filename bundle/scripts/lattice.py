@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The lattice: the one place where an index is computed from an axial factor.
 
 K input slices with a gap of r fine voxels become ``floor((K - 1) * r) + 1`` output slices. Output index j lies at j / r
@@ -15,7 +25,6 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-
 from scripts.errors import InputError
 
 INPUT_SLICES = 4

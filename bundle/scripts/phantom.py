@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Synthetic neural tissue with a known truth, of any size: the sample the demo and the tests run on.
 
 The volume imitates FIB-SEM of insect neuropil at 10 nm: processes packed without gaps, dark membranes between them,
@@ -19,7 +29,6 @@ from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
-
 from scripts import lattice
 from scripts.errors import InputError
 from scripts.volumes.memory import check_memory
@@ -162,7 +171,6 @@ def write_sample(
     # imported here, for making tissue needs numpy and scipy alone
     import torch
     from monai.data import MetaTensor
-
     from scripts.volumes.claim import Claim
     from scripts.volumes.outputs import check_folder
     from scripts.volumes.paths import as_path

@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """What a result was made with: written next to it, and compared before a run goes on with what another one left."""
 
 from __future__ import annotations
@@ -12,7 +22,6 @@ from typing import Any, NamedTuple
 import monai
 import numpy as np
 import torch
-
 from scripts.errors import InputError, one_line
 from scripts.volumes.json_file import write_json
 

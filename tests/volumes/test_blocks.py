@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-
 from scripts.errors import InputError
 from scripts.volumes import reading
 from scripts.volumes.formats import tiff

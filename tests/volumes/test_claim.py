@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
 from scripts.errors import InputError
 from scripts.volumes import claim
 from scripts.volumes.claim import SILENCE, Claim, there_at_start

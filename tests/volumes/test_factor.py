@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import pytest
 import tifffile
-from volume_files import stack, volume
-
 from scripts.volumes.factor import factor_of, warn_unless_cubic
 from scripts.volumes.reading import read_header
 from scripts.volumes.writing import write_volume
+from volume_files import stack, volume
 
 
 @pytest.mark.parametrize(

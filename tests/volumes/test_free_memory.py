@@ -8,7 +8,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-
 from scripts.errors import InputError
 from scripts.volumes import memory
 

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-
 from scripts.cli.finished import Finished, FinishedRun
 from scripts.errors import InputError
 from scripts.provenance import difference, read_record, resolve

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from scripts.errors import InputError
 from scripts.volumes.json_file import write_json
 

@@ -6,12 +6,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from monai.transforms import Compose
-from volume_files import sizes_of, volume
-
 from scripts.errors import InputError
 from scripts.transforms.load_volume import LoadVolume, LoadVolumed
 from scripts.transforms.save_volume import SaveVolume, SaveVolumed
 from scripts.volumes.writing import write_volume
+from volume_files import sizes_of, volume
 
 
 def test_transforms(tmp_path, capsys):

@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from volume_files import assert_in_one_line, stack, volume
-
 from scripts.errors import InputError
 from scripts.networks.tensor_file import write_tensors
 from scripts.transforms.save_volume import SaveVolume
 from scripts.volumes.outputs import check_folder, check_output
 from scripts.volumes.reading import read_header, read_volume
 from scripts.volumes.writing import volume_writer, write_volume
+from volume_files import assert_in_one_line, stack, volume
 
 
 def test_check_output(tmp_path):

@@ -9,11 +9,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tifffile
-from volume_files import assert_in_one_line, stack, volume, write_one_by_one, write_plain, write_shaped
-
 from scripts.errors import InputError
 from scripts.volumes.reading import check_volume, open_volume, read_header, read_volume
 from scripts.volumes.writing import write_volume
+from volume_files import assert_in_one_line, stack, volume, write_one_by_one, write_plain, write_shaped
 
 
 def _write_deflated(path: Path) -> None:

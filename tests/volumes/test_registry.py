@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from scripts.errors import InputError
 from scripts.volumes.formats import nifti, registry, slice_folder, tiff
 from scripts.volumes.formats.base import Stack

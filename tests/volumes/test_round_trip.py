@@ -11,10 +11,9 @@ import pytest
 import tifffile
 import torch
 from monai.data import MetaTensor
-from volume_files import SHAPE, UNITS, sizes_of, stack, volume
-
 from scripts.volumes.reading import read_volume
 from scripts.volumes.writing import write_volume
+from volume_files import SHAPE, UNITS, sizes_of, stack, volume
 
 
 @pytest.mark.parametrize("name", ["v.tif", "v.TIFF", "v.ome.tif", "v.ome.tiff", "v.nii", "v.nii.gz"])

@@ -9,9 +9,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tifffile
-from volume_files import stack
-
 from scripts.volumes.reading import check_volume, read_volume
+from volume_files import stack
 
 
 def warnings_of(array: np.ndarray, folder: Path, caplog: pytest.LogCaptureFixture, name: str = "v.tif") -> list[str]:

@@ -10,10 +10,9 @@ import pytest
 import tifffile
 import torch
 from PIL import Image
-from volume_files import expect_refusal, save_slices, sizes_of, stack, volume
-
 from scripts.volumes.reading import read_volume
 from scripts.volumes.writing import write_volume
+from volume_files import expect_refusal, save_slices, sizes_of, stack, volume
 
 
 @pytest.mark.parametrize("suffix", [".png", ".PNG", ".tif", ".tiff"])

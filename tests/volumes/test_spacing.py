@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from volume_files import expect_refusal, sizes_of, volume
-
 from scripts.volumes.reading import read_volume
 from scripts.volumes.writing import write_volume
+from volume_files import expect_refusal, sizes_of, volume
 
 
 @pytest.mark.parametrize(

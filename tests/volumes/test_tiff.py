@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from volume_files import SHAPE, expect_refusal, sizes_of, stack, volume
-
 from scripts.volumes.formats import tiff
 from scripts.volumes.reading import read_header, read_volume
 from scripts.volumes.writing import write_volume
+from volume_files import SHAPE, expect_refusal, sizes_of, stack, volume
 
 
 @pytest.mark.parametrize(

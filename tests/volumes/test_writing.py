@@ -11,12 +11,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tifffile
-from volume_files import assert_in_one_line, stack, volume
-
 from scripts.errors import InputError
 from scripts.volumes.formats import nifti, tiff
 from scripts.volumes.reading import read_volume
 from scripts.volumes.writing import volume_writer, write_volume
+from volume_files import assert_in_one_line, stack, volume
 
 
 @pytest.mark.parametrize("failure", [OSError("disk full"), KeyboardInterrupt(), RuntimeError("other")])

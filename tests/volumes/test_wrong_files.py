@@ -11,6 +11,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tifffile
+from scripts.errors import InputError
+from scripts.volumes.reading import read_volume
+from scripts.volumes.writing import write_volume
 from volume_files import (
     SHAPE,
     assert_in_one_line,
@@ -23,10 +26,6 @@ from volume_files import (
     write_plain,
     write_shaped,
 )
-
-from scripts.errors import InputError
-from scripts.volumes.reading import read_volume
-from scripts.volumes.writing import write_volume
 
 
 @pytest.mark.parametrize("name", ["v.tif", "v.nii.gz"])

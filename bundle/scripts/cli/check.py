@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """``run check``: what a run would do, on a page. Nothing is written, and the only work is a few real steps."""
 
 from __future__ import annotations
@@ -16,8 +26,6 @@ import humanize
 import psutil
 import torch
 from monai.bundle import ConfigParser
-from torch import nn
-
 from scripts import lattice
 from scripts.cli.pipeline import is_done, refined, stage_is_done, stage_workflow
 from scripts.cli.sizes import check_restoration
@@ -31,6 +39,7 @@ from scripts.volumes.outputs import check_folder, check_output, check_space, fre
 from scripts.volumes.paths import check_place
 from scripts.volumes.reading import Header, check_volume, read_header
 from scripts.volumes.writing import stored_dtype
+from torch import nn
 
 READ_UP_TO = 2**30
 """A volume of so many bytes (in single precision) or fewer is read to its last voxel; of larger ones only the header.

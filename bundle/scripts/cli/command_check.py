@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Checks the words of a command against the configs that it names: do the options exist, are their values valid?
 
 MONAI silently ignores an unknown option and answers an unknown nested one with a traceback. These checks need neither
@@ -17,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from scripts.cli.config_files import load_file, load_files, separate
 from scripts.cli.option_help import Option, read_help
 from scripts.cli.option_types import OptionType, parse_type

@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """What a run says when it cannot go on: one line, whatever the reason."""
 
 from __future__ import annotations
@@ -16,10 +26,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tqdm import tqdm
-
 from scripts.cli.signals import Stopped
 from scripts.errors import InputError, memory_shortage, one_line
+from tqdm import tqdm
 
 _BELOW_ALL_LEVELS = -1  # a log record of this level is shown by no handler
 _CANNOT_WRITE = ("PytorchStreamWriter failed", "unexpected pos", "file write failed")  # of torch.save

@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Runs several configs one after the other and goes on after the last finished one."""
 
 from __future__ import annotations
@@ -14,8 +24,6 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.reference_resolver import ReferenceResolver
-from torch import nn
-
 from scripts import lattice
 from scripts.cli.failures import input_error
 from scripts.cli.finished import Finished
@@ -26,6 +34,7 @@ from scripts.cli.sizes import check_reconstruction
 from scripts.errors import InputError
 from scripts.provenance import difference, read_record, resolve
 from scripts.volumes.reading import Header
+from torch import nn
 
 logger = logging.getLogger(__name__)
 
@@ -93,10 +102,7 @@ def is_done(workdir: str | Path, output: str | Path, overwrite: bool = False) ->
 
 
 def check_stages(
-    config_dir: str | Path,
-    stages: Sequence[Mapping[str, Any]],
-    workdir: str | Path,
-    header: Header,
+    config_dir: str | Path, stages: Sequence[Mapping[str, Any]], workdir: str | Path, header: Header
 ) -> None:
     """Find options with which a stage that is left would fail, before the first one begins and the working folder is
     claimed.

@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Prepares a run: its options are checked and converted before the rest of the config is evaluated."""
 
 from __future__ import annotations
@@ -10,7 +20,6 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.config_item import ConfigItem
-
 from scripts.cli.command_check import check_command, check_has_value, check_typed, types_of
 from scripts.cli.config_files import config_folder
 from scripts.cli.failures import input_error, show_errors_in_one_line

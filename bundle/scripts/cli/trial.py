@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """What a run takes in time and memory, from a few real steps of it with noise in the place of the volume."""
 
 from __future__ import annotations
@@ -17,8 +27,6 @@ import torch
 from monai.data import MetaTensor
 from monai.data.utils import list_data_collate
 from monai.transforms import Compose
-from torch import nn
-
 from scripts import lattice
 from scripts.diffusion.pseudo_volume import PseudoVolumeInferer
 from scripts.diffusion.room import check_restoration_memory
@@ -30,6 +38,7 @@ from scripts.training.step import TrainingStep
 from scripts.volumes.factor import factor_of
 from scripts.volumes.reading import Header
 from scripts.volumes.volume_block import BLOCK
+from torch import nn
 
 _ENOUGH_SECONDS = 0.4  # a step is repeated until it has taken as long
 _TOO_LONG = 2.0  # a step that takes longer is not repeated

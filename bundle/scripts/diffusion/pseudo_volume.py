@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Stage II: the XZ and YZ slices of a volume restored and averaged into a pseudo-HR volume."""
 
 from __future__ import annotations
@@ -11,8 +21,6 @@ from typing import Any
 import numpy as np
 import torch
 from monai.inferers import Inferer
-from tqdm import tqdm
-
 from scripts.diffusion.restoration import RestorationInferer
 from scripts.diffusion.room import check_restoration_memory, restored_shape
 from scripts.diffusion.slice_store import SliceStore, read_checksums
@@ -20,6 +28,7 @@ from scripts.errors import InputError, memory_shortage
 from scripts.networks.finite import finite_output
 from scripts.transforms.axial_interpolate import axial_interpolate
 from scripts.volumes.batches import check_volumes, with_grid_of
+from tqdm import tqdm
 
 
 class PseudoVolumeInferer(Inferer):

@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Scores a reconstruction against a truth volume, beside the best aligned interpolation."""
 
 from __future__ import annotations
@@ -12,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from scripts import lattice
 from scripts.errors import InputError
 from scripts.evaluation.figures import compare_slices, draw_correlations

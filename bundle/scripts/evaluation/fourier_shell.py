@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Fourier shell correlation: the resolution to which two volumes agree, over all directions and along Z.
 
 FSC(f) = sum Re(A conj B) / sqrt(sum |A|^2 sum |B|^2) over the shell of spatial frequency f (Harauz and van Heel 1986).
@@ -16,7 +26,6 @@ from typing import NamedTuple
 import numpy as np
 from scipy import fft
 from scipy.signal.windows import hann
-
 from scripts.errors import InputError
 from scripts.evaluation.plane_scores import size_in_words
 

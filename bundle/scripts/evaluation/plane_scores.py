@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Scores of a reconstruction against a truth, plane by plane."""
 
 from __future__ import annotations
@@ -9,10 +19,9 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-
 from scripts import lattice
 from scripts.errors import InputError
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 PLANES = {"xy": 2, "xz": 1, "yz": 0}
 """The three planes, each with the axis of an (X, Y, Z) array along which its slices follow one another."""

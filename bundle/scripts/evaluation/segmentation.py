@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """From membranes to cells, and how far two segmentations differ (the paper's Table 2).
 
 Any map of membranes will do: how likely a voxel is membrane, from 0 to 1. Arrays are (X, Y, Z); label 0 of a reference
@@ -11,10 +21,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage
+from scripts.errors import InputError
 from skimage.metrics import adapted_rand_error, variation_of_information
 from skimage.segmentation import watershed
-
-from scripts.errors import InputError
 
 _NEIGHBORS = ndimage.generate_binary_structure(3, 1)
 """Voxels are connected by faces: connected by edges and corners, cells would leak through membranes one voxel thin."""

@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """AENet, the stage III network: four neighboring slices in, the slice at a relative depth between the middle two out.
 
 The FLAVR pattern (Kalluri et al. 2023, arXiv 2012.08512) with the channel gate of the paper's Eq. 7, conditioned on the
@@ -13,11 +23,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
-
 from scripts.networks.cell_average import POOL_CELL, cell_average, spread
 from scripts.networks.plane_conv import PLANES, PlaneConv, PlaneConvTranspose
 from scripts.networks.trained_settings import TrainedSettings
+from torch import nn
 
 _DEPTH_FREQUENCIES = 8
 _CONDITION_WIDTH = 64

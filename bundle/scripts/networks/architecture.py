@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """What network the tensors of a weights file belong to, read from their names and shapes.
 
 The shapes are the only description of a network's size, so that nothing beside them can contradict them, and files of
@@ -13,14 +23,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
-
 from scripts.errors import InputError, one_line
 from scripts.networks.aenet import AENet
 from scripts.networks.cell_average import POOL_CELL
 from scripts.networks.nafnet import ConditionalNAFNet
 from scripts.networks.srunet import LARGEST_FACTOR, SRUNet
 from scripts.networks.trained_settings import plain
+from torch import nn
 
 _SETTINGS = "settings."
 

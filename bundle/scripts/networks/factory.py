@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Networks by name, and those of weights files, with which options that say the same are compared."""
 
 from __future__ import annotations
@@ -8,14 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-
 from scripts.errors import InputError
 from scripts.networks.aenet import AENet
 from scripts.networks.architecture import Architecture, architecture_of
 from scripts.networks.srunet import LARGEST_FACTOR, SRUNet, check_whole_factor
 from scripts.networks.trained_settings import agree, trained_settings
 from scripts.networks.weights import keep_for_load, read_weights
+from torch import nn
 
 NETWORKS = ("aenet", "srunet")
 

@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """AENet for use: weights folded once, and fused operations (an :class:`Ops`) between the convolutions."""
 
 from __future__ import annotations
@@ -7,11 +17,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
-
 from scripts.networks.aenet import AENet, BottomStage, ChannelGate, DecoderStage, OutputStage, ResidualBlock
 from scripts.networks.plain_ops import Ops
 from scripts.networks.plane_conv import PLANES, fold_planes
+from torch import nn
 
 
 class _Biasless(nn.Module):

@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """ConditionalNAFNet, the stage I noise predictor (NAFNet, Chen et al. 2022, as used by Refusion, arXiv 2304.08291)."""
 
 from __future__ import annotations
@@ -9,11 +19,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
-
 from scripts.errors import InputError
 from scripts.networks.cell_average import POOL_CELL, cell_average, spread
 from scripts.networks.trained_settings import TrainedSettings
+from torch import nn
 
 
 def simple_gate(x: torch.Tensor) -> torch.Tensor:

@@ -1,16 +1,25 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Networks made ready for use: what can be computed once is, by the fastest operations that a device has."""
 
 from __future__ import annotations
 
 import torch
-from torch import nn
-
 from scripts.errors import one_line, warn_once
 from scripts.networks.aenet import AENet
 from scripts.networks.fused_aenet import fuse, to_bfloat16
 from scripts.networks.plane_conv import fold_planes
 from scripts.networks.precision import autocast
+from torch import nn
 
 
 def optimize_for_inference(network: nn.Module, device: torch.device, amp: bool) -> nn.Module:

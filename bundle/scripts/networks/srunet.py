@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """SRUNet, the stage III network that came before: a 3-D U-Net that maps coarse slices to fine ones at one whole factor.
 
 Heinrich, Bogovic and Saalfeld 2017 (arXiv 1706.03142), with the widths and depths of the D2R paper's comparison (Table
@@ -12,10 +22,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
-
 from scripts.errors import InputError
 from scripts.networks.trained_settings import TrainedSettings
+from torch import nn
 
 GRID = 4
 """Pixels, for two poolings by 2. Images are padded inside to multiples; tiles that begin on them agree with the

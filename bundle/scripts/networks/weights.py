@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Weights files: plain state dicts of tensors, loadable with ``torch.load(weights_only=True)``.
 
 A file is all that is needed to use a network again: its shapes say how large the network is (``architecture.py``), and
@@ -13,12 +23,11 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
-
 from scripts.errors import InputError
 from scripts.networks.finite import first_not_finite
 from scripts.networks.tensor_file import check_zip, write_tensors
 from scripts.networks.trained_settings import current_name
+from torch import nn
 
 Network = TypeVar("Network", bound=nn.Module)
 

@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Insertion of slices: a stage III network slides along Z, at any real factor (paper Fig. 1d), on the lattice of
 ``lattice.py``.
 """
@@ -13,8 +23,6 @@ from typing import Any
 import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
-from tqdm import tqdm
-
 from scripts import lattice
 from scripts.errors import InputError, warn_once
 from scripts.lattice import Block
@@ -25,6 +33,7 @@ from scripts.reconstruction.tile_size import choose_tile
 from scripts.volumes.background import Background, to_device, to_host
 from scripts.volumes.batches import check_memory, check_volumes, with_grid_of
 from scripts.volumes.volume_block import COPIED, FACTOR, block_of
+from tqdm import tqdm
 
 INPUT_SLICES_CHOICES = ("copy", "predict")
 _SURE_HALO = 64  # leaves a fiftieth of a gray level of 8 bits, and 32 up to one

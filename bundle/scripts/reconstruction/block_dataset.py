@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Volumes as a dataset of blocks, read when they are asked for."""
 
 from __future__ import annotations
@@ -10,7 +20,6 @@ from typing import Any, NamedTuple
 
 import torch
 from monai.data import Dataset, MetaTensor
-
 from scripts import lattice
 from scripts.errors import InputError
 from scripts.lattice import Block
@@ -22,10 +31,7 @@ from scripts.volumes.paths import as_path
 from scripts.volumes.reading import VolumeSource
 from scripts.volumes.volume_block import BLOCK, VOLUME, WHOLE, VolumeBlock
 
-OUTPUT_VOXELS = {
-    "cuda": 2**27,
-    "cpu": 2**22,
-}  # of a block: a GPU hardly waits between blocks, and a CPU shows progress
+OUTPUT_VOXELS = {"cuda": 2**27, "cpu": 2**22}  # of a block: a GPU hardly waits between blocks, and a CPU shows progress
 
 
 class Volume(NamedTuple):

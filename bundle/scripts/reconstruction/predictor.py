@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """A stage III network made ready for use: on CUDA the work on a batch of windows is one launch."""
 
 from __future__ import annotations
@@ -8,11 +18,10 @@ from itertools import product
 from typing import Any
 
 import torch
-from torch import nn
-
 from scripts.networks.optimize import optimize_for_inference
 from scripts.networks.precision import autocast
 from scripts.networks.recorded import RecordedStep
+from torch import nn
 
 _CUDA_WINDOWS = 4  # fewer leave a GPU idle where feature maps are small; more gain under a tenth and take memory
 
@@ -35,13 +44,7 @@ class Predictor:
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        factor: float,
-        device: torch.device,
-        depth_batch: int,
-        amp: bool,
-        recordings: int = 1,
+        self, network: nn.Module, factor: float, device: torch.device, depth_batch: int, amp: bool, recordings: int = 1
     ) -> None:
         self.recordings = recordings
         self.device = device

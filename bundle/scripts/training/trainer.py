@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The trainer of stages I and III."""
 
 from __future__ import annotations
@@ -12,9 +22,6 @@ from monai.data import CacheDataset
 from monai.engines import SupervisedTrainer
 from monai.handlers import LrScheduleHandler, TensorBoardStatsHandler, from_engine
 from monai.inferers import Inferer
-from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR
-
 from scripts.training.checkpoint import CheckpointHandler
 from scripts.training.divergence import StopOnDivergence
 from scripts.training.ema import EMA
@@ -23,6 +30,8 @@ from scripts.training.progress_bar import TrainingProgressBar
 from scripts.training.seeding import SeedEachEpoch
 from scripts.training.step import TrainingStep
 from scripts.training.volume_loader import VolumeLoader
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 _FINAL_LEARNING_RATE = 1e-6
 _LOSS_INTERVAL_ON_GPU = 20  # steps between readings of the loss, each of which waits for the GPU

@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Saving of a volume as a MONAI transform."""
 
 from __future__ import annotations
@@ -10,7 +20,6 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
-
 from scripts.volumes.claim import Claim
 from scripts.volumes.outputs import check_output
 from scripts.volumes.writing import tell_written, write_volume
@@ -28,10 +37,7 @@ class SaveVolume(Transform):
     """
 
     def __init__(
-        self,
-        path: str | os.PathLike,
-        overwrite: bool = False,
-        inputs: Sequence[str | os.PathLike | None] = (),
+        self, path: str | os.PathLike, overwrite: bool = False, inputs: Sequence[str | os.PathLike | None] = ()
     ) -> None:
         self.path = path
         self.overwrite = overwrite

@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Intensity scale: percentiles of the whole volume to [0, 1], and back to the file's range and type."""
 
 from __future__ import annotations
@@ -12,12 +22,11 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
-from tqdm import tqdm
-
 from scripts.errors import InputError
 from scripts.transforms.channels import check_axes
 from scripts.volumes.reading import VolumeSource
 from scripts.volumes.volume_block import WHOLE
+from tqdm import tqdm
 
 ENOUGH_VOXELS = 10_000_000
 """Percentiles of more voxels than this are taken from an even subsample: their error is far below a gray level."""

@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Identity of the inputs of a run: shape, voxel size and a digest of the content, whatever the name of the file."""
 
 from __future__ import annotations
@@ -12,11 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
-
 from scripts.errors import InputError
 from scripts.volumes.paths import stamp
 from scripts.volumes.reading import open_volume
+from tqdm import tqdm
 
 _LARGE = 2**30  # bytes from which on reading deserves a progress bar
 _PART = 2**20  # bytes that are read at once

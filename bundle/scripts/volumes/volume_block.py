@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """A part of a volume that is read when it is asked for."""
 
 from __future__ import annotations
@@ -9,7 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from monai.data import MetaTensor
-
 from scripts.lattice import Block
 from scripts.volumes.reading import VolumeSource
 
@@ -64,12 +73,7 @@ class VolumeBlock(NamedTuple):
         voxels = self.source.read_block(self.x, self.y, range(self.z.start, self.z.stop))
         affine = np.array(header.affine, dtype=np.float64)
         affine[:3, 3] += affine[:3, :3] @ [self.x.start, self.y.start, self.z.start]
-        meta = {
-            "unit": header.unit,
-            "dtype": header.dtype,
-            WHOLE: self.source,
-            **self.meta,
-        }
+        meta = {"unit": header.unit, "dtype": header.dtype, WHOLE: self.source, **self.meta}
         if voxels.dtype.kind == "f":
             wide = np.promote_types(voxels.dtype, np.float32).newbyteorder("=")
             meta[RECORDED] = torch.from_numpy(voxels.astype(wide))[None]

@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """What the module of a format provides, and what it gives of a volume that is open for reading."""
 
 from __future__ import annotations
@@ -9,7 +19,6 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
-
 from scripts.volumes.block_writer import BlockWriter
 
 

@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """A folder of 2-D slices, one PNG or TIFF file each, or those of its files that a pattern matches."""
 
 from __future__ import annotations
@@ -11,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-
 from scripts.errors import InputError, one_line, warn_once
 from scripts.volumes.axes import order_given
 from scripts.volumes.formats import tiff

@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The order of slices by the numbers in their file names, and whether it is ambiguous. No file is read here."""
 
 from __future__ import annotations
@@ -13,9 +23,8 @@ from fractions import Fraction
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from tifffile import natural_sorted
-
 from scripts.errors import InputError
+from tifffile import natural_sorted
 
 # A hyphen is a minus sign at the beginning or after a separator: slice-3 is slice 3, z_-3 and z=-3 are minus 3.
 _SIGN = r"(?:(?:(?<=[_=(])|^)[-+])?"

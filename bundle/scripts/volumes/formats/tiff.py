@@ -1,4 +1,14 @@
-# SPDX-License-Identifier: Apache-2.0
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """TIFF stacks: plain, ImageJ and OME."""
 
 from __future__ import annotations
@@ -13,7 +23,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tifffile
-
 from scripts.errors import InputError, warn_once
 from scripts.volumes.axes import Order, order_given, order_named
 from scripts.volumes.block_writer import BlockWriter
