@@ -48,7 +48,7 @@ def test_folder_is_read_as_slices_whatever_it_is_called(tmp_path):
 
 def test_format_that_is_added(tmp_path, monkeypatch):
     @contextmanager
-    def open_stack(path, axes=None):
+    def open_stack(path, selection=None):
         voxels = np.load(path)
         yield Stack(voxels.shape, voxels.dtype, np.diag([1, 2, 3, 1.0]), "nanometer", lambda z: voxels[:, :, z], False)
 

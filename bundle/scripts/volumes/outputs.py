@@ -52,7 +52,7 @@ def check_output(
     file = as_path(path)
     target = target_of(file)
     if target.is_dir():
-        raise InputError(f"{file}: is a folder, but the output is one file; the formats are {registry.NAMES}")
+        raise InputError(f"{file}: is a folder, but the output is one file; the formats are {registry.writable()}")
     registry.format_to_write(file)
     formats = [(registry.suffix_of_volume(each) or "").lower().replace("tiff", "tif") for each in (file, target)]
     if formats[1] and formats[0] != formats[1]:

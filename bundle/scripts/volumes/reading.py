@@ -24,13 +24,13 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from scripts.errors import InputError, one_line, warn_once
-from scripts.volumes.axes import check_axes
+from scripts.volumes.axes import check_selection
 from scripts.volumes.formats.registry import format_to_read
 from scripts.volumes.formats.slice_folder import is_pattern
 from scripts.volumes.header import Header, check_spacing, header_of
 from scripts.volumes.memory import check_memory, free_memory
 from scripts.volumes.paths import as_path, stamp
-from scripts.volumes.slice_cache import SliceCache
+from scripts.volumes.slice_cache import SlabCache, SliceCache
 from scripts.volumes.slice_faults import SliceFaults
 
 _LARGEST_EXACT_INTEGER = 2**24  # of float32
@@ -54,27 +54,41 @@ class VolumeSource:
             when the file names none.
         axes: names of the axes of the file in its order, such as "ZYX", in place of those in the file; any letters for
             axes of length 1.
+        dataset: path of the array in a file or folder that holds several, or number of a level of a pyramid.
+        time: number of a time point, from 0.
+        channel: number of a channel, from 0.
 
     Attributes:
         header: what is known of it.
+        chunk: sizes (x, y, z) of the chunks that it is stored in; None where it is stored in slices.
 
     Raises:
         InputError: as :func:`read_volume`, except for what only the voxels show.
     """
 
     def __init__(
-        self, path: str | os.PathLike, spacing: Sequence[float] | None = None, axes: str | None = None
+        self,
+        path: str | os.PathLike,
+        spacing: Sequence[float] | None = None,
+        axes: str | None = None,
+        dataset: str | None = None,
+        time: int | None = None,
+        channel: int | None = None,
     ) -> None:
         self._file = file = as_path(path)
-        self._axes = axes
-        voxel_size, order = check_spacing(spacing), check_axes(axes)
+        self._selection = check_selection(axes, dataset, time, channel)
+        voxel_size = check_spacing(spacing)
         _check_readable(file)
         with ExitStack() as opened:
             with _cannot_be_read(file):
-                stack = opened.enter_context(format_to_read(file).open_stack(file, order))
+                stack = opened.enter_context(format_to_read(file).open_stack(file, self._selection))
             self.header = header_of(stack, voxel_size, file)
+            self.chunk = stack.chunk
             self._read = self._read_for_block = stack.read
-            if stack.decoded:
+            self._read_box = stack.read_box
+            if stack.read_box is not None and stack.chunk is not None:
+                self._read = SlabCache(stack.read_box, self.header.shape, stack.chunk[2]).read
+            elif stack.decoded:
                 cache = SliceCache(stack.read, min(free_memory() // 8, _MOST_CACHED))
                 opened.callback(cache.clear)
                 self._read, self._read_for_block = cache.read, cache.keep
@@ -93,7 +107,7 @@ class VolumeSource:
     @property
     def fingerprint(self) -> tuple:
         """What the voxels are known by as long as this process runs, without reading them."""
-        return str(self._file.absolute()), str(self._axes), stamp(self._file)
+        return str(self._file.absolute()), self._selection, stamp(self._file)
 
     def read(self, index: int) -> np.ndarray:
         """
@@ -124,6 +138,13 @@ class VolumeSource:
         width, height, depth = self.header.shape
         if not all(0 <= index < depth for index in z):
             raise IndexError(f"the volume has slices 0 to {depth - 1}, not all of {list(z)}")
+        if self._read_box is not None:
+            first, last = min(z), max(z) + 1
+            with _cannot_be_read(self._file):
+                box = self._read_box(x, y, slice(first, last))
+            wanted = [index - first for index in z]
+            alike = wanted == list(range(last - first))
+            return np.asarray(box if alike else box[:, :, wanted], dtype=self.header.dtype)
         places: dict[int, list[int]] = {}
         for place, index in enumerate(z):
             places.setdefault(index, []).append(place)

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A cache of decoded slices."""
+"""Caches of decoded slices."""
 
 from __future__ import annotations
 
@@ -59,3 +59,36 @@ class SliceCache:
         with self._lock:
             while self._slices:
                 self._free += self._slices.popitem()[1].nbytes
+
+
+class SlabCache:
+    """
+    Reads a volume that is stored in chunks slice by slice, a slab as thick as a chunk at a time, or thinner where that
+    would be large; the last one is kept. It is thread-safe.
+
+    Args:
+        read_box: returns the voxels (x, y, z) of a box.
+        shape: of the volume (x, y, z).
+        thickness: of a chunk.
+    """
+
+    _MOST_VOXELS = 2**28
+
+    def __init__(
+        self, read_box: Callable[[slice, slice, slice], np.ndarray], shape: tuple[int, int, int], thickness: int
+    ) -> None:
+        self._read_box = read_box
+        self._slices = shape[2]
+        self._thickness = max(1, min(thickness, self._MOST_VOXELS // max(1, shape[0] * shape[1])))
+        self._slab: tuple[int, np.ndarray] | None = None
+        self._lock = threading.Lock()
+
+    def read(self, index: int) -> np.ndarray:
+        """Return slice ``index`` (x, y)."""
+        with self._lock:
+            first = index // self._thickness * self._thickness
+            if self._slab is None or self._slab[0] != first:
+                self._slab = None  # before the next one is read, so that there is one at a time
+                along = slice(first, min(first + self._thickness, self._slices))
+                self._slab = first, self._read_box(slice(None), slice(None), along)
+            return self._slab[1][:, :, index - first]

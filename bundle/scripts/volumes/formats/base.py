@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from scripts.volumes.axes import Selection
 from scripts.volumes.block_writer import BlockWriter
 
 
@@ -36,6 +37,11 @@ class Stack(NamedTuple):
             a memory map, or a view of an array, to any number of threads.
         doubt: why the voxel size of the file is not used, or may be wrong, without the name of the file; None if it is
             right.
+        read_box: of a volume that is stored in chunks: returns the voxels (x, y, z) of a box, to any number of threads.
+            None where a box is cut from slices.
+        chunk: sizes (x, y, z) of these chunks.
+        source: where the voxel size comes from, such as "resolution (nm) of volumes/raw"; None for the usual place of
+            the format.
     """
 
     shape: tuple[int, ...]
@@ -45,6 +51,9 @@ class Stack(NamedTuple):
     read: Callable[[int], np.ndarray]
     decoded: bool
     doubt: str | None = None
+    read_box: Callable[[slice, slice, slice], np.ndarray] | None = None
+    chunk: tuple[int, int, int] | None = None
+    source: str | None = None
 
 
 class ReadableFormat(Protocol):
@@ -54,18 +63,20 @@ class ReadableFormat(Protocol):
     """As messages name it, such as "TIFF"."""
 
     SUFFIXES: tuple[str, ...]
-    """How names of its files end, in lower case, in the order in which messages list them."""
+    """How names of its files end, in lower case, in the order in which messages list them. A format of folders that
+    are told by what they hold has a function ``is_store(path: Path) -> bool`` besides.
+    """
 
-    def open_stack(self, path: Path, axes: str | None = None) -> AbstractContextManager[Stack]:
+    def open_stack(self, path: Path, selection: Selection = Selection()) -> AbstractContextManager[Stack]:
         """
         Open a volume without reading its voxels.
 
         Args:
             path: file or folder, which exists and may be read.
-            axes: the option ``--axes``, from :func:`scripts.volumes.axes.check_axes`.
+            selection: which volume of it is meant.
 
         Raises:
-            InputError: it holds something else than one volume of one channel.
+            InputError: what is meant is not there, or no single volume of one channel.
             Exception: any other one is reported as damage of the file, with the first line of its message.
         """
 

@@ -25,7 +25,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.arrayproxy import ArrayProxy
 from scripts.errors import InputError
-from scripts.volumes.axes import Order, order_given
+from scripts.volumes.axes import Order, Selection, order_of
 from scripts.volumes.block_writer import BlockWriter
 from scripts.volumes.formats.base import Stack
 from scripts.volumes.formats.uncompressed import open_uncompressed
@@ -52,13 +52,13 @@ _NIFTI1_MAX_SIZE = 32767  # sizes are 16-bit there
 
 
 @contextmanager
-def open_stack(path: Path, axes: str | None = None) -> Iterator[Stack]:
+def open_stack(path: Path, selection: Selection = Selection()) -> Iterator[Stack]:
     """
     Open a volume.
 
     Args:
         path: file to read.
-        axes: the option ``--axes``, from :func:`scripts.volumes.axes.check_axes`; XYZ if None.
+        selection: which volume is meant; the axes are XYZT where it names none.
 
     Yields:
         The stack, float32 if the header scales the voxels, otherwise in the dtype of the file. A compressed file is
@@ -69,13 +69,16 @@ def open_stack(path: Path, axes: str | None = None) -> Iterator[Stack]:
         InputError: the file does not hold one single-channel volume.
         OSError: the file is truncated; of a compressed file this is found when its last slice is read.
     """
-    image = _open(path, several=axes is not None)
+    selection.refuse_dataset(path, "a NIfTI file")
+    image = _open(path, selection)
     x, y, z = image.shape[:3]
-    order = Order("XYZ", (x, y, z)) if axes is None else order_given(axes, image.shape, path)
+    order = Order("XYZ", (x, y, z)) if selection == Selection() else order_of("XYZTC", image.shape, selection, path)
     proxy: Any = image.dataobj  # of a file: where its voxels begin and how they are scaled
     shape, dtype = order.sizes, image.get_data_dtype()
     compressed = path.name.lower().endswith(".gz")
-    needed, size = proxy.offset + math.prod(shape) * dtype.itemsize, path.stat().st_size
+    # where the voxels of the time point and channel begin: x varies fastest, then y, z, time and channel
+    first = proxy.offset + sum(number * math.prod(image.shape[:at]) for at, number in order.picks) * dtype.itemsize
+    needed, size = proxy.offset + math.prod(image.shape) * dtype.itemsize, path.stat().st_size
     if not compressed and size < needed:
         raise OSError(f"ends at byte {size}, but its voxels go on to {needed}")
     scaled = (proxy.slope, proxy.inter) != (1.0, 0.0)
@@ -84,7 +87,7 @@ def open_stack(path: Path, axes: str | None = None) -> Iterator[Stack]:
     turn = np.transpose if order.letters == "YXZ" else np.asanyarray
     by_slices = order.letters[2] == "Z"  # otherwise the voxels of a slice are spread over the file
     if by_slices and not compressed and not scaled:
-        plane, begin = shape[:2], int(proxy.offset)
+        plane, begin = shape[:2], int(first)
         size = math.prod(plane) * dtype.itemsize
 
         def map_slice(index: int) -> np.ndarray:
@@ -96,7 +99,7 @@ def open_stack(path: Path, axes: str | None = None) -> Iterator[Stack]:
     opener: Any = gzip.open if compressed else open
     with opener(path, "rb") as file:
         # of an open file, which keeps its position: nibabel's own proxy unpacks from the beginning for each slice
-        voxels: Any = ArrayProxy(file, (shape, dtype, proxy.offset, proxy.slope, proxy.inter))
+        voxels: Any = ArrayProxy(file, (shape, dtype, int(first), proxy.slope, proxy.inter))
         if not by_slices:
             whole = np.asanyarray(voxels).astype(dtype_read, copy=False).transpose(order.to_xyz)
             _read_to_end(file)
@@ -118,8 +121,8 @@ def _read_to_end(file: IO[bytes]) -> None:
         pass
 
 
-def _open(path: Path, several: bool) -> nib.Nifti1Image:
-    """Return the image of the file, or raise InputError when it is no single-channel volume."""
+def _open(path: Path, selection: Selection) -> nib.Nifti1Image:
+    """Return the image of the file, or raise InputError when what is meant of it is no single-channel volume."""
     image = nib.load(path)
     if not isinstance(image, nib.Nifti1Image):  # Nifti2Image is one too
         raise InputError(f"{path}: is not a NIfTI file in spite of its name; save it as .nii.gz or .ome.tif")
@@ -127,10 +130,13 @@ def _open(path: Path, several: bool) -> nib.Nifti1Image:
         raise InputError(f"{path}: is a color image of {len(image.get_data_dtype().fields)} channels; save one channel")
     if len(image.shape) < 3:
         raise InputError(f"{path}: is a single 2-D image, but a volume is needed; give a stack of slices")
-    if any(size > 1 for size in image.shape[3:]) and not several:
+    if any(size > 1 for size in image.shape[3:]) and selection == Selection():
         count, single = math.prod(image.shape[3:]), image.shape[2] == 1
-        offer = " If they are its slices, add --axes XYZ" if single and len(image.shape) == 4 else ""
-        raise InputError(f"{path}: holds {count} volumes or channels; save one of them.{offer}".rstrip("."))
+        offer = "; if they are its slices, add --axes XYZ" if single and len(image.shape) == 4 else ""
+        raise InputError(
+            f"{path}: holds {count} volumes or channels; choose one with --time (the fourth axis) and --channel "
+            f"(the fifth), or save one of them{offer}"
+        )
     return image
 
 

@@ -13,16 +13,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
 from scripts.errors import InputError
 from scripts.volumes.formats import nifti, slice_folder, tiff
 from scripts.volumes.formats.base import Format, ReadableFormat
 
-_FORMATS: tuple[Format, ...] = (tiff, nifti)  # a new format is added here
+_FORMATS: tuple[ReadableFormat, ...] = (tiff, nifti)  # a new format is added here
 
-NAMES = " and ".join(f"{each.NAME} ({', '.join(each.SUFFIXES)})" for each in _FORMATS)
-"""The formats of files with their suffixes, for messages."""
+
+def _listed(formats: Iterable[ReadableFormat]) -> str:
+    names = [f"{each.NAME} ({', '.join(each.SUFFIXES)})" for each in formats]
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def readable() -> str:
+    """The formats of files that can be read with their suffixes, for messages."""
+    return _listed(_FORMATS)
+
+
+def writable() -> str:
+    """The formats that can be written with their suffixes, for messages."""
+    return _listed(each for each in _FORMATS if hasattr(each, "open_writer"))
+
 
 SUFFIXES = tuple(suffix for each in _FORMATS for suffix in each.SUFFIXES)
 """Suffixes of these files, in lower case."""
@@ -41,11 +56,14 @@ def format_to_read(path: Path) -> ReadableFormat:
     Raises:
         InputError: it has none of the formats.
     """
-    if path.is_dir() or slice_folder.is_pattern(path):
+    if path.is_dir():
+        stores = (each for each in _FORMATS if hasattr(each, "is_store") and each.is_store(path))
+        return next(stores, slice_folder)
+    if slice_folder.is_pattern(path):
         return slice_folder
     known = _format_of(path)
     if known is None:
-        raise InputError(f"{path}: cannot be read; the formats are {NAMES} and folders of PNG or TIFF slices")
+        raise InputError(f"{path}: cannot be read; the formats are {readable()}, and folders of PNG or TIFF slices")
     return known
 
 
@@ -57,11 +75,11 @@ def format_to_write(path: Path) -> Format:
         InputError: the name ends like none of them.
     """
     known = _format_of(path)
-    if known is None:
-        raise InputError(f"{path}: this format cannot be written; the formats are {NAMES}")
-    return known
+    if not hasattr(known, "open_writer"):
+        raise InputError(f"{path}: this format cannot be written; the formats are {writable()}")
+    return cast(Format, known)
 
 
-def _format_of(path: Path) -> Format | None:
+def _format_of(path: Path) -> ReadableFormat | None:
     suffix = suffix_of_volume(path)
     return next((each for each in _FORMATS if suffix is not None and suffix.lower() in each.SUFFIXES), None)

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from scripts.errors import InputError, one_line, warn_once
-from scripts.volumes.axes import order_given
+from scripts.volumes.axes import Selection, order_of
 from scripts.volumes.formats import tiff
 from scripts.volumes.formats.base import Stack
 from scripts.volumes.formats.slice_order import differ_in_numbers, slices_in_order
@@ -39,14 +39,14 @@ def is_pattern(path: Path) -> bool:
 
 
 @contextmanager
-def open_stack(path: Path, axes: str | None = None) -> Iterator[Stack]:
+def open_stack(path: Path, selection: Selection = Selection()) -> Iterator[Stack]:
     """
     Open the slices of a folder in the order of their numbers (slice2 before slice10). Hidden and other files are
     ignored.
 
     Args:
         path: the folder, or a pattern of the names of files in it.
-        axes: the option ``--axes``, from :func:`scripts.volumes.axes.check_axes`; Z comes first, one file a slice.
+        selection: which volume is meant; Z comes first among its axes, one file a slice.
 
     Yields:
         The stack, of the size and dtype of the first slice, without a voxel size. Reading a slice that differs from the
@@ -60,10 +60,13 @@ def open_stack(path: Path, axes: str | None = None) -> Iterator[Stack]:
     first = _read_slice(files[0])
     shape = (len(files), *first.shape)
     turned = False
-    if axes is not None:
-        order = order_given(axes, shape, path)
+    selection.refuse_dataset(path, "a folder of slices")
+    if selection != Selection():
+        order = order_of("ZYX", shape, selection, path)
         if order.letters[0] != "Z":
-            raise InputError(f"--axes {axes}: {path} holds one file for each slice, so that Z comes first: ZYX or ZXY")
+            raise InputError(
+                f"--axes {selection.axes}: {path} holds one file for each slice, so that Z comes first: ZYX or ZXY"
+            )
         turned = order.letters == "ZXY"
 
     def read(index: int) -> np.ndarray:

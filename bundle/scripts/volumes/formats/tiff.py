@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tifffile
 from scripts.errors import InputError, warn_once
-from scripts.volumes.axes import Order, order_given, order_named
+from scripts.volumes.axes import Order, Selection, order_given, order_named
 from scripts.volumes.block_writer import BlockWriter
 from scripts.volumes.formats.base import Stack
 from scripts.volumes.formats.tiff_voxel_size import voxel_size
@@ -47,7 +47,7 @@ _REMARKS = {
 
 
 @contextmanager
-def open_stack(path: Path, axes: str | None = None) -> Iterator[Stack]:
+def open_stack(path: Path, selection: Selection = Selection()) -> Iterator[Stack]:
     """
     Open a stack of 2-D pages.
 
@@ -56,27 +56,29 @@ def open_stack(path: Path, axes: str | None = None) -> Iterator[Stack]:
 
     Args:
         path: file to read.
-        axes: the option ``--axes``, from :func:`scripts.volumes.axes.check_axes`.
+        selection: which volume of it is meant.
 
     Yields:
         The stack. Uncompressed slices are memory maps, of which only the part that is used is read. A file that does
-        not have Z first is read into memory.
+        not have Z first, or has its channels in its pages, is read into memory.
 
     Raises:
-        InputError: the file holds something else than one single-channel volume.
+        InputError: what is meant of the file is no single-channel volume.
         OSError: it is damaged; a truncated file is found here and not only when its slices are read.
     """
+    selection.refuse_dataset(path, "a TIFF file")
     with ExitStack() as opened:
         with _damage_raised():
             tif = opened.enter_context(tifffile.TiffFile(path))
             image = _image(tif, path)
             order = (
-                order_named(image.names, image.shape, path)
-                if axes is None
-                else order_given(axes, image.full_shape, path)
+                order_named(image.names, image.shape, path, selection)
+                if selection.axes is None
+                else order_given(selection, image.full_shape, path)
             )
+            shape = image.shape if selection.axes is None else image.full_shape
             affine, unit, doubt = _affine(tif, image, order)
-            read, decoded = _slice_reader(tif, image, order, path)
+            read, decoded = _slice_reader(tif, image, order, shape, path)
             remark = _REMARKS.get(int(tif.pages.first.photometric))
             if remark is not None and not (tif.is_imagej and int(tif.pages.first.photometric) == 3):
                 warn_once(f"{path}: {remark}")
@@ -241,20 +243,25 @@ def _unsqueezed(series: tifffile.TiffPageSeries) -> tuple[str, tuple[int, ...]]:
 
 
 def _slice_reader(
-    tif: tifffile.TiffFile, image: _Image, order: Order, path: Path
+    tif: tifffile.TiffFile, image: _Image, order: Order, shape: tuple[int, ...], path: Path
 ) -> tuple[Callable[[int], np.ndarray], bool]:
-    """Return the function that reads one slice (x, y), and whether it decodes the slice."""
+    """Return the function that reads one slice (x, y), and whether it decodes the slice.
+
+    ``shape`` is that of the axes that ``order`` speaks of.
+    """
     series = tif.series[0]
     _, height, width = order.sizes
-    if order.letters[0] == "Z":  # its pages are its slices
+    numbers = _pages_of_slices(order, shape)
+    if numbers is not None:  # its pages are its slices
         turn = np.transpose if order.letters == "ZYX" else np.asarray
-        pages: Any = [s.pages[0] for s in tif.series] if image.pages_of_a_stack else series.pages
+        every: Any = [s.pages[0] for s in tif.series] if image.pages_of_a_stack else series.pages
+        pages = [every[number] for number in numbers] if len(every) == math.prod(shape[:-2]) else []
         dtype = np.dtype(tif.byteorder + np.dtype(series.dtype).char)
         size = height * width * dtype.itemsize
         begins: list[int] | None = None
         if not image.pages_of_a_stack and series.dataoffset is not None:
             # one block of the file, as ImageJ writes, even where only its first page has a header
-            begins = [series.dataoffset + index * size for index in range(order.sizes[0])]
+            begins = [series.dataoffset + number * size for number in numbers]
         elif len(pages) == order.sizes[0] and all(_is_mapped(page, tif) for page in pages):
             begins = [page.dataoffsets[0] for page in pages]
         if begins is not None:
@@ -269,8 +276,18 @@ def _slice_reader(
             return decode, True
     # several slices in one compressed page, or slices across the pages: no slice can be read alone
     stored = np.stack([s.asarray() for s in tif.series]) if image.pages_of_a_stack else series.asarray()
-    voxels = stored.reshape(order.sizes).transpose(order.to_xyz)
+    chosen = stored.reshape(shape)[order.box(len(shape), slice(None), slice(None), slice(None))]
+    voxels = chosen.transpose(order.to_xyz)
     return lambda index: voxels[:, :, index], False
+
+
+def _pages_of_slices(order: Order, shape: tuple[int, ...]) -> list[int] | None:
+    """Numbers of the pages that are the slices in their order; None where a page is none."""
+    if order.letters[0] != "Z" or any(place >= len(shape) - 2 for place in (order.places[0], *dict(order.picks))):
+        return None
+    pages = np.arange(math.prod(shape[:-2])).reshape(shape[:-2])
+    here = order.box(len(shape), slice(None), slice(None), slice(None))[:-2]
+    return pages[here].tolist()
 
 
 def _is_mapped(page: Any, tif: tifffile.TiffFile) -> bool:

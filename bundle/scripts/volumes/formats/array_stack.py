@@ -1,0 +1,86 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A volume in an array of several axes that is read by boxes, as HDF5, zarr and their like give it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from scripts.volumes.axes import Selection, order_of
+from scripts.volumes.formats.base import Stack
+
+
+class Array(Protocol):
+    """What is needed of an array: its shape, its type, and boxes of it."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def __getitem__(self, index: tuple[slice | int, ...]) -> np.ndarray:
+        """The voxels of a box."""
+
+
+def array_stack(
+    array: Array,
+    names: str,
+    selection: Selection,
+    path: Path,
+    voxel_size: Mapping[str, float] | None = None,
+    unit: str | None = None,
+    origin: Mapping[str, float] | None = None,
+    chunk: tuple[int, ...] | None = None,
+    doubt: str | None = None,
+    source: str | None = None,
+) -> Stack:
+    """
+    Return the volume that is meant of an array.
+
+    Args:
+        array: of any number of axes.
+        names: one letter for each of them: Z, Y, X, T, C, or another for what has no place in a volume; "I" for axes
+            without a name.
+        selection: which volume is meant.
+        path: for the errors.
+        voxel_size: along "X", "Y" and "Z", positive; None if it is not known.
+        unit: of it and of the origin.
+        origin: place of the center of the first voxel along "X", "Y" and "Z", 0 where there is none.
+        chunk: sizes of the chunks of the array, one for each axis; None if it has none.
+        doubt, source: see :class:`scripts.volumes.formats.base.Stack`.
+
+    Raises:
+        InputError: what is meant is no single volume of one channel.
+    """
+    order = order_of(names, array.shape, selection, path)
+
+    def read_box(x: slice, y: slice, z: slice) -> np.ndarray:
+        return np.asarray(array[order.box(len(array.shape), x, y, z)]).transpose(order.to_xyz)
+
+    affine = None
+    if voxel_size is not None:
+        affine = np.diag([*(float(voxel_size[axis]) for axis in "XYZ"), 1.0])
+        affine[:3, 3] = [float((origin or {}).get(axis, 0.0)) for axis in "XYZ"]
+    along = None if chunk is None else {letter: chunk[place] for letter, place in zip(order.letters, order.places)}
+    return Stack(
+        order.shape,
+        np.dtype(array.dtype),
+        affine,
+        unit,
+        lambda index: read_box(slice(None), slice(None), slice(index, index + 1))[:, :, 0],
+        decoded=along is not None,
+        doubt=doubt,
+        read_box=read_box,
+        chunk=None if along is None else (along["X"], along["Y"], along["Z"]),
+        source=source,
+    )
