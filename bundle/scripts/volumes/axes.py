@@ -60,6 +60,10 @@ class Selection(NamedTuple):
             raise InputError(f"--dataset {self.dataset}: {file} is {kind}, which holds one volume; leave it out")
 
 
+NO_SELECTION = Selection()
+"""What is meant of a file where no option says so: its one volume."""
+
+
 class Order(NamedTuple):
     """The spatial axes of an array in its own order, others left out.
 
@@ -191,7 +195,7 @@ def order_given(selection: Selection, shape: Sequence[int], file: Path) -> Order
     )
 
 
-def order_named(names: str, shape: Sequence[int], file: Path, selection: Selection = Selection()) -> Order:
+def order_named(names: str, shape: Sequence[int], file: Path, selection: Selection = NO_SELECTION) -> Order:
     """
     Return the order of the axes of a file that names them.
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from scripts.volumes.axes import Selection
+from scripts.volumes.axes import NO_SELECTION, Selection
 from scripts.volumes.block_writer import BlockWriter
 
 
@@ -67,7 +67,7 @@ class ReadableFormat(Protocol):
     are told by what they hold has a function ``is_store(path: Path) -> bool`` besides.
     """
 
-    def open_stack(self, path: Path, selection: Selection = Selection()) -> AbstractContextManager[Stack]:
+    def open_stack(self, path: Path, selection: Selection = NO_SELECTION) -> AbstractContextManager[Stack]:
         """
         Open a volume without reading its voxels.
 

@@ -25,7 +25,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.arrayproxy import ArrayProxy
 from scripts.errors import InputError
-from scripts.volumes.axes import Order, Selection, order_of
+from scripts.volumes.axes import NO_SELECTION, Order, Selection, order_of
 from scripts.volumes.block_writer import BlockWriter
 from scripts.volumes.formats.base import Stack
 from scripts.volumes.formats.uncompressed import open_uncompressed
@@ -52,7 +52,7 @@ _NIFTI1_MAX_SIZE = 32767  # sizes are 16-bit there
 
 
 @contextmanager
-def open_stack(path: Path, selection: Selection = Selection()) -> Iterator[Stack]:
+def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stack]:
     """
     Open a volume.
 
@@ -72,7 +72,7 @@ def open_stack(path: Path, selection: Selection = Selection()) -> Iterator[Stack
     selection.refuse_dataset(path, "a NIfTI file")
     image = _open(path, selection)
     x, y, z = image.shape[:3]
-    order = Order("XYZ", (x, y, z)) if selection == Selection() else order_of("XYZTC", image.shape, selection, path)
+    order = Order("XYZ", (x, y, z)) if selection == NO_SELECTION else order_of("XYZTC", image.shape, selection, path)
     proxy: Any = image.dataobj  # of a file: where its voxels begin and how they are scaled
     shape, dtype = order.sizes, image.get_data_dtype()
     compressed = path.name.lower().endswith(".gz")
@@ -130,7 +130,7 @@ def _open(path: Path, selection: Selection) -> nib.Nifti1Image:
         raise InputError(f"{path}: is a color image of {len(image.get_data_dtype().fields)} channels; save one channel")
     if len(image.shape) < 3:
         raise InputError(f"{path}: is a single 2-D image, but a volume is needed; give a stack of slices")
-    if any(size > 1 for size in image.shape[3:]) and selection == Selection():
+    if any(size > 1 for size in image.shape[3:]) and selection == NO_SELECTION:
         count, single = math.prod(image.shape[3:]), image.shape[2] == 1
         offer = "; if they are its slices, add --axes XYZ" if single and len(image.shape) == 4 else ""
         raise InputError(

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from scripts.errors import InputError, one_line, warn_once
-from scripts.volumes.axes import Selection, order_of
+from scripts.volumes.axes import NO_SELECTION, Selection, order_of
 from scripts.volumes.formats import tiff
 from scripts.volumes.formats.base import Stack
 from scripts.volumes.formats.slice_order import differ_in_numbers, slices_in_order
@@ -39,7 +39,7 @@ def is_pattern(path: Path) -> bool:
 
 
 @contextmanager
-def open_stack(path: Path, selection: Selection = Selection()) -> Iterator[Stack]:
+def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stack]:
     """
     Open the slices of a folder in the order of their numbers (slice2 before slice10). Hidden and other files are
     ignored.
@@ -61,7 +61,7 @@ def open_stack(path: Path, selection: Selection = Selection()) -> Iterator[Stack
     shape = (len(files), *first.shape)
     turned = False
     selection.refuse_dataset(path, "a folder of slices")
-    if selection != Selection():
+    if selection != NO_SELECTION:
         order = order_of("ZYX", shape, selection, path)
         if order.letters[0] != "Z":
             raise InputError(

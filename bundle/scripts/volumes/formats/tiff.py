@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tifffile
 from scripts.errors import InputError, warn_once
-from scripts.volumes.axes import Order, Selection, order_given, order_named
+from scripts.volumes.axes import NO_SELECTION, Order, Selection, order_given, order_named
 from scripts.volumes.block_writer import BlockWriter
 from scripts.volumes.formats.base import Stack
 from scripts.volumes.formats.tiff_voxel_size import voxel_size
@@ -47,7 +47,7 @@ _REMARKS = {
 
 
 @contextmanager
-def open_stack(path: Path, selection: Selection = Selection()) -> Iterator[Stack]:
+def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stack]:
     """
     Open a stack of 2-D pages.
 
