@@ -102,7 +102,8 @@ def test_resumed_run_is_the_run_it_continues(tmp_path):
         for name, value in theirs.state_dict().items():
             assert torch.allclose(mine.state_dict()[name], value, atol=1e-6), name
     assert second.optimizer.param_groups[0]["lr"] == whole.optimizer.param_groups[0]["lr"] < 1e-2
-    assert (second.progress.bar.n, second.progress.bar.total) == (8, 8)
+    bar = second.progress.bar
+    assert bar is not None and (bar.n, bar.total) == (8, 8)
     assert [file.name for file in path.parent.iterdir()] == ["checkpoint.pt"]
 
 

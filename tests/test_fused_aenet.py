@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -107,7 +108,7 @@ def test_kernels_that_cannot_be_built_are_told_once(monkeypatch, caplog):
 def test_fused_network_on_cuda_is_the_network(sides, caplog):
     aenet = network(device="cuda")
     with caplog.at_level(logging.WARNING):
-        fused = optimize_for_inference(aenet, torch.device("cuda"), True)
+        fused: Any = optimize_for_inference(aenet, torch.device("cuda"), True)
     assert not caplog.records
     window, factor = torch.rand(2, 1, *sides, 4, device="cuda"), torch.full((4,), 5.0, device="cuda")
     relative_depth = torch.tensor([0.2, 0.6, 0.0, 0.8], device="cuda")

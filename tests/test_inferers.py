@@ -108,7 +108,7 @@ def pseudo(restore, folder, prior_factor=4, batch_size=3, seed=0) -> PseudoVolum
 
 def test_upsampling_of_one_is_the_volume_itself(tmp_path):
     data = with_spacing(volume(5, 6, 4), 1, 1, 8)
-    result = pseudo(None, tmp_path, prior_factor=1)(data, None)
+    result: Any = pseudo(None, tmp_path, prior_factor=1)(data, NO_NETWORK)
     assert torch.equal(result[:, :1].as_tensor(), data.as_tensor())
     assert not result[:, 1].any()
     assert np.allclose(np.asarray(result.affine), np.asarray(data.affine))
@@ -118,7 +118,7 @@ def test_upsampling_of_one_is_the_volume_itself(tmp_path):
 @pytest.mark.parametrize("prior_factor", [4, 2.5])
 def test_restoration_that_changes_nothing_gives_cubic_interpolation(tmp_path, prior_factor):
     data = with_spacing(volume(5, 8, 4), 1, 2, 8)
-    result = pseudo(Restore(), tmp_path, prior_factor)(data, None)
+    result: Any = pseudo(Restore(), tmp_path, prior_factor)(data, NO_NETWORK)
     expected = axial_interpolate(data.as_tensor(), prior_factor)
     assert torch.allclose(result[:, :1].as_tensor(), expected, atol=6e-4)  # kept in half precision
     assert result[:, 1].max() == 0
@@ -128,7 +128,7 @@ def test_restoration_that_changes_nothing_gives_cubic_interpolation(tmp_path, pr
 
 def test_volume_is_the_mean_and_the_map_the_difference(tmp_path):
     data = volume(5, 8, 4)
-    result = pseudo(Restore(0.1), tmp_path)(data, None)
+    result = pseudo(Restore(0.1), tmp_path)(data, NO_NETWORK)
     assert torch.allclose(result[0, 0], axial_interpolate(data, 4)[0, 0] + 0.025, atol=1e-3)
     assert torch.allclose(result[0, 1], torch.tensor(0.15), atol=1e-3)
 
@@ -136,7 +136,7 @@ def test_volume_is_the_mean_and_the_map_the_difference(tmp_path):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e6])  # the last one is none in half precision
 def test_restored_slices_that_are_not_finite_are_an_error(tmp_path, value):
     with pytest.raises(InputError, match="XZ slices from 0 on came out of the network as NaN or infinite"):
-        pseudo(Restore(value), tmp_path)(volume(5, 8, 4), None)
+        pseudo(Restore(value), tmp_path)(volume(5, 8, 4), NO_NETWORK)
     assert not (tmp_path / "progress" / "xz.json").exists()  # so that nothing is taken up
 
 
@@ -151,7 +151,7 @@ def test_each_plane_is_restored_in_its_place(tmp_path):
         first, count[width] = count[width], count[width] + len(mu)
         return torch.zeros_like(mu) + {5: 0.01, 8: 0.1}[width] * (first + torch.arange(len(mu))).view(-1, 1, 1, 1)
 
-    result = pseudo(numbered, tmp_path)(volume(5, 8, 3), None)[0, 0]
+    result = pseudo(numbered, tmp_path)(volume(5, 8, 3), NO_NETWORK)[0, 0]
     expected = (0.01 * torch.arange(8)[None, :, None] + 0.1 * torch.arange(5)[:, None, None]) / 2
     assert torch.allclose(result, expected.expand_as(result), atol=1e-3)
 
@@ -163,7 +163,7 @@ def test_each_plane_is_restored_in_its_place(tmp_path):
 )
 def test_one_volume_is_restored_at_a_time(tmp_path, prior_factor, shape, words):
     with pytest.raises(InputError, match=words) as error:
-        pseudo(Restore(), tmp_path, prior_factor)(torch.rand(shape), None)
+        pseudo(Restore(), tmp_path, prior_factor)(torch.rand(shape), NO_NETWORK)
     assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
 
 
@@ -209,8 +209,8 @@ def test_interrupted_run_goes_on(tmp_path, expected, fail_at):
     assert first.calls == CALLS[:fail_at]
     done = pseudo(None, tmp_path).restored_before((5, 8))
     assert sum(done.values()) == [0, 3, 6, 8, 11, 13][5 if fail_at is None else fail_at]
-    rest, inferer = Restore(0.1), pseudo(None, tmp_path)
-    inferer.restore = rest
+    rest = Restore(0.1)
+    inferer = pseudo(rest, tmp_path)
     assert torch.equal(inferer(DATA, NO_NETWORK), expected)
     assert rest.calls == CALLS[len(first.calls) :]  # what was finished is kept until the result is safe
     assert (tmp_path / "progress").is_dir()

@@ -29,8 +29,9 @@ def numpy_focal_frequency(prediction, target, alpha):
 
 @pytest.mark.parametrize("alpha", [1.0, 0.5, 2.0])
 def test_focal_frequency_loss_is_the_papers(pair, alpha):
-    value = FocalFrequencyLoss(alpha)(*pair).item()
-    assert value == pytest.approx(numpy_focal_frequency(*pair, alpha), rel=1e-4)
+    prediction, target = pair
+    value = FocalFrequencyLoss(alpha)(prediction, target).item()
+    assert value == pytest.approx(numpy_focal_frequency(prediction, target, alpha), rel=1e-4)
 
 
 def test_focal_frequency_loss_of_one_wave():

@@ -143,7 +143,7 @@ def test_required_packages_are_the_pinned_ones():
         "numpy": METADATA["numpy_version"],
     }
     assert named.keys() | core.keys() == install_requires()
-    assert {**named, **core} == {name: pinned[name] for name in install_requires()}
+    assert named | core == {name: pinned[name] for name in install_requires()}
 
 
 def test_versions_agree():

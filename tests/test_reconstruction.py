@@ -265,8 +265,9 @@ def item(x: float, z: float, seed: int) -> MetaTensor:
 @pytest.mark.parametrize("factor", [4, None, 2.5])
 def test_each_channel_of_each_item_is_what_it_is_alone(trained, factor):
     """From the file's values to the file's values, as collated and taken apart by MONAI."""
-    items = [item(2, 8, seed=0), item(3, 12, seed=1), item(2, 8, seed=2)]
-    scale, restore, inferer = ScalePercentiles(*PERCENTILES), RestoreIntensity(), AxialInferer(factor)
+    items: list[Any] = [item(2, 8, seed=0), item(3, 12, seed=1), item(2, 8, seed=2)]
+    scale, inferer = ScalePercentiles(*PERCENTILES), AxialInferer(factor)
+    restore: Any = RestoreIntensity()
     batch = list_data_collate([{"image": scale(one)} for one in items])["image"]
     results = [restore(result) for result in decollate_batch(inferer(batch, trained))]
     assert len(results) == 3
@@ -275,7 +276,7 @@ def test_each_channel_of_each_item_is_what_it_is_alone(trained, factor):
         assert lattice.voxel_size(result.affine.numpy())[2] == pytest.approx(one.affine[2, 2] / (factor or 4))
         assert torch.equal(result.affine[:, 3], one.affine[:, 3])
         for channel in range(2):
-            alone = restore(inferer(scale(one[channel : channel + 1])[None], trained)[0])
+            alone: Any = restore(inferer(scale(one[channel : channel + 1])[None], trained)[0])
             assert torch.equal(result[channel].as_tensor(), alone[0].as_tensor())
         assert torch.equal(result[..., 0].as_tensor(), one[..., 0].as_tensor())  # each in its own range
     assert not torch.allclose(results[0].as_tensor(), results[2].as_tensor(), atol=5)
@@ -461,15 +462,17 @@ def test_file_is_what_memory_gives(trained, tmp_path, name, dtype, output, facto
     )
 
     data = ScalePercentiles(*PERCENTILES)(read_volume(path))
-    expected = RestoreIntensity()(inferer(data[None], trained)[0])
+    predicted: Any = inferer(data[None], trained)[0]
+    expected = RestoreIntensity()(predicted)
     result = read_volume(tmp_path / output)
     assert result.meta["dtype"] == dtype and result.meta["unit"] == "micrometer"
     assert lattice.voxel_size(result.affine.numpy()) == pytest.approx((2, 2, 7 / factor))
     assert torch.allclose(result.as_tensor(), expected.as_tensor(), atol=1e-4)
     if kept == "copy":  # to the bit, floats as well
         kept_indices = lattice.kept_indices(5, factor)
-        originals = read_volume(path)[..., [round(j / factor) for j in kept_indices]]
-        assert torch.equal(result[..., kept_indices].as_tensor(), originals.as_tensor())
+        originals: Any = read_volume(path)[..., [round(j / factor) for j in kept_indices]]
+        kept_slices: Any = result[..., kept_indices]
+        assert torch.equal(kept_slices.as_tensor(), originals.as_tensor())
     assert sorted(file.name for file in tmp_path.iterdir()) == [name, output]
 
 
@@ -478,7 +481,8 @@ def test_ensemble_from_file_to_file(trained, tmp_path):
     inferer = AxialInferer(2, tile=96, halo=20, input_slices="predict", tta=True)
     stream(path, tmp_path / "b.nii", trained, inferer)
     data = ScalePercentiles(*PERCENTILES)(read_volume(path))
-    expected = RestoreIntensity()(inferer(data[None], trained)[0])
+    predicted: Any = inferer(data[None], trained)[0]
+    expected = RestoreIntensity()(predicted)
     assert torch.allclose(read_volume(tmp_path / "b.nii").as_tensor(), expected.as_tensor(), atol=1e-3)
 
 
@@ -486,7 +490,7 @@ def test_ensemble_from_file_to_file(trained, tmp_path):
 def test_nothing_is_left_where_writing_fails_in_the_background(untrained, tmp_path, monkeypatch, failure):
     path = on_disk(tmp_path, "a.tif", "uint8", 64, 40, 5)
     (tmp_path / "b.tif").write_text("older")
-    written = []
+    written: list[Any] = []
 
     def pwrite(*arguments: Any) -> int:
         if len(written) == 5:

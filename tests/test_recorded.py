@@ -99,7 +99,7 @@ def test_the_output_is_overwritten_by_the_next_call():
 
 @CUDA
 def test_python_runs_no_more_once_it_is_recorded():
-    calls = []
+    calls: list[None] = []
 
     def function(x: torch.Tensor) -> torch.Tensor:
         calls.append(None)

@@ -75,4 +75,5 @@ def test_overrides_without_effect(tmp_path):
     check_command([*INFERENCE, "--dataloader#num_workers", "2"])
     (tmp_path / "mine.yaml").write_text("dataloader#batch_size: 4\n")
     assert "--tile changes them" in refused_in_python("inference.yaml", (tmp_path / "mine.yaml",))
-    assert refused_in_python("train.yaml", **{"train#trainer#amp": True}).endswith("give --amp")
+    amp: dict[str, Any] = {"train#trainer#amp": True}
+    assert refused_in_python("train.yaml", **amp).endswith("give --amp")

@@ -99,8 +99,8 @@ def walls(shape=(20, 20, 20)) -> np.ndarray:
 def test_rooms_become_cells_that_meet_within_the_wall():
     cells = cells_from_membranes(walls(), 0.5, 2)
     assert sorted(np.bincount(cells.ravel())) == [0] + [1000] * 8
-    expected = sum(w * (i >= 10) for w, i in zip((4, 2, 1), np.indices(cells.shape)))
-    assert cell_scores(cells, expected + 1) == pytest.approx(PERFECT)
+    x, y, z = np.indices(cells.shape) >= 10
+    assert cell_scores(cells, 4 * x + 2 * y + z + 1) == pytest.approx(PERFECT)
 
 
 def test_a_hole_in_a_wall_splits_or_merges_by_the_distance_of_seeds():

@@ -124,7 +124,7 @@ def test_monai_finds_the_properties_of_a_training(config, tmp_path, monkeypatch)
     """From any folder, and before the run."""
     monkeypatch.chdir(tmp_path)
     write_sample(tmp_path, (32, 32, 17), 4)
-    options = {"volume": "sample_truth.tif", "patch_size": [16, 16], "output_dir": "out"}
+    options: dict[str, Any] = {"volume": "sample_truth.tif", "patch_size": [16, 16], "output_dir": "out"}
     options |= {"train_factors": [2, 3]} if config == "train.yaml" else {"factor": 4, "width": 4}
     workflow = ConfigWorkflow(str(CONFIGS / config), workflow_type="train", logging_file=False, **options)
     workflow.initialize()

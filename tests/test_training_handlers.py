@@ -54,8 +54,9 @@ def test_average_follows_slowly():
     engine = Engine(lambda engine, batch: nn.init.ones_(layer.weight))
     average.attach(engine)
     engine.run([0, 0])
-    assert average.network.weight.item() == pytest.approx(1 - 0.75**2)
-    assert not average.network.training and not average.network.weight.requires_grad
+    weight = average.network.get_parameter("weight")
+    assert weight.item() == pytest.approx(1 - 0.75**2)
+    assert not average.network.training and not weight.requires_grad
 
 
 def test_short_run_forgets_its_initial_weights_faster():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,7 +119,7 @@ def test_cubic_is_the_catmull_rom_spline():
 def test_decimate_and_interpolate_round_trip(factor):
     fine = field(torch.arange(8 * factor + 1) / factor)[None]
     coarse = AxialDecimate(factor)(with_affine(fine, 1, 1, 1))
-    again = AxialInterpolate(factor)(coarse)
+    again: Any = AxialInterpolate(factor)(coarse)
     assert again.shape == fine.shape
     assert torch.allclose(again.as_tensor()[..., ::factor], fine[..., ::factor], atol=1e-6)
     inside = slice(factor, -factor)
@@ -129,7 +130,7 @@ def test_decimate_and_interpolate_round_trip(factor):
 @pytest.mark.parametrize("factor", [8, 6.5])
 def test_interpolation_refines_the_affine(factor):
     volume = with_affine(random_volume(3, 3, 5), 2, 3, 26)
-    result = AxialInterpolated("image", factor)({"image": volume})["image"]
+    result: Any = AxialInterpolated("image", factor)({"image": volume})["image"]
     assert result.shape == (1, 3, 3, lattice.output_size(5, factor))
     assert spacing_of(result) == pytest.approx((2, 3, 26 / factor))
     assert result.affine[:3, 3].tolist() == [5, 6, 7]
@@ -196,7 +197,7 @@ def test_unknown_degradation():
 @pytest.mark.parametrize("factor", [8, 6.5])
 def test_decimation_coarsens_the_affine(factor):
     volume = with_affine(random_volume(3, 3, 33), 2, 3, 4)
-    result = AxialDecimated("image", factor, "average")({"image": volume})["image"]
+    result: Any = AxialDecimated("image", factor, "average")({"image": volume})["image"]
     assert spacing_of(result) == pytest.approx((2, 3, 4 * factor))
     assert result.affine[:3, 3].tolist() == [5, 6, 7]
     assert spacing_of(volume) == pytest.approx((2, 3, 4))
@@ -252,8 +253,8 @@ def test_scale_is_that_of_the_whole_volume():
     """What is done to a tile after scaling restores to what the whole would give."""
     values = np.random.default_rng(0).integers(0, 255, (1, 8, 8, 8), np.uint8)
     values[:, :, :, 4:] //= 4
-    scaled = ScalePercentiles(0.1, 99.9)(stored(values))
-    whole = RestoreIntensity()(scaled * 0.9)
+    scaled: Any = ScalePercentiles(0.1, 99.9)(stored(values))
+    whole: Any = RestoreIntensity()(scaled * 0.9)
     for part in (scaled[:, :4], scaled[..., 4:], scaled[:, 2:3, 2:3, 2:3]):
         assert part.meta["intensity_high"] == scaled.meta["intensity_high"]
     assert torch.equal(RestoreIntensity()(scaled[..., 4:] * 0.9).as_tensor(), whole[..., 4:].as_tensor())
@@ -295,7 +296,7 @@ def test_mostly_empty_volume_is_scaled_by_its_range():
 
 def test_differences_are_scaled_alone():
     values = np.arange(20, 120, dtype=np.uint8).reshape(1, 4, 5, 5)
-    scaled = ScalePercentiles(0, 100)(stored(values))
+    scaled: Any = ScalePercentiles(0, 100)(stored(values))
     difference = RestoreIntensity(difference=True)(scaled * 0 + 0.105)
     assert difference.meta["dtype"] == "float32"
     assert torch.allclose(difference.as_tensor(), torch.tensor(0.105 * 99))
@@ -304,7 +305,8 @@ def test_differences_are_scaled_alone():
 
 def test_dictionary_forms_of_the_intensity_scale():
     values = np.random.default_rng(0).integers(0, 255, (1, 4, 5, 6), np.uint8)
-    data = ScalePercentilesd("image", 1, 99)({"image": stored(values), "name": "a"})
+    item: Any = {"image": stored(values), "name": "a"}
+    data = ScalePercentilesd("image", 1, 99)(item)
     assert data["name"] == "a" and data["image"].max() < 2
     assert np.array_equal(RestoreIntensityd("image")(data)["image"].numpy(), values)
 
@@ -312,21 +314,23 @@ def test_dictionary_forms_of_the_intensity_scale():
 def test_each_channel_has_an_intensity_scale_of_its_own():
     values = torch.cat([random_volume(6, 5, 4, seed=c) * (10.0**c) for c in range(3)])
     data = MetaTensor(values, meta={"dtype": "float32"})
-    scaled = ScalePercentiles(1, 99)(data)
+    scaled: Any = ScalePercentiles(1, 99)(data)
     assert torch.equal(data.as_tensor(), values)  # what came in is left alone
-    restored = RestoreIntensity()(scaled)
-    difference = RestoreIntensity(difference=True)(scaled)
+    restored: Any = RestoreIntensity()(scaled)
+    difference: Any = RestoreIntensity(difference=True)(scaled)
     for c in range(3):
-        alone = ScalePercentiles(1, 99)(data[c : c + 1])
+        alone: Any = ScalePercentiles(1, 99)(data[c : c + 1])
         assert torch.equal(scaled[c].as_tensor(), alone[0].as_tensor())
-        assert torch.equal(restored[c].as_tensor(), RestoreIntensity()(alone)[0].as_tensor())
-        assert torch.equal(difference[c].as_tensor(), RestoreIntensity(difference=True)(alone)[0].as_tensor())
+        restored_alone: Any = RestoreIntensity()(alone)
+        difference_alone: Any = RestoreIntensity(difference=True)(alone)
+        assert torch.equal(restored[c].as_tensor(), restored_alone[0].as_tensor())
+        assert torch.equal(difference[c].as_tensor(), difference_alone[0].as_tensor())
         assert scaled.meta["intensity_high"][c] == alone.meta["intensity_high"]
     assert torch.allclose(restored.as_tensor(), values, rtol=1e-5)
 
 
 def test_scales_of_channels_survive_a_batch():
-    items = [MetaTensor(torch.rand(2, 5, 6, 4), meta={"dtype": "float32"}) * (i + 1) for i in range(3)]
+    items: list[Any] = [MetaTensor(torch.rand(2, 5, 6, 4), meta={"dtype": "float32"}) * (i + 1) for i in range(3)]
     batch = list_data_collate([{"image": ScalePercentiles(1, 99)(item)} for item in items])["image"]
     for item, result in zip(items, decollate_batch(batch)):
         assert torch.allclose(RestoreIntensity()(result).as_tensor(), item.as_tensor(), atol=1e-5)
@@ -335,7 +339,7 @@ def test_scales_of_channels_survive_a_batch():
 def test_what_was_made_of_one_channel_has_its_scale_in_all():
     scaled = ScalePercentiles(1, 99)(MetaTensor(100 * random_volume(6, 5, 4), meta={"dtype": "float32"}))
     both = MetaTensor(torch.cat([scaled, scaled])).copy_meta_from(scaled)
-    restored = RestoreIntensity()(both)
+    restored: Any = RestoreIntensity()(both)
     assert torch.equal(restored[0].as_tensor(), restored[1].as_tensor()) and restored.max() > 90
 
 
@@ -400,7 +404,7 @@ def test_hold_out_splits_without_overlap(axis, dim, fraction, minimum, expected)
 def test_hold_out_knows_where_it_lies_and_can_be_undone():
     volume = MetaTensor(random_volume(4, 20, 4), affine=torch.diag(torch.tensor([2.0, 3.0, 5.0, 1.0])))
     hold_out = HoldOut("validation", "y", 0.25)
-    part = hold_out(volume)
+    part: Any = hold_out(volume)
     assert part.shape == (1, 4, 5, 4)
     assert part.affine[:3, 3].tolist() == [0, 45, 0]  # the 15 voxels that are left out, 3 wide
     whole = hold_out.inverse(part)

@@ -157,14 +157,9 @@ def test_prior_takes_and_gives_what_metadata_says(config):
 
 
 def test_wrong_number_of_channels_is_found():
+    changed: dict[str, Any] = {"_meta_#network_data_format#outputs#pred#num_channels": 2}
     with pytest.raises(ValueError, match="channel number"):
-        verify_net_in_out(
-            "network_def",
-            META,
-            str(CONFIGS / "inference.yaml"),
-            device="cpu",
-            **{"_meta_#network_data_format#outputs#pred#num_channels": 2},
-        )
+        verify_net_in_out("network_def", META, str(CONFIGS / "inference.yaml"), device="cpu", **changed)
 
 
 # ------------------------------------------------------------------------------------------------------------ export
@@ -290,7 +285,7 @@ def test_copy_reconstructs(copied, tmp_path):
 def test_load_gives_the_weights(copied):
     """MONAI builds a network from JSON configs only, so that without a network the weights come."""
     with pytest.warns(UserWarning, match="state dict"):
-        weights = load(NAME, bundle_dir=str(copied.parent), device="cpu", source="github")
+        weights: Any = load(NAME, bundle_dir=str(copied.parent), device="cpu", source="github")
     expected = shipped().state_dict()
     found = {current_name(name): value for name, value in weights.items()}
     assert found.keys() == expected.keys()
@@ -300,7 +295,9 @@ def test_load_gives_the_weights(copied):
 def test_load_fills_a_network(copied):
     parser = ConfigParser()
     parser.read_config(str(copied / "configs" / "inference.yaml"))
-    network = load(NAME, model=parser.get_parsed_content("network_def"), bundle_dir=str(copied.parent), device="cpu")
+    network: Any = load(
+        NAME, model=parser.get_parsed_content("network_def"), bundle_dir=str(copied.parent), device="cpu"
+    )
     inputs = example(48, 32, 0.25, 8)
     with torch.no_grad():
         assert torch.equal(network.eval()(*inputs), shipped()(*inputs))
@@ -310,7 +307,8 @@ def test_load_torchscript(torchscript, tmp_path):
     folder = tmp_path / NAME / "models"
     folder.mkdir(parents=True)
     (folder / "model.ts").write_bytes(torchscript.read_bytes())
-    network, metadata, _ = load(NAME, bundle_dir=str(tmp_path), device="cpu", load_ts_module=True)
+    loaded: Any = load(NAME, bundle_dir=str(tmp_path), device="cpu", load_ts_module=True)
+    network, metadata, _ = loaded
     assert metadata["version"] == METADATA["version"]
     with torch.no_grad():
         assert network(example(32, 32, 0.5, 8)[0]).shape == (1, 1, 32, 32)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 import pytest
 from scripts.volumes.background import WAITING, Background
@@ -13,7 +14,7 @@ def test_all_work_is_done_in_order():
     done: list[int] = []
     with Background() as background:
         for number in range(20):
-            background.run(lambda number=number: done.append(number))
+            background.run(partial(done.append, number))
     assert done == list(range(20))
 
 
@@ -21,11 +22,15 @@ def test_no_more_waits_than_memory_is_meant_for():
     gate, begun = threading.Event(), threading.Event()
     given = 0
 
+    def wait() -> None:
+        begun.set()
+        gate.wait()
+
     def give() -> None:
         nonlocal given
         with Background() as background:
             for _ in range(3 * WAITING):
-                background.run(lambda: (begun.set(), gate.wait()))
+                background.run(wait)
                 given += 1
 
     giver = threading.Thread(target=give)

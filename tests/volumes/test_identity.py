@@ -41,7 +41,7 @@ def test_a_volume_is_the_same_in_every_format_and_under_every_name(tmp_path):
     little = tmp_path / "little.tif"
     tifffile.imwrite(little, VOXELS)
     files = [big, little, tmp_path / "slices", tmp_path / "v.nii.gz"]
-    found = [identify(file, (4, 1, 1)) for file in files]
+    found: list[Any] = [identify(file, (4, 1, 1)) for file in files]
     assert len({identity["digest"] for identity in found}) == 1
     assert found[0]["shape"] == [6, 7, 5] and found[0]["dtype"] == "uint16" and found[0]["voxel_size"] == [1, 1, 4]
     assert json.loads(json.dumps(found[0])) == found[0]  # primitives
@@ -50,13 +50,15 @@ def test_a_volume_is_the_same_in_every_format_and_under_every_name(tmp_path):
 
 
 def test_every_voxel_counts(tmp_path):
-    first = identify(stack(tmp_path / "v.tif"))
+    first: Any = identify(stack(tmp_path / "v.tif"))
     for place in ((0, 0, 0), (2, 3, 4), (4, 6, 5)):
         changed = VOXELS.copy()
         changed[place] ^= 1
-        assert identify(stack(tmp_path / "v.tif", changed))["digest"] != first["digest"], place  # replaced in place
+        other: Any = identify(stack(tmp_path / "v.tif", changed))
+        assert other["digest"] != first["digest"], place  # replaced in place
     moved = np.ascontiguousarray(VOXELS.transpose(0, 2, 1))[:, :6, :6]
-    assert identify(stack(tmp_path / "w.tif", moved))["digest"] != first["digest"]
+    other = identify(stack(tmp_path / "w.tif", moved))
+    assert other["digest"] != first["digest"]
 
 
 def flipped(voxels: np.ndarray) -> np.ndarray:
@@ -73,7 +75,7 @@ def flipped(voxels: np.ndarray) -> np.ndarray:
 )
 def test_the_difference_between_two_volumes_is_told(tmp_path, change, words):
     stored = resolve({"volume": partial(identify, stack(tmp_path / "v.tif"), (4, 1, 1))})
-    other = difference(stored, {"volume": partial(identify, change(tmp_path / "v.tif"), (4, 1, 1))})
+    other: Any = difference(stored, {"volume": partial(identify, change(tmp_path / "v.tif"), (4, 1, 1))})
     assert other.run == f"on {words}" and other.same == "the same volume"
 
 
@@ -81,21 +83,25 @@ def test_spacing_counts_however_it_came_about(tmp_path):
     from_header = identify(stack(tmp_path / "v.tif", byteorder=">"))
     stored = {"volume": from_header}
     assert difference(stored, {"volume": identify(tmp_path / "v.tif", (4, 1, 1))}) is None
-    other = difference(stored, {"volume": identify(tmp_path / "v.tif", (5, 1, 1))})
+    other: Any = difference(stored, {"volume": identify(tmp_path / "v.tif", (5, 1, 1))})
     assert "of voxels of 1 x 1 x 4 micrometer, not 1 x 1 x 5 micrometer" in other.run
+
+
+def weights_of(folder: Path, *names: str) -> list[Any]:
+    return [identify_weights(folder / name) for name in names]
 
 
 def test_weights_are_their_content(tmp_path):
     for name, content in (("a.pt", b"one"), ("b.pt", b"one"), ("c.pt", b"two")):
         (tmp_path / name).write_bytes(content)
-    a, b, c = (identify_weights(tmp_path / name) for name in ("a.pt", "b.pt", "c.pt"))
+    a, b, c = weights_of(tmp_path, "a.pt", "b.pt", "c.pt")
     assert difference({"weights": a}, {"weights": b}) is None
-    other = difference({"weights": a}, {"weights": c})
+    other: Any = difference({"weights": a}, {"weights": c})
     assert other.run == "with other weights (its content differs)"
     assert digest_of_file(tmp_path / "a.pt") == a["digest"] and len(a["digest"]) == 32
     for name, value in (("d.pt", 1.0), ("e.pt", 1.0), ("f.pt", 2.0)):
         torch.save({"weight": torch.full((3,), value)}, tmp_path / name)  # PyTorch writes the name into the file
-    d, e, f = (identify_weights(tmp_path / name)["digest"] for name in ("d.pt", "e.pt", "f.pt"))
+    d, e, f = (each["digest"] for each in weights_of(tmp_path, "d.pt", "e.pt", "f.pt"))
     assert d == e != f and (tmp_path / "d.pt").read_bytes() != (tmp_path / "e.pt").read_bytes()
     with pytest.raises(InputError, match="none.pt: cannot be read"):
         identify_weights(tmp_path / "none.pt")
@@ -122,7 +128,7 @@ def test_weights_are_their_content(tmp_path):
     ],
 )
 def test_settings_are_compared(stored, mine, words):
-    other = difference(stored, mine)
+    other: Any = difference(stored, mine)
     assert (other is None) if words is None else (words in other.run), other
 
 
@@ -130,7 +136,8 @@ def test_inputs_are_read_only_when_the_rest_is_the_same():
     def read() -> dict:
         raise AssertionError("read")
 
-    assert difference({"seed": 0}, {"seed": 1, "volume": read}).run == "with seed 0, not 1"
+    other: Any = difference({"seed": 0}, {"seed": 1, "volume": read})
+    assert other.run == "with seed 0, not 1"
 
 
 # ---- damage ----------------------------------------------------------------------------------------------------------

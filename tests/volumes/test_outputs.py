@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,7 +114,7 @@ def test_slice_of_the_input_is_never_an_output(tmp_path):
 
 def test_results_of_others_in_a_folder_are_not_replaced(tmp_path):
     """A bundle's own weights, for instance, where its folder is given for a training."""
-    job = {"files": ["model.pt", "checkpoint.pt"], "results": ["model.pt"], "unless": "checkpoint.pt"}
+    job: dict[str, Any] = {"files": ["model.pt", "checkpoint.pt"], "results": ["model.pt"], "unless": "checkpoint.pt"}
     check_folder(tmp_path / "new", **job)
     (tmp_path / "model.pt").write_text("of others")
     with pytest.raises(InputError) as error:

@@ -74,7 +74,7 @@ def test_axes_are_x_y_z_in_memory(tmp_path):
     write_volume(volume(), tmp_path / "v.tif")
     assert np.array_equal(tifffile.imread(tmp_path / "v.tif"), stack())
     write_volume(volume(), tmp_path / "v.nii")
-    assert np.array_equal(nib.load(tmp_path / "v.nii").dataobj, stack().transpose(2, 1, 0))
+    assert np.array_equal(nib.Nifti1Image.from_filename(tmp_path / "v.nii").dataobj, stack().transpose(2, 1, 0))
 
 
 def test_volume_without_channel_axis_and_in_a_new_folder(tmp_path):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
@@ -177,7 +178,7 @@ def test_axes_of_length_one_are_dropped(tmp_path, axes, compression):
 @pytest.mark.parametrize("axes, meaning", [("TYX", "time points"), ("CYX", "channels"), ("AYX", "angles")])
 def test_pages_that_a_file_calls_something_else_than_slices(tmp_path, axes, meaning, compression):
     path = tmp_path / "v.tif"
-    options = {"compression": compression, "photometric": "minisblack"}
+    options: dict[str, Any] = {"compression": compression, "photometric": "minisblack"}
     tifffile.imwrite(path, stack(), metadata={"axes": axes}, **options)
     expect_refusal(path, "v.tif", axes, f"5 {meaning}", "--axes ZYX")
     assert np.array_equal(read_volume(path, axes="ZYX")[0], stack().transpose(2, 1, 0))
@@ -187,7 +188,8 @@ def test_pages_that_a_file_calls_something_else_than_slices(tmp_path, axes, mean
 def test_stack_written_without_saying_that_it_is_one(tmp_path, shape, kind):
     """tifffile calls its slices channels, in ImageJ's format and in OME's, and three of them colors."""
     path, array = tmp_path / "v.tif", stack(shape=shape)
-    tifffile.imwrite(path, array, **({kind: True} if kind else {}))
+    options: dict[str, Any] = {kind: True} if kind else {}
+    tifffile.imwrite(path, array, **options)
     expect_refusal(path, f"{shape[0]} ", "channels", "--axes ZYX")
     assert np.array_equal(read_volume(path, axes="zyx")[0], array.transpose(2, 1, 0))
 
@@ -198,7 +200,7 @@ def test_axes_in_any_order(tmp_path, axes, compression):
     expected = stack().transpose([axes.index(axis) for axis in "XYZ"])
     tifffile.imwrite(tmp_path / "says.tif", stack(), metadata={"axes": axes}, compression=compression)
     assert np.array_equal(read_volume(tmp_path / "says.tif")[0], expected)
-    sizes = {"resolution": (1 / 2, 1 / 3), "metadata": {"axes": "ZYX", "spacing": 5, "unit": "nm"}}
+    sizes: dict[str, Any] = {"resolution": (1 / 2, 1 / 3), "metadata": {"axes": "ZYX", "spacing": 5, "unit": "nm"}}
     tifffile.imwrite(tmp_path / "told.tif", stack(), imagej=True, **sizes)
     loaded = read_volume(tmp_path / "told.tif", axes=axes)
     assert np.array_equal(loaded[0], expected)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import os
 import re
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -72,7 +73,7 @@ def test_tiff_is_the_file_that_tifffile_writes(tmp_path, name, dtype):
     if "ome" in name:
         sizes = {"PhysicalSizeX": 0.26, "PhysicalSizeY": 0.27, "PhysicalSizeZ": 0.5}
         units = {f"PhysicalSize{axis}Unit": "\u00b5m" for axis in "XYZ"}
-        options = {"ome": True, "bigtiff": True, "metadata": {"axes": "ZYX", **sizes, **units}}
+        options: dict[str, Any] = {"ome": True, "bigtiff": True, "metadata": {"axes": "ZYX", **sizes, **units}}
     else:
         metadata = {"axes": "ZYX", "spacing": 0.5, "unit": "micron"}
         options = {"imagej": True, "resolution": (1 / 0.26, 1 / 0.27), "metadata": metadata}

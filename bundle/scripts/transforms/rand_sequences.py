@@ -80,6 +80,11 @@ class RandSequences(Randomizable):
         self.edge_probability = edge_probability
         self.input_slice_probability = input_slice_probability
 
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandSequences:
+        """Set what is drawn from now on, as MONAI's transforms do; returns the transform itself."""
+        super().set_random_state(seed, state)
+        return self
+
     def draw(self, shape: Sequence[int]) -> _Draw:
         """Draw one sequence from a volume of ``shape`` (X, Y, Z)."""
         dim = self.dims[self.R.randint(len(self.dims))]

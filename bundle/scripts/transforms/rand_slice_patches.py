@@ -67,6 +67,11 @@ class RandSlicePatches(Randomizable):
         self.degradation = degradation
         self.modes = {"mu": "cubic", "linear": "linear"} if with_linear else {"mu": "cubic"}
 
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandSlicePatches:
+        """Set what is drawn from now on, as MONAI's transforms do; returns the transform itself."""
+        super().set_random_state(seed, state)
+        return self
+
     def draw(self, shape: Sequence[int]) -> tuple[Patch, int]:
         """Draw a patch, turned and flipped, and an integer factor for a volume of ``shape`` (X, Y, Z)."""
         x, y, z = shape
