@@ -38,7 +38,7 @@ class Toy:
         network = AENet(widths=(2, 2, 2, 2))
         self.optimizer = torch.optim.Adam(network.parameters(), 1e-2)
         self.ema = EMA(network, 0.5)
-        self.output = OutputFolder(folder, "model.pt", [], {"seed": 0}, 2)
+        self.output = OutputFolder(folder, "model.pt", {}, {"seed": 0}, 2)
         common: Any = {
             "device": torch.device("cpu"),
             "dataset": dataset,

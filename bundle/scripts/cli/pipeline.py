@@ -108,9 +108,8 @@ def check_stages(
     claimed.
 
     Args:
-        config_dir, stages, workdir: as in :func:`run_stages`; each config has a section ``early``, the parts of it that
-            refuse options that cannot be, and a section ``trial``; and each stage a "factor", that of the volume it
-            reads over the input.
+        config_dir, stages, workdir: as in :func:`run_stages`; each config has a section ``trial``, whose parts
+            refuse options that cannot be; and each stage a "factor", that of the volume it reads over the input.
         header: of the input.
 
     Raises:
@@ -125,10 +124,7 @@ def check_stages(
             check_reconstruction(header, stage["options"]["output"], stage["options"]["factor"])
         try:
             _check_names(stage, config_dir)
-            parser = stage_workflow(stage, config_dir, trained).parser
-            if "early" in parser:
-                parser.get_parsed_content("early")
-            trial = parser.get_parsed_content("trial")
+            trial = stage_workflow(stage, config_dir, trained).parser.get_parsed_content("trial")
             trial.check(refined(header, stage["factor"]))
             trained[stage["result"]] = trial.network
         except Exception as error:

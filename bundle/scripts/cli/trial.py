@@ -17,10 +17,8 @@ import copy
 import math
 import resource
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
@@ -35,6 +33,7 @@ from scripts.reconstruction.block_dataset import OUTPUT_VOXELS
 from scripts.reconstruction.predictor import TTAPredictor
 from scripts.training.checkpoint import read_checkpoint
 from scripts.training.step import TrainingStep
+from scripts.training.trainer import VolumeTrainer
 from scripts.volumes.factor import factor_of
 from scripts.volumes.reading import Header
 from scripts.volumes.volume_block import BLOCK
@@ -148,48 +147,15 @@ class TrainingTrial:
     """Trial of ``train_diffusion.yaml`` or ``train.yaml``: a step.
 
     Args:
-        network: on the device; its weights are changed.
-        optimizer: of the network.
-        loss: of the training.
-        inferer: of the training.
-        prepare_batch: of the training.
+        trainer: of the run, with everything that it consists of; the weights of its network are changed.
         cut: the random transforms, which turn {"image": volume} into the items of a batch; None entries are left out.
-        device: of the run.
-        max_epochs, epoch_length: of the run.
-        checkpoint: file of an interrupted run, which need not be there.
-        resume_must_match: what the checkpoint must share.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        loss: Callable,
-        inferer: Callable,
-        prepare_batch: Callable,
-        cut: Sequence[Callable | None],
-        device: torch.device,
-        max_epochs: int,
-        epoch_length: int,
-        checkpoint: str | Path,
-        resume_must_match: Mapping[str, Any],
-    ) -> None:
-        self.network = network
-        self.engine = SimpleNamespace(
-            state=SimpleNamespace(device=device),
-            non_blocking=False,
-            network=network,
-            optimizer=optimizer,
-            loss_function=loss,
-            inferer=inferer,
-            prepare_batch=prepare_batch,
-        )
+    def __init__(self, trainer: VolumeTrainer, cut: Sequence[Callable | None]) -> None:
+        self.trainer = trainer
+        self.network = trainer.network
         self.cut = Compose([transform for transform in cut if transform is not None])
-        self.device = torch.device(device)
-        self.max_epochs = max_epochs
-        self.epoch_length = epoch_length
-        self.checkpoint = checkpoint
-        self.resume_must_match = resume_must_match
+        self.device = torch.device(trainer.state.device)
 
     def check(self, header: Header) -> None:
         """Raise InputError where no patches can be cut out of a volume of the header's shape."""
@@ -202,17 +168,18 @@ class TrainingTrial:
         done = self._epochs_done()
         items, step = self._cut(header), TrainingStep()
         cutting, _ = _time(lambda: self._cut(header), self.device)
-        train = lambda count: step(self.engine, list_data_collate(items[:count]))  # noqa: E731
+        train = lambda count: step(self.trainer, list_data_collate(items[:count]))  # noqa: E731
         each, gpu_memory = math.inf, 0.0
         if self.device.type == "cpu":
             each = len(items) * _time(lambda: train(1), self.device)[0]
         if self.device.type != "cpu" or each < _MOST_SECONDS:  # a step is recorded before it is as fast as it will be
             each, gpu_memory = _time(lambda: train(len(items)), self.device, first=step.warmup_steps + 1)
-        steps = max(0, self.max_epochs - done) * self.epoch_length
+        max_epochs = self.trainer.state.max_epochs
+        steps = max(0, max_epochs - done) * self.trainer.state.epoch_length
         patch = " x ".join(str(side) for side in items[0]["image"].shape[1:3])
         work = f"{steps} steps of {len(items)} patches of {patch}, {cutting + each:.2g} s a step"
         if done:
-            work += f" (epochs 1 to {done} of {self.max_epochs} were done before)"
+            work += f" (epochs 1 to {done} of {max_epochs} were done before)"
         voxels = math.prod(header.shape)
         on_gpu = gpu_memory + 8 * voxels if self.device.type == "cuda" else 0
         return Cost(work, steps * (cutting + each), _memory(voxels, 6), on_gpu)
@@ -225,7 +192,8 @@ class TrainingTrial:
         return self.cut({"image": noise})
 
     def _epochs_done(self) -> int:
-        checkpoint = read_checkpoint(self.checkpoint, self.resume_must_match)
+        output = self.trainer.output
+        checkpoint = read_checkpoint(output.checkpoint, output.resume_must_match)
         return 0 if checkpoint is None else int(checkpoint["epoch"])
 
 

@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 from scripts.networks.weights import save_weights
 from scripts.provenance import PROVENANCE, write_provenance
 from scripts.training.checkpoint import read_checkpoint
 from scripts.volumes.claim import Claim
+from scripts.volumes.identity import identify
 from scripts.volumes.outputs import check_folder
 from scripts.volumes.paths import as_path
 from torch import nn
@@ -34,35 +36,37 @@ class OutputFolder:
     Args:
         folder: made if missing.
         weights: name of the file of weights.
-        inputs: files that are read and never replaced; None is passed over.
-        resume_must_match: what a continued run must share, see :func:`scripts.provenance.resolve`.
+        inputs: volumes by name, which are read and never replaced; None for one that a run does without.
+        resume_must_match: what a continued run must share beside its inputs, see :func:`scripts.provenance.resolve`.
         max_epochs: of the run.
+        spacing, axes: of the inputs, see :func:`scripts.volumes.identity.identify`.
 
     Attributes:
         checkpoint: path of the checkpoint.
         weights: path of the weights.
-        curves: TensorBoard's writer, whose file is made when it is first asked for.
+        resume_must_match: what a continued run must share. The inputs come last: comparing them means reading them.
+        curves: TensorBoard's writer, whose file is made when something is first written.
     """
 
     def __init__(
         self,
         folder: str | os.PathLike,
         weights: str,
-        inputs: Sequence[str | os.PathLike | None],
+        inputs: Mapping[str, str | os.PathLike | None],
         resume_must_match: Mapping[str, Any],
         max_epochs: int,
+        spacing: Sequence[float] | None = None,
+        axes: str | None = None,
     ) -> None:
         self.folder = as_path(folder)
         self.checkpoint = self.folder / "checkpoint.pt"
         self.weights = self.folder / weights
-        self.inputs = list(inputs)
-        self.resume_must_match = resume_must_match
+        self.inputs = list(inputs.values())
+        identities = {name: partial(identify, path, spacing, axes=axes) for name, path in inputs.items()}
+        self.resume_must_match = {**resume_must_match, **identities}
         self.max_epochs = max_epochs
+        self.curves = _LazyWriter(self.folder)
         self._claim = Claim(self.folder, folder=True)
-
-    @cached_property
-    def curves(self) -> SummaryWriter:
-        return SummaryWriter(str(self.folder))
 
     def begin(self) -> None:
         """Claim the folder, check that this run may write there, and write its provenance.
@@ -90,3 +94,17 @@ class OutputFolder:
         """
         save_weights(network, self.weights)
         self._claim.release()
+
+
+class _LazyWriter:
+    """TensorBoard's writer, which would otherwise make its file when a training is built."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @cached_property
+    def _writer(self) -> SummaryWriter:
+        return SummaryWriter(str(self._folder))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)

@@ -87,6 +87,7 @@ class VolumeTrainer(SupervisedTrainer):
         interval = _LOSS_INTERVAL_ON_GPU if torch.device(device).type == "cuda" else 1
         schedule: Any = CosineAnnealingLR(optimizer, max_epochs * epoch_length, _FINAL_LEARNING_RATE)
         state = {"network": network, "ema": ema.network, "optimizer": optimizer, "lr_scheduler": schedule}
+        self.output = output
         loss_of_batch = from_engine(["loss"], first=True)
         handlers: list[Any] = [
             SeedEachEpoch(seed, dataset),
