@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scripts.errors import InputError
-from scripts.volumes.formats import nifti, registry, slice_folder, tiff
+from scripts.volumes.formats import hdf5, nifti, registry, slice_folder, tiff
 from scripts.volumes.formats.base import Stack
 from scripts.volumes.outputs import check_output
 from scripts.volumes.reading import read_volume
@@ -25,6 +25,7 @@ from scripts.volumes.writing import volume_writer
         ("v.nii.tif", ".tif", tiff),
         ("v.nii", ".nii", nifti),
         ("v.tif.nii.gz", ".nii.gz", nifti),
+        ("v.HDF", ".HDF", hdf5),
     ],
 )
 def test_format_of_a_name(name, suffix, module):
@@ -36,7 +37,7 @@ def test_format_of_a_name(name, suffix, module):
 def test_name_of_no_format(name):
     assert registry.suffix_of_volume(Path(name)) is None
     for find in (registry.format_to_read, registry.format_to_write):
-        with pytest.raises(InputError, match=r"TIFF \(.tif, .tiff, .ome.tif, .ome.tiff\) and NIfTI \(.nii, .nii.gz\)"):
+        with pytest.raises(InputError, match=r"TIFF \(.tif, .tiff, .ome.tif, .ome.tiff\), NIfTI \(.nii, .nii.gz\)"):
             find(Path(name))
 
 

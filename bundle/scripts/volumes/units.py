@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 MILLIMETERS = {"nanometer": 1e-6, "micrometer": 1e-3, "millimeter": 1.0}
@@ -43,6 +44,40 @@ def length(name: str) -> Length | None:
     """
     name = name.strip()
     return _SYMBOLS.get(name) or _NAMES.get(name.lower())
+
+
+class CommonUnit(NamedTuple):
+    """One unit for several lengths.
+
+    Attributes:
+        unit: ours, as in :class:`Length`.
+        scales: how many of it each of them is.
+    """
+
+    unit: str
+    scales: tuple[float, ...]
+
+
+def common_unit(names: Sequence[str]) -> CommonUnit | None:
+    """
+    Return one unit for the units of several axes: that of the first.
+
+    Args:
+        names: of the units, one for each axis.
+
+    Returns:
+        The unit; None if one of them is unknown, or some are pixels and others are not.
+    """
+    lengths = [length(name) for name in names]
+    known = [each for each in lengths if each is not None]
+    if len(known) < len(lengths) or not known:
+        return None
+    unit = known[0].unit
+    if any((each.unit == "pixel") != (unit == "pixel") for each in known):
+        return None
+    size = MILLIMETERS.get(unit, 1.0)
+    alike = (1.0 if each.unit == unit else MILLIMETERS[each.unit] / size for each in known)
+    return CommonUnit(unit, tuple(each.scale * scale for each, scale in zip(known, alike)))
 
 
 def _metric(meters: float) -> Length:

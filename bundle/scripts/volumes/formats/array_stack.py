@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -53,7 +54,8 @@ def array_stack(
             without a name.
         selection: which volume is meant.
         path: for the errors.
-        voxel_size: along "X", "Y" and "Z", positive; None if it is not known.
+        voxel_size: along "X", "Y" and "Z"; None if it is not known. One that is not positive is left to
+            :func:`scripts.volumes.header.header_of`, which refuses it unless another one is given.
         unit: of it and of the origin.
         origin: place of the center of the first voxel along "X", "Y" and "Z", 0 where there is none.
         chunk: sizes of the chunks of the array, one for each axis; None if it has none.
@@ -69,7 +71,9 @@ def array_stack(
 
     affine = None
     if voxel_size is not None:
-        affine = np.diag([*(float(voxel_size[axis]) for axis in "XYZ"), 1.0])
+        # a negative size would pass for a mirrored axis
+        sizes = [float(voxel_size[axis]) if voxel_size[axis] > 0 else math.nan for axis in "XYZ"]
+        affine = np.diag([*sizes, 1.0])
         affine[:3, 3] = [float((origin or {}).get(axis, 0.0)) for axis in "XYZ"]
     along = None if chunk is None else {letter: chunk[place] for letter, place in zip(order.letters, order.places)}
     return Stack(

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import cast
 
 from scripts.errors import InputError
-from scripts.volumes.formats import nifti, slice_folder, tiff
+from scripts.volumes.formats import hdf5, nifti, slice_folder, tiff
 from scripts.volumes.formats.base import Format, ReadableFormat
 
-_FORMATS: tuple[ReadableFormat, ...] = (tiff, nifti)  # a new format is added here
+_FORMATS: tuple[ReadableFormat, ...] = (tiff, nifti, hdf5)  # a new format is added here
 
 
 def _listed(formats: Iterable[ReadableFormat]) -> str:
