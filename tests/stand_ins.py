@@ -22,6 +22,7 @@ import monai.transforms
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
+from monai.transforms import Compose
 from scripts.cli.option_help import read_help
 from scripts.cli.option_types import OptionType
 from scripts.cli.pipeline import choose_preset, merge
@@ -117,6 +118,8 @@ class Recording:
             return f"<{value.func._name}>"
         if isinstance(value, StandIn):
             return f"<{value._name}>"
+        if isinstance(value, Compose):
+            return [self._plain(each) for each in value.transforms]
         if isinstance(value, (torch.device, Path)):
             return str(value)
         if isinstance(value, (list, tuple)) and not isinstance(value, Header):
@@ -140,6 +143,7 @@ def record(
         results: what a component, or a method, is to return: name -> value.
     """
     found = Recording(results)
+    found.results["loading"] = lambda **_: [StandIn("loading", found)]  # a list, to which others are added
     parser = load(file)
     for name, stand_in in names_of(parser.config).items():
         target = parser[f"{name}#_target_"]
