@@ -80,7 +80,10 @@ def header_of(stack: Stack, voxel_size: tuple[float, float, float] | None, file:
         if stack.doubt is not None:
             warn_once(f"{file}: {stack.doubt}; give --spacing")
         if not _has_voxel_size(affine):
-            raise InputError(f"{file}: its header has a voxel size that is not positive; give --spacing '[z,y,x]'")
+            where = f" ({stack.source})" if stack.source else ""
+            raise InputError(
+                f"{file}: its header has a voxel size that is not positive{where}; give --spacing '[z,y,x]'"
+            )
         unit = stack.unit or "pixel"
     return Header((x, y, z), stack.dtype.newbyteorder("=").name, affine, unit)
 

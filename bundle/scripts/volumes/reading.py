@@ -27,6 +27,7 @@ from scripts.errors import InputError, one_line, warn_once
 from scripts.volumes.axes import check_selection
 from scripts.volumes.formats.registry import format_to_read
 from scripts.volumes.formats.slice_folder import is_pattern
+from scripts.volumes.formats.stores import url_of
 from scripts.volumes.header import Header, check_spacing, header_of
 from scripts.volumes.memory import check_memory, free_memory
 from scripts.volumes.paths import as_path, stamp
@@ -281,7 +282,9 @@ def check_volume(
 
 
 def _check_readable(file: Path) -> None:
-    """Raise InputError unless this is a file or folder that may be read, or a pattern of slices in a folder."""
+    """Raise InputError unless this is a file or folder that may be read, a pattern of slices in a folder, or a URL."""
+    if url_of(file):
+        return
     try:
         mode = file.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):

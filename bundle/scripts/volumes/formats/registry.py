@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import cast
 
 from scripts.errors import InputError
-from scripts.volumes.formats import hdf5, nifti, slice_folder, tiff
+from scripts.volumes.formats import hdf5, n5, nifti, precomputed, slice_folder, tiff, zarr
 from scripts.volumes.formats.base import Format, ReadableFormat
+from scripts.volumes.formats.stores import url_of
 
-_FORMATS: tuple[ReadableFormat, ...] = (tiff, nifti, hdf5)  # a new format is added here
+_FORMATS: tuple[ReadableFormat, ...] = (tiff, nifti, hdf5, zarr, n5, precomputed)  # a new format is added here
 
 
 def _listed(formats: Iterable[ReadableFormat]) -> str:
-    names = [f"{each.NAME} ({', '.join(each.SUFFIXES)})" for each in formats]
+    names = [f"{each.NAME} ({', '.join(each.SUFFIXES)})" if each.SUFFIXES else each.NAME for each in formats]
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
@@ -56,9 +57,13 @@ def format_to_read(path: Path) -> ReadableFormat:
     Raises:
         InputError: it has none of the formats.
     """
-    if path.is_dir():
+    if path.is_dir() or url_of(path):
         stores = (each for each in _FORMATS if hasattr(each, "is_store") and each.is_store(path))
-        return next(stores, slice_folder)
+        store = next(stores, None if url_of(path) else slice_folder)
+        if store is None:
+            names = ", ".join(each.NAME for each in _FORMATS if hasattr(each, "is_store"))
+            raise InputError(f"{url_of(path)}: there is no volume of a format that is read from there: {names}")
+        return store
     if slice_folder.is_pattern(path):
         return slice_folder
     known = _format_of(path)

@@ -92,20 +92,14 @@ def _of_ome(xml: str) -> VoxelSize:
 
 def _in_one_unit(sizes: Sequence[float], names: Sequence[str]) -> VoxelSize:
     """Return sizes (x, y, z) in the unit of x. With one unknown unit the numbers are kept: their ratio holds in any."""
-    lengths = [units.length(name) for name in names]
-    known = [length for length in lengths if length is not None]
     shown = " x ".join(f"{size:g}" for size in sizes)
     named = " and ".join(dict.fromkeys(f'"{name}"' for name in names))
-    if len(known) == len(names) and len({length.unit == "pixel" for length in known}) == 1:
-        unit = known[0].unit
+    common = units.common_unit(names)
+    if common is not None:
+        unit, scales = common
         if unit == "pixel":
             return VoxelSize(None if all(size == 1 for size in sizes) else (sizes[0], sizes[1], sizes[2]))
-        x, y, z = (
-            size
-            * length.scale
-            * (units.MILLIMETERS[length.unit] / units.MILLIMETERS[unit] if length.unit != unit else 1)
-            for size, length in zip(sizes, known)
-        )
+        x, y, z = (size * scale for size, scale in zip(sizes, scales))
         return VoxelSize((x, y, z), unit)
     if len(set(names)) == 1:
         doubt = f"its unit of length, {named}, is not known, so that its voxel size {shown} is taken without a unit"
