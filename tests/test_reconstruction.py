@@ -383,6 +383,20 @@ def test_work_before_the_lack_of_memory_is_not_repeated(untrained):
     assert len(network.sides) == 4 + 2 * len(lattice.tiles((0, 300), 300, 160, 64, 32))
 
 
+@pytest.mark.parametrize("calls_before", [0, 2, 5, 7])
+def test_every_tile_goes_on_where_it_was_when_memory_lacked(untrained, calls_before):
+    """Of several tiles the first is half done, or done, and the others have not begun."""
+    network, data = Small(untrained, 192, calls_before), volume(600, 40, 6)
+    result = reconstruct(network, data, 2, tile=320)
+    assert torch.allclose(result, axial_interpolate(data, 2, "linear"), atol=1e-5)
+    large = [side for side in network.sides if side > 192]
+    assert len(large) == calls_before + 1  # one call in vain
+    parts = [len(tile.parts(160, 64, 32)) for tile in lattice.whole((600, 40, 6)).parts(320, 64, 32)]
+    whole, begun = divmod(calls_before, 5)  # of five intervals each
+    rest = [5 * count for count in parts[whole:]]
+    assert len(network.sides) - len(large) == sum(rest) - begun * parts[whole]
+
+
 def test_smaller_tiles_in_the_midst_of_a_batch(trained):
     data = torch.stack([tissue(225, 40, 3)[0], volume(225, 40, 3)[0], tissue(225, 40, 3)[0].flip(1)])
     whole = reconstruct(trained, data, 2)
@@ -610,6 +624,18 @@ def test_bad_voxels_are_found_before_anything_is_written(untrained, tmp_path, mo
     monkeypatch.setattr("scripts.reconstruction.save_blocks.volume_writer", None)
     with pytest.raises(InputError, match="a.tif: has 1 voxels that are NaN"):
         stream(path, tmp_path / "b.tif", untrained, AxialInferer(8))
+
+
+@pytest.mark.parametrize(
+    "name, says", [("b.png", "cannot be written"), ("there.tif", "exists already"), ("a.tif", "which this run reads")]
+)
+def test_an_output_that_cannot_be_is_refused_before_the_volume_is_read(untrained, tmp_path, monkeypatch, name, says):
+    path = on_disk(tmp_path, "a.tif", "uint8", 32, 32, 5)
+    (tmp_path / "there.tif").write_text("the user's")
+    monkeypatch.setattr(VolumeSource, "read", None)
+    with pytest.raises(InputError, match=says):
+        stream(path, tmp_path / name, untrained, AxialInferer(8))
+    assert sorted(os.listdir(tmp_path)) == ["a.tif", "there.tif"]
 
 
 def test_disk_without_room_is_found_before_the_volume_is_read(untrained, tmp_path, monkeypatch):

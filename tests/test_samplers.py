@@ -139,6 +139,31 @@ def test_start_is_the_last_state(images):
     assert starts[0].std().item() == pytest.approx(50 / 255, rel=0.02)
 
 
+@pytest.mark.parametrize(
+    "sampler, timesteps, tolerance",
+    [
+        (posterior, skipped_timesteps(SDE, 6), 0.02),
+        (reverse_sde, all_timesteps(SDE)[:-10], 0.1),
+    ],  # Euler's steps are rough
+)
+def test_states_spread_as_those_of_the_sde(sampler, timesteps, tolerance):
+    """With noise along the way, at each timestep: what the prior is shown is what it was trained on."""
+    clean = torch.full((1, 1, 160, 160), 0.6)
+    mu, predict, spread = clean - 0.2, oracle(clean), {}
+
+    def network(x, t):
+        difference = x[:, :1]
+        spread[int(t)] = difference.std().item(), difference.mean().item()
+        return predict(x, t)
+
+    sampler(SDE, network, mu, timesteps, seeded(), stochastic=True)
+    assert list(spread) == timesteps[:-1]
+    for timestep, (std, mean) in spread.items():
+        t = torch.tensor([timestep])
+        assert std == pytest.approx(SDE.std(t).item(), rel=tolerance), timestep
+        assert mean == pytest.approx(0.2 * SDE.decay(t).item(), abs=0.005), timestep
+
+
 def test_all_timesteps():
     assert all_timesteps(SDE) == list(range(100, -1, -1))
 
