@@ -251,7 +251,7 @@ class Page:
         """Print file, grid and lattice of an output with ``factor`` times finer Z."""
         fine, slices = refined(header, factor), header.shape[2]
         check_space(path, fine.shape, header.dtype, factor)
-        dtype, z = stored_dtype(header.dtype), fine.shape[2]
+        dtype, z = stored_dtype(header.dtype, path), fine.shape[2]
         size = _bytes(math.prod(fine.shape) * dtype.itemsize)
         at_most = " or less, compressed" if str(path).lower().endswith(".gz") else ""
         voxels = f"{_sizes(fine.shape)} voxels of {_sizes(fine.voxel_size)} {header.unit}"

@@ -57,7 +57,7 @@ def check_restoration(header: Header, output: str | os.PathLike, prior_factor: f
     if prior_factor == 1:
         return
     check_restoration_memory(header.shape, prior_factor)
-    volumes = 2 * math.prod(restored_shape(header.shape, prior_factor)) * stored_dtype(header.dtype).itemsize
+    volumes = 2 * math.prod(restored_shape(header.shape, prior_factor)) * stored_dtype(header.dtype, output).itemsize
     needed, free = room_for(header.shape, prior_factor).disk + volumes, free_space(output)
     if needed > free:
         raise InputError(

@@ -170,7 +170,7 @@ class _Output:
     ) -> None:
         self.path, self.shape, self.affine, self.unit = path, shape, affine, unit
         self.left = math.prod(shape)
-        stored = stored_dtype(dtype)
+        stored = stored_dtype(dtype, path)
         self._sent = _ON_DEVICE.get(stored.name, torch.int32 if stored.kind in "ui" else None)
         self._opened = ExitStack()
         self._writer: BlockWriter = self._opened.enter_context(

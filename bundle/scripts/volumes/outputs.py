@@ -158,9 +158,9 @@ def check_space(path: str | os.PathLike, shape: Sequence[int], dtype: str, facto
         factor: that made it so large, for the error.
 
     Raises:
-        InputError: it has not.
+        InputError: it has not, or the format has no such voxels.
     """
-    needed, free = math.prod(shape) * stored_dtype(dtype).itemsize, free_space(path)
+    needed, free = math.prod(shape) * stored_dtype(dtype, path).itemsize, free_space(path)
     if needed > free:
         raise InputError(
             f"--factor {factor:g}: the output would need {naturalsize(needed, binary=True)} and "

@@ -20,10 +20,10 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from scripts.errors import InputError
+from scripts.errors import InputError, warn_once
 from scripts.volumes.block_writer import BlockWriter
 from scripts.volumes.claim import Claim, there_at_start
-from scripts.volumes.formats.registry import format_to_write
+from scripts.volumes.formats.registry import format_to_write, formats_with
 from scripts.volumes.paths import as_path
 from scripts.volumes.whole_file import whole_file
 
@@ -64,7 +64,7 @@ def volume_writer(
     """
     check_overwrite(overwrite)
     file = as_path(path)
-    kind, target = format_to_write(file), stored_dtype(dtype)
+    kind, target = format_to_write(file), stored_dtype(dtype, file)
     with Claim(file), whole_file(file, overwrite or there_at_start(file)) as partial:
         with kind.open_writer(partial, shape, target, np.asarray(affine, dtype=float), unit) as writer:
             yield writer
@@ -107,6 +107,27 @@ def tell_written(path: str | os.PathLike, shape: Sequence[int], affine: np.ndarr
     print(f"wrote {path}: {sizes} voxels (x, y, z) of {voxel} {unit}")
 
 
-def stored_dtype(dtype: str) -> np.dtype:
-    """Return the type of voxel in the file of a volume of ``dtype``: the same, or the next one that formats have."""
-    return np.dtype(_STORED_AS.get(dtype, dtype))
+def stored_dtype(dtype: str, path: str | os.PathLike) -> np.dtype:
+    """
+    Return the type of voxel in the file of a volume: the same, or the next one that the format has, which is told.
+
+    Args:
+        dtype: of the volume.
+        path: file to be written.
+
+    Raises:
+        InputError: the format has none that holds the same values.
+    """
+    wanted = np.dtype(_STORED_AS.get(dtype, dtype))
+    kind = format_to_write(as_path(path))
+    dtypes = getattr(kind, "DTYPES", (wanted.name,))
+    if wanted.name in dtypes:
+        return wanted
+    exact = next((np.dtype(name) for name in dtypes if np.can_cast(wanted, name, "safe")), None)
+    if exact is None:
+        raise InputError(
+            f"{path}: {kind.NAME} has no voxels of type {wanted}; give a name of another format, "
+            f"{formats_with(wanted.name)}"
+        )
+    warn_once(f"{path}: {kind.NAME} has no voxels of type {wanted}, so that the same values are stored as {exact}")
+    return exact

@@ -84,6 +84,10 @@ class ReadableFormat(Protocol):
 class Format(ReadableFormat, Protocol):
     """A format that can be written as well."""
 
+    # A format that lacks some of NumPy's types of integers of up to 32 bits, float32 and float64 has their names in
+    # ``DTYPES: tuple[str, ...]``, those first that are to stand in for others; stored_dtype in scripts.volumes.writing
+    # sees to it that it is asked for no other.
+
     def open_writer(
         self, path: Path, shape: tuple[int, int, int], dtype: np.dtype, affine: np.ndarray, unit: str
     ) -> AbstractContextManager[BlockWriter]:
@@ -94,7 +98,7 @@ class Format(ReadableFormat, Protocol):
             path: temporary file to write, in a folder that exists. Other temporary files have names that begin like
                 this one, so that they are found after a killed run.
             shape: number of voxels (x, y, z).
-            dtype: of the voxels: integers of up to 32 bits, float32 or float64.
+            dtype: of the voxels: integers of up to 32 bits, float32 or float64, of those in ``DTYPES``.
             affine: 4x4.
             unit: of the affine: nanometer, micrometer, millimeter or pixel.
         """

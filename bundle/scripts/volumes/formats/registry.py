@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import cast
 
 from scripts.errors import InputError
-from scripts.volumes.formats import hdf5, n5, nifti, precomputed, slice_folder, tiff, zarr
+from scripts.volumes.formats import hdf5, mrc, n5, nifti, precomputed, slice_folder, tiff, zarr
 from scripts.volumes.formats.base import Format, ReadableFormat
 from scripts.volumes.formats.stores import url_of
 
-_FORMATS: tuple[ReadableFormat, ...] = (tiff, nifti, hdf5, zarr, n5, precomputed)  # a new format is added here
+# a new format is added here
+_FORMATS: tuple[ReadableFormat, ...] = (tiff, nifti, hdf5, mrc, zarr, n5, precomputed)
 
 
 def _listed(formats: Iterable[ReadableFormat]) -> str:
@@ -38,6 +39,12 @@ def readable() -> str:
 def writable() -> str:
     """The formats that can be written with their suffixes, for messages."""
     return _listed(each for each in _FORMATS if hasattr(each, "open_writer"))
+
+
+def formats_with(dtype: str) -> str:
+    """The formats that can be written with voxels of a type, with their suffixes, for messages."""
+    able = (each for each in _FORMATS if hasattr(each, "open_writer"))
+    return _listed(each for each in able if dtype in getattr(each, "DTYPES", (dtype,)))
 
 
 SUFFIXES = tuple(suffix for each in _FORMATS for suffix in each.SUFFIXES)
