@@ -13,9 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
-from scripts import lattice  # noqa: E402
+from scripts import lattice
 
 SLICES = 5
 FACTORS = (4, 2.5)

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the site takes from the repository beside its pages: links, options of the configs, cells of a notebook, a drawing.
+"""What the site takes from the repository beside its pages: links, options of the configs, cells of a notebook, a
+drawing.
 
-pymdownx.snippets includes sections of README.md and its like. Their links lead to files of the repository, which GitHub follows; here
-they are turned to where the site has those files.
+pymdownx.snippets includes sections of README.md and its like. Their links lead to files of the repository, which GitHub
+follows; here they are turned to where the site has those files.
 
-``<!-- cells: examples/reconstruct_in_memory.ipynb -->`` puts in the cells of a notebook that have the tag "page", as one block
-of code.
+``<!-- cells: examples/reconstruct_in_memory.ipynb -->`` puts in the cells of a notebook that have the tag "page", as
+one block of code.
 """
 
 from __future__ import annotations
@@ -112,7 +113,8 @@ def _cells(notebook: str) -> str:
 
 
 def _broken(command: str) -> str:
-    """Return a long command on several lines, each option on the line of its value, so that nothing has to be scrolled."""
+    """Return a long command on several lines, each option on the line of its value, so that nothing has to be
+    scrolled."""
     first, *options = command.split(" --")
     indent = " " * (len(first) - len(first.lstrip()) + 4)
     lines = [first]

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An extension of mkdocstrings: names that share an entry of a docstring, "x, y: their sides", get one each on the site."""
+"""An extension of mkdocstrings: names that share an entry of a docstring, "x, y: their sides", get one each on the
+site."""
 
 from __future__ import annotations
 

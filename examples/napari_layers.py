@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
-from scripts.errors import InputError  # noqa: E402
-from scripts.volumes.reading import read_volume  # noqa: E402
+from scripts.errors import InputError
+from scripts.volumes.reading import read_volume
 
 LayerData = tuple[np.ndarray, dict[str, Any], str]
 
@@ -36,8 +37,8 @@ def layer_data(paths: Sequence[str | os.PathLike], spacing: Sequence[float] | No
         spacing: voxel size [z, y, x] of the first volume, in place of its file's.
 
     Returns:
-        For each volume its voxels (z, y, x) in the dtype of the file; its ``name``, its ``scale`` (z, y, x) and the ``units`` of
-        that, micrometers, or voxels when no file has a voxel size; and "image".
+        For each volume its voxels (z, y, x) in the dtype of the file; its ``name``, its ``scale`` (z, y, x) and the
+        ``units`` of that, micrometers, or voxels when no file has a voxel size; and "image".
 
     Raises:
         InputError: a file cannot be read, or some have a voxel size and others have none.

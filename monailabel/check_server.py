@@ -21,13 +21,14 @@ from monai.data import MetaTensor
 from slicer_client import reconstruct
 from start_server import MODEL, ROOT
 
-sys.path.insert(0, str(ROOT / "bundle"))
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT / "bundle"))
 
-from scripts import lattice  # noqa: E402
-from scripts.evaluation.plane_scores import best_baseline, plane_scores  # noqa: E402
-from scripts.phantom import tissue  # noqa: E402
-from scripts.transforms.axial_interpolate import axial_interpolate  # noqa: E402
-from scripts.volumes.writing import write_volume  # noqa: E402
+from scripts import lattice
+from scripts.evaluation.plane_scores import best_baseline, plane_scores
+from scripts.phantom import tissue
+from scripts.transforms.axial_interpolate import axial_interpolate
+from scripts.volumes.writing import write_volume
 
 PATIENCE = 300  # seconds for the server to start
 FACTOR = 8

@@ -3,8 +3,8 @@
 
     .venv-monailabel/bin/python monailabel/start_server.py --studies FOLDER
 
-It does what one would do by hand: ``monailabel apps --download --name monaibundle``, put the bundle into the app's ``model``
-folder, and ``monailabel start_server`` with the options that keep it from looking for models elsewhere.
+It does what one would do by hand: ``monailabel apps --download --name monaibundle``, put the bundle into the app's
+``model`` folder, and ``monailabel start_server`` with the options that keep it from looking for models elsewhere.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ MODEL = "d2r"
 
 
 def make_app(folder: Path) -> Path:
-    """Copy MONAI Label's app for bundles into ``folder``, with the bundle linked as its model; return the app's folder."""
+    """Copy MONAI Label's app for bundles into ``folder``, with the bundle linked as its model; return the
+    app's folder."""
     from monailabel.main import Main
 
     app = folder / "monaibundle"

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes the zip that would be published: ``dist/microscopy_axial_super_resolution_v<version>.zip``.
 
-``make bundle`` runs it. It holds the folder ``bundle/`` of the last commit, as ``git archive`` gives it, so that a commit always gives
-the same bytes. The hashes in ``bundle/large_files.yml`` are compared with the weights first. Needs git, and nothing but Python.
+``make bundle`` runs it. It holds the folder ``bundle/`` of the last commit, as ``git archive`` gives it, so that a
+commit always gives the same bytes. The hashes in ``bundle/large_files.yml`` are compared with the weights first. Needs
+git, and nothing but Python.
 """
 
 from __future__ import annotations

@@ -1,19 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Puts the bundle on the path, as MONAI does for a run, and keeps the tests from fighting over cores."""
+"""Networks that the tests share; keeps the tests from fighting over cores."""
 
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # also for the commands that tests start
+if "OMP_NUM_THREADS" not in os.environ:  # before torch is imported; also for the commands that tests start
+    os.environ["OMP_NUM_THREADS"] = "1"
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bundle"))
-from scripts.networks.aenet import AENet, ChannelGate  # noqa: E402
+import pytest
+import torch
+from scripts.networks.aenet import AENet, ChannelGate
 
 torch.set_num_threads(1)  # two busy test processes on two cores would wait for each other
 

@@ -421,10 +421,11 @@ def test_logs_about_an_exception_are_dropped(caplog):
     log = logging.getLogger("ignite.engine.engine.Trainer")
     log.error("before")
     for error in (chained(), KeyboardInterrupt(), KeyError("a bug")):
-        try:
-            raise error
-        except BaseException:
-            log.error("Engine run is terminating due to exception")
+        with pytest.raises(type(error)):
+            try:
+                raise error
+            finally:
+                log.error("Engine run is terminating due to exception")
     log.error("after")
     assert [record.getMessage() for record in caplog.records] == ["before", "after"]
 

@@ -134,7 +134,8 @@ def scored(places, reconstructed) -> Both:
 
 @pytest.fixture(scope="module")
 def whole(places, sample) -> Both:
-    """All of D2R, self-trained; with neither diffusion nor self-training when started elsewhere. The factor comes from the voxel size."""
+    """All of D2R, self-trained; with neither diffusion nor self-training when started elsewhere. The factor comes from
+    the voxel size."""
     sizes = {
         "prior": PRIOR_TRAINING,
         "prior_network": PRIOR_NETWORK,
@@ -457,7 +458,8 @@ def expected_scores(volume: np.ndarray, truth: np.ndarray) -> dict[str, dict[str
 
 
 def assert_resolutions(found: dict, table: str, figure: Path) -> None:
-    """Longer along Z than over all directions, at the stricter threshold than at the other, and as the table shows them."""
+    """Longer along Z than over all directions, at the stricter threshold than at the other, and as the table shows
+    them."""
     for volume, title in {"linear": "aligned linear", "cubic": "aligned cubic", "result": "reconstruction"}.items():
         length = {(d, t): found[volume][d][t]["length"] for d in ("whole", "axial") for t in ("0.5", "0.143")}
         assert length["axial", "0.5"] >= length["whole", "0.5"] >= length["whole", "0.143"] > 0

@@ -34,7 +34,6 @@ OTHER_OPTIONS = {
     "conf",
     "rows",
     "infrer",
-    "args_file",
 }
 OTHER_CONFIGS = {"my", "<name>", "tables"}  # stand for a file of the reader; benchmarks/tables.yaml
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")

@@ -14,15 +14,13 @@ import pytest
 import torch
 from bundle_run import BUNDLE
 from monai.data import MetaTensor
+from napari_layers import layer_data, main
 from nbclient import NotebookClient
 from scripts.errors import InputError
 from scripts.volumes.writing import write_volume
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 NOTEBOOK = EXAMPLES / "reconstruct_in_memory.ipynb"
-sys.path.append(str(EXAMPLES))
-
-from napari_layers import layer_data, main  # noqa: E402
 
 
 def run_notebook(folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> nbformat.NotebookNode:

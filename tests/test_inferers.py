@@ -88,7 +88,8 @@ def test_restoration_refuses_what_it_cannot_do():
 
 
 class Restore:
-    """In place of the prior: an offset that tells XZ from YZ (5 and 8 voxels wide), and the draws it was called with."""
+    """In place of the prior: an offset that tells XZ from YZ (5 and 8 voxels wide), and the draws it was
+    called with."""
 
     def __init__(self, offset: float = 0.0, fail_at: int | None = None) -> None:
         self.offset = offset
@@ -369,7 +370,8 @@ def test_another_error_of_the_restoration_stays_itself(tmp_path):
 
 
 class Oracle:
-    """Predicts the noise that leads from ``truth`` to what it is shown, beyond the edges too, but errs where convolutions see zeros."""
+    """Predicts the noise that leads from ``truth`` to what it is shown, beyond the edges too, but errs where
+    convolutions see zeros."""
 
     def __init__(self, truth: torch.Tensor, multiple: int, reach: int = 2) -> None:
         self.truth = truth

@@ -188,7 +188,8 @@ def test_tiles_of_a_part_reach_over_it_but_not_over_the_plane():
 
 
 def check_tiles(part: tuple[int, int], size: int, tile: int, halo: int) -> None:
-    """What has to hold for each cut, for a network with cells of 32 pixels to find the same cells in a tile as in the plane."""
+    """What has to hold for each cut, for a network with cells of 32 pixels to find the same cells in a tile as in the
+    plane."""
     spans = lattice.tiles(part, size, tile, halo, 32)
     where = part, size, tile, halo, spans
     borders = [spans[0].core_begin, *(span.core_end for span in spans)]

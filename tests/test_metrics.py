@@ -42,7 +42,8 @@ def test_unsigned_differences_do_not_wrap():
 
 
 def test_scores_are_means_over_slices(truth):
-    """One half of the Y slices is off by 1 and the other by 10: the mean of the two PSNR, not that of the mean error."""
+    """One half of the Y slices is off by 1 and the other by 10: the mean of the two PSNR, not that of the
+    mean error."""
     image = truth.astype(float)
     image[:, :8] += 1
     image[:, 8:] += 10

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The bundle as a MONAI Label server uses it, without the server; ``make monailabel`` tries the server itself.
 
-What MONAI Label 0.8.5 does with a bundle (its modules tasks/infer/bundle.py, tasks/infer/basic_infer.py, transform/post.py
-and transform/writer.py), and what :class:`Task` imitates call by call:
+What MONAI Label 0.8.5 does with a bundle (its modules tasks/infer/bundle.py, tasks/infer/basic_infer.py,
+transform/post.py and transform/writer.py), and what :class:`Task` imitates call by call:
 
 - When the server starts, it reads configs/inference.yaml alone, without metadata.json; sets ``bundle_root`` and
-  ``use_click``; instantiates ``network_def``; loads models/model.pt into it, not strictly; takes the names of the input and
-  the output from metadata.json; and offers the entries of ``displayable_configs`` as options.
+  ``use_click``; instantiates ``network_def``; loads models/model.pt into it, not strictly; takes the names of the input
+  and the output from metadata.json; and offers the entries of ``displayable_configs`` as options.
 - For a request it puts the options into ``displayable_configs`` and parses the config again; replaces ``device`` by
   text; instantiates ``preprocessing``, and calls its transforms one by one on a dictionary with the path under "image";
   instantiates ``inferer`` and calls it with a batch of one and the network; takes the first of the batch as "pred";
   instantiates ``postprocessing``, leaves out transforms that are MONAI's SaveImaged, and calls the others one by one.
 - It then resizes "pred", nearest neighbor, to the last three numbers of ``meta["spatial_shape"]`` of the *image*,
-  drops the channel, and writes the array with ``meta["original_affine"]`` of the *image* by ITK, as float32 or as the type
-  that the request names.
+  drops the channel, and writes the array with ``meta["original_affine"]`` of the *image* by ITK, as float32 or as the
+  type that the request names.
 """
 
 from __future__ import annotations

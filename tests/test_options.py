@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Types and ranges of options: in the configs' own words, on the command line, in Python, and in the stages of d2r.yaml."""
+"""Types and ranges of options: in the configs' own words, on the command line, in Python, and in the stages of
+d2r.yaml."""
 
 from __future__ import annotations
 

@@ -42,8 +42,8 @@ def test_gray_levels_of_stained_tissue(clean):
 
 
 def test_isotropic():
-    # One volume holds few cells: over seeds 0 to 3 the spread of the steps is .05, .06, .03 and .14. This pins seed 0, to
-    # notice a change of the geometry; that no axis is special shows in the mean over many seeds alone.
+    # One volume holds few cells: over seeds 0 to 3 the spread of the steps is .05, .06, .03 and .14. This pins seed 0,
+    # to notice a change of the geometry; that no axis is special shows in the mean over many seeds alone.
     volume = tissue((160, 160, 160), noise=0).astype(np.float32)
     steps = np.array([np.diff(volume, axis=axis).std() for axis in range(3)])
     assert np.ptp(steps) / steps.mean() < 0.07

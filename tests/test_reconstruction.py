@@ -124,7 +124,8 @@ def test_depth_batch_does_not_matter(trained, depth_batch):
 
 @pytest.mark.parametrize("halo, share", [(32, 0.05), (64, 1e-3)])
 def test_tiled_equals_untiled_within_what_reaches_over_the_margin(trained, halo, share):
-    """On an image that grows brighter along x, with the largest difference as a share of what the network adds to interpolation.
+    """On an image that grows brighter along x, with the largest difference as a share of what the network adds to
+    interpolation.
 
     An average over the tile, in place of fixed cells, would show everywhere and at every margin.
     """
@@ -337,7 +338,8 @@ def test_memory_is_asked_for_all_volumes(untrained, monkeypatch):
 
 
 class Small(torch.nn.Module):
-    """Linear interpolation on a GPU that holds tiles up to some size, and fails late in a tile that it does not hold."""
+    """Linear interpolation on a GPU that holds tiles up to some size, and fails late in a tile that it does
+    not hold."""
 
     def __init__(self, network: AENet, largest: int, calls_before: int = 0) -> None:
         super().__init__()
@@ -585,9 +587,9 @@ def test_second_run_to_an_output_is_told_before_it_reads(untrained, tmp_path, mo
 
 def test_nothing_is_left_where_the_network_fails(untrained, tmp_path):
     path = on_disk(tmp_path, "a.tif", "uint8", 64, 40, 5)
+    network = Small(untrained, 1000)
+    network.decode = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
-        network = Small(untrained, 1000)
-        network.decode = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign]
         stream(path, tmp_path / "b.nii.gz", network, AxialInferer(8))
     assert [file.name for file in tmp_path.iterdir()] == ["a.tif"]
 

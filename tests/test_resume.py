@@ -256,7 +256,8 @@ def test_d2r_goes_on_from_what_is_finished(sample, tmp_path):
     assert {name: now[name] for name in finished} == finished
     assert tiff_stack(output)[0].shape == (64, 64, 41)
 
-    # As if it had been killed just after the output was moved into place, and with a stage whose result was changed since.
+    # As if it had been killed just after the output was moved into place, and with a stage whose result was changed
+    # since.
     before = files(tmp_path)
     with (other / "prior" / "model_diffusion.pt").open("r+b") as file:
         file.seek(1000)

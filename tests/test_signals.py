@@ -91,7 +91,7 @@ def test_nothing_half_written_stays(folder):
     finished = {file.name for name in ("aenet", "work") for file in (folder / name).rglob("*") if file.is_file()}
     kept = {name for name in finished if not name.startswith("events.out")}
     assert kept == {"checkpoint.pt", "provenance.json", "run.json"}
-    assert [file for file in folder.rglob("*partial*")] == []
+    assert list(folder.rglob("*partial*")) == []
     assert (
         not (folder / "pseudo" / "pseudo_hr.tif").exists() and (folder / "pseudo" / "unfinished" / "xz.json").exists()
     )

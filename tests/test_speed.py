@@ -48,7 +48,8 @@ def test_products_with_zero_are_not_counted(folded, plain):
 
 def test_times_of_stages_are_read_from_the_log():
     log = (
-        "\rstage I, diffusion prior:  99%|#| 99/100 [01:18<00:00, 80.2step/s]\rstage I, diffusion prior: 100%|#| 100/100 [01:19<00:00, 80.2step/s]\n"
+        "\rstage I, diffusion prior:  99%|#| 99/100 [01:18<00:00, 80.2step/s]\rstage I, diffusion prior: 100%|#| "
+        "100/100 [01:19<00:00, 80.2step/s]\n"
         "INFO - took 89.5 s: stage I, learn the prior\n"
         "\rrestoring: 100%|#| 34/34 [00:12<00:00, 2.7batch/s]\nINFO - took 20.0 s: stage II, restore\n"
     )

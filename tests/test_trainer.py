@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The trainer and the evaluator of both trainings: what they log, validate and save, in which order, and what can be added."""
+"""The trainer and the evaluator of both trainings: what they log, validate and save, in which order, and what can be
+added."""
 
 from __future__ import annotations
 

@@ -63,7 +63,8 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.i
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_step_is_the_one_of_the_trainer(device):
-    """On CUDA the fourth step is recorded and the others replay it: with the schedule's learning rate, on new batches."""
+    """On CUDA the fourth step is recorded and the others replay it: with the schedule's learning rate, on new
+    batches."""
     ours, theirs = Steps(device, True), Steps(device, False)
     assert len(set(ours.losses)) == 8
     assert ours.losses == pytest.approx(theirs.losses, rel=1e-3 if device == "cuda" else 1e-6)

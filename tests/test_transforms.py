@@ -560,7 +560,8 @@ def ramp_along(axis: str, *shape: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("axis", ["x", "y", "z"])
 def test_label_lies_where_its_depth_says(axis):
-    """On a ramp the label is the linear interpolation of the middle pair at ``relative_depth``, forwards and backwards."""
+    """On a ramp the label is the linear interpolation of the middle pair at ``relative_depth``, forwards and
+    backwards."""
     volume = ramp_along(axis, 40, 44, 42)
     items = RandSequences((8, 8), (2, 7), num_targets=3, num_samples=60, axes=[axis], edge_probability=0)
     directions = set()

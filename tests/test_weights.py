@@ -269,8 +269,8 @@ def test_stages_do_not_take_the_weights_of_each_other(saved, tmp_path):
         network_of(tmp_path / "prior.pt")
     with pytest.raises(InputError, match="weights of another network: aenet of stage III; use"):
         prior_of(saved)
+    save_weights(SRUNet(3, {"percentiles": [1, 99]}), tmp_path / "srunet.pt")
     with pytest.raises(InputError, match="has no widths"):
-        save_weights(SRUNet(3, {"percentiles": [1, 99]}), tmp_path / "srunet.pt")
         network_of(tmp_path / "srunet.pt", widths=[2, 2, 2, 2])
     with pytest.raises(InputError, match="trained with width = 4, the configuration says 8"):
         prior_of(tmp_path / "prior.pt", width=8)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the MONAI model zoo checks of a bundle, what exports it, and what happens to a copy that is shared; all without network."""
+"""What the MONAI model zoo checks of a bundle, what exports it, and what happens to a copy that is shared; all without
+network."""
 
 from __future__ import annotations
 
@@ -212,9 +213,9 @@ def test_onnx_of_any_size_depth_and_gap(tmp_path):
         external_data=False,
         verbose=False,
     )
-    for inputs in (inputs, example(37, 50, 0.7, 3.3)):
+    for each in (inputs, example(37, 50, 0.7, 3.3)):
         with torch.no_grad():
-            torch.testing.assert_close(onnx_result(path, inputs), network(*inputs), rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(onnx_result(path, each), network(*each), rtol=1e-3, atol=1e-4)
 
 
 # ----------------------------------------------------------------------------------------------------------- sharing

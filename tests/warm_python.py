@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A Python that has imported MONAI and forks itself for each command, for the tests start hundreds of commands and MONAI takes seconds to
-import. A command runs in a process of its own, as ``python -m monai.bundle`` would: own arguments, folder, environment, output, signals and
-exit status; nothing of the bundle is imported before. Only what libraries read from the environment when they are imported is
-that of the tests' process.
+A Python that has imported MONAI and forks itself for each command, for the tests start hundreds of commands and MONAI
+takes seconds to import. A command runs in a process of its own, as ``python -m monai.bundle`` would: own arguments,
+folder, environment, output, signals and exit status; nothing of the bundle is imported before. Only what libraries read
+from the environment when they are imported is that of the tests' process.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much memory a reconstruction takes, and that it does not grow with the volume: ``make memory``.
 
-Runs the command of ``inference.yaml`` on a volume of noise and on one of twice its size along each axis, with the same tile, and takes the
-largest resident set that the system saw of each process. Prints a table and writes it and the numbers as JSON.
+Runs the command of ``inference.yaml`` on a volume of noise and on one of twice its size along each axis, with the same
+tile, and takes the largest resident set that the system saw of each process. Prints a table and writes it and the
+numbers as JSON.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ BUNDLE = ROOT / "bundle"
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is measured; ``side`` and ``slices`` of the smaller volume, ``widths`` of a network that is not the shipped one."""
+    """What is measured; ``side`` and ``slices`` of the smaller volume, ``widths`` of a network that is not the shipped
+    one."""
 
     side: int
     slices: int

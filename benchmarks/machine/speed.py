@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """How fast each stage is on this machine, beside what the machine can do and beside other ways: ``make speed``.
 
-Every rate goes through the bundle's own configs and inferers, as a user's run does, on noise of the given size (speed does not depend
-on the content). Prints a table and writes it, with the sizes, as JSON. Useful operations are those of the convolutions as three-dimensional
-ones, without the products with zero that folding the planes adds, and in training three times those of the forward pass; the bytes
-that must move are each convolution's input, output and weights, once, as if everything between two convolutions were free.
+Every rate goes through the bundle's own configs and inferers, as a user's run does, on noise of the given size (speed
+does not depend on the content). Prints a table and writes it, with the sizes, as JSON. Useful operations are those of
+the convolutions as three-dimensional ones, without the products with zero that folding the planes adds, and in training
+three times those of the forward pass; the bytes that must move are each convolution's input, output and weights, once,
+as if everything between two convolutions were free.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ MAIN = "reconstruction x8, on the device"
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is measured: ``side`` and ``slices`` of the coarse volume, batches and patches of training, the preset of the whole of D2R."""
+    """What is measured: ``side`` and ``slices`` of the coarse volume, batches and patches of training, the preset of
+    the whole of D2R."""
 
     side: int
     slices: int
@@ -303,7 +305,8 @@ def file_to_file(network: AENet, folder: Path, sizes: Sizes) -> Row:
 
 
 def agreement(sizes: Sizes) -> dict[str, float]:
-    """Difference in gray levels of an 8-bit reconstruction x8 with the shipped weights, as the inferer makes it here, from eager fp32."""
+    """Difference in gray levels of an 8-bit reconstruction x8 with the shipped weights, as the inferer makes it here,
+    from eager fp32."""
     coarse = tissue((sizes.side, sizes.side, 33), seed=0)[..., ::8]
     network = section("inference.yaml", "model").eval()
     windows = torch.from_numpy(coarse.astype(np.float32)).to(DEVICE)[None, None] / 255
@@ -326,7 +329,8 @@ def agreement(sizes: Sizes) -> dict[str, float]:
 
 
 def end_to_end(volume: Path, workdir: Path, preset: str) -> list[Row]:
-    """The whole of D2R in one command from a cold start, and how long each stage of it took; its log stays in ``workdir``."""
+    """The whole of D2R in one command from a cold start, and how long each stage of it took; its log stays in
+    ``workdir``."""
     shutil.rmtree(workdir, ignore_errors=True)
     workdir.mkdir(parents=True)
     options = {
@@ -399,14 +403,16 @@ def _cells(row: dict[str, Any], operations: float, bytes_: float) -> list[str]:
 def measure(
     sizes: Sizes, toy: bool, volume: Path | None, workdir: Path, before: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """Rows, the ceilings they are compared with, and what they were measured on: again and again, with more rows each time.
+    """Rows, the ceilings they are compared with, and what they were measured on: again and again, with more rows each
+    time.
 
     Args:
         sizes: of what is measured.
         toy: whether it only matters that it runs.
         volume: coarse volume to run the whole of D2R on as well.
         workdir: of that run.
-        before: what an earlier run on the same kind of machine has yielded last; its groups of rows are not measured again.
+        before: what an earlier run on the same kind of machine has yielded last; its groups of rows are not measured
+            again.
     """
     torch.manual_seed(0)
     place = {"machine": machine(), "torch": torch.__version__, "type": str(TYPE), "sizes": asdict(sizes)}

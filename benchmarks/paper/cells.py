@@ -43,8 +43,8 @@ class Segmentation:
 def experts(neurons: np.ndarray) -> Segmentation:
     """The experts' labels as a segmentation of just these slices.
 
-    Membranes are the voxels, on either side, where two labels meet. Each connected piece of a body is a cell: whoever sees these slices
-    alone cannot know that two pieces meet outside them.
+    Membranes are the voxels, on either side, where two labels meet. Each connected piece of a body is a cell: whoever
+    sees these slices alone cannot know that two pieces meet outside them.
 
     Args:
         neurons: whole-number labels (X, Y, Z), 0 = not known.
@@ -62,7 +62,8 @@ def choose(probability: np.ndarray, neurons: np.ndarray, spacing: Sequence[float
         grid: what to try.
 
     Returns:
-        "threshold" and "seed_distance" (nm), the first of equals, their "adapted_rand_error", and "tried", the same three of every pair.
+        "threshold" and "seed_distance" (nm), the first of equals, their "adapted_rand_error", and "tried", the same
+        three of every pair.
     """
     reference = experts(neurons).cells
     pairs = [(threshold, distance) for threshold in grid.thresholds for distance in grid.seed_distances]
@@ -82,7 +83,8 @@ def segment(probability: np.ndarray, choice: Mapping[str, Any], spacing: Sequenc
 
 
 def score(found: Segmentation, reference: Segmentation) -> dict[str, float]:
-    """Compare where the reference is known: "membrane_iou" and what :func:`scripts.evaluation.segmentation.cell_scores` returns."""
+    """Compare where the reference is known: "membrane_iou" and what :func:`scripts.evaluation.segmentation.cell_scores`
+    returns."""
     known = reference.cells != 0
     return {
         "membrane_iou": membrane_iou(found.membranes[known], reference.membranes[known]),

@@ -21,7 +21,8 @@ FIGURE = "benchmarks_light.png"
 
 
 def draw_light_microscopy(volume: Path, settings: Mapping[str, Any], work: Path, figures: Path) -> dict[str, Any]:
-    """Keep every few slices, train on these alone, reconstruct, and draw an XZ slice beside what the microscope recorded.
+    """Keep every few slices, train on these alone, reconstruct, and draw an XZ slice beside what the microscope
+    recorded.
 
     Args:
         volume: recorded with a voxel that is about as long as wide.
@@ -58,7 +59,8 @@ def draw_light_microscopy(volume: Path, settings: Mapping[str, Any], work: Path,
 
 
 def _most_contrast(volume: torch.Tensor) -> tuple[int, slice]:
-    """Y of an XZ slice and the part of it along X, half as wide again as the volume is deep, where the gray levels vary most."""
+    """Y of an XZ slice and the part of it along X, half as wide again as the volume is deep, where the gray levels vary
+    most."""
     width = min(volume.shape[0], round(1.5 * volume.shape[2]))
     step = max(1, width // 4)
     spread = volume.unfold(0, width, step).std((2, 3))  # (parts, Y)

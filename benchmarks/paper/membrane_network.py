@@ -40,8 +40,8 @@ class Training:
         channels: of MONAI's ``UNet``, two or more. Its first stride is 1, each further one 2.
         steps: of the optimizer.
         batch_size: patches a step.
-        patch_size: voxels (x, y, z) of a patch and of a window of inference, x and y alike (patches are turned); multiples of
-            2 ** (number of channels - 2).
+        patch_size: voxels (x, y, z) of a patch and of a window of inference, x and y alike (patches are turned);
+            multiples of 2 ** (number of channels - 2).
         learning_rate: the largest of a one-cycle schedule of Adam.
     """
 
@@ -97,7 +97,8 @@ def train_membranes(
         The network, in evaluation mode.
 
     Raises:
-        InputError: if the weights at ``path`` were made with other settings, or the training slices are smaller than a patch.
+        InputError: if the weights at ``path`` were made with other settings, or the training slices are smaller than a
+            patch.
     """
     settings = {**asdict(training), "seed": seed}
     if path.is_file() and made_before(path.with_suffix(".json"), settings):
@@ -111,7 +112,8 @@ def train_membranes(
     labels = neurons[..., :half]
     if any(side < patch for side, patch in zip((*gray.shape[1:3], half - held), training.patch_size)):
         raise InputError(
-            f"patch_size {list(training.patch_size)}: larger than the {(*gray.shape[1:3], half - held)} voxels to train on; choose smaller ones"
+            f"patch_size {list(training.patch_size)}: larger than the {(*gray.shape[1:3], half - held)} voxels to "
+            "train on; choose smaller ones"
         )
     target = torch.from_numpy(experts(labels).membranes[None].astype(np.float32))
     known = torch.from_numpy(~ndimage.binary_dilation(labels == 0, np.ones((3, 3, 3)))[None].astype(bool))
@@ -205,6 +207,7 @@ def made_before(path: Path, settings: Mapping[str, Any]) -> dict[str, Any] | Non
     other = sorted(name for name in {*made, *wanted} if made.get(name) != wanted.get(name))
     if other:
         raise InputError(
-            f"{path}: made with other settings ({', '.join(other)}); delete it with what belongs to it, or choose another folder to work in"
+            f"{path}: made with other settings ({', '.join(other)}); delete it with what belongs to it, or choose "
+            "another folder to work in"
         )
     return document

@@ -32,7 +32,8 @@ class Row:
         stages: what runs, in order, until ``volume`` is there.
         task: what is reconstructed.
         volume: the reconstruction.
-        predicted: the same with its input slices predicted too, where the method can; then it has a last stage of its own.
+        predicted: the same with its input slices predicted too, where the method can; then it has a last stage of its
+            own.
         pictured: whether its best and its worst part are drawn.
     """
 
@@ -121,10 +122,12 @@ class Recipes:
             )
 
     def other_factors(self, tasks: Mapping[float, Task]) -> Iterator[Row]:
-        """One network for all factors, as shipped and self-trained for fewer steps, beside one trained so long for a factor alone.
+        """One network for all factors, as shipped and self-trained for fewer steps, beside one trained so long for a
+        factor alone.
 
         Args:
-            tasks: by factor. For one that is not whole, the network that knows it alone has learned the two whole ones around it.
+            tasks: by factor. For one that is not whole, the network that knows it alone has learned the two whole ones
+                around it.
         """
         stages, learn, folder = self._taught(self.lowres("train"), self.whole)
         epochs = self.sizes["factor_epochs"]

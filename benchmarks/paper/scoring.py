@@ -46,7 +46,8 @@ def scores_of(volume: Path, task: Task) -> dict[str, Any]:
 
 
 def interpolated(output: Path, task: Task, interpolate: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """Write the coarse volume, interpolated along Z, on the grid of the truth and in whole gray levels, unless it is there."""
+    """Write the coarse volume, interpolated along Z, on the grid of the truth and in whole gray levels, unless it is
+    there."""
     if not output.is_file():
         coarse = torch.Tensor.as_subclass(read_volume(task.lowres), torch.Tensor)
         planes = interpolate(coarse).clamp(coarse.min(), coarse.max()).round()
@@ -102,7 +103,8 @@ def score_interpolations(
 def score_row(
     row: Row, networks: Sequence[MembraneBenchmark], interpolations: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    """Train what a row needs and score it; returns the entry of the row and the seconds of what was trained for it now."""
+    """Train what a row needs and score it; returns the entry of the row and the seconds of what was trained
+    for it now."""
     seconds = run(row.stages)
     document = scores_of(row.volume, row.task)
     baseline = best_baseline({title: interpolations[title]["scores"] for title in ALIGNED})

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The paper's table 2: how well membranes are found in a reconstruction by a network that knows the true volume alone.
 
-A small MONAI U-Net learns the experts' boundaries on the first half of the true volume's slices. It is then applied unchanged to each
-reconstruction, and the second half is scored: against what it finds in the truth there, and against the experts' labels. All that is chosen
-(the checkpoint, the threshold, the distance of seeds) is chosen on the first half of the truth.
+A small MONAI U-Net learns the experts' boundaries on the first half of the true volume's slices. It is then applied
+unchanged to each reconstruction, and the second half is scored: against what it finds in the truth there, and against
+the experts' labels. All that is chosen (the checkpoint, the threshold, the distance of seeds) is chosen on the first
+half of the truth.
 
-Arrays are (X, Y, Z), volumes (1, X, Y, Z). Label 0 of the experts means "not known": it is neither cell nor membrane, and no voxel that
-touches it teaches the network. In FIB-25's ``test_neurons.ome.tif`` that is one voxel a slice, in a corner; all others, those within
-membranes too, belong to a body.
+Arrays are (X, Y, Z), volumes (1, X, Y, Z). Label 0 of the experts means "not known": it is neither cell nor membrane,
+and no voxel that touches it teaches the network. In FIB-25's ``test_neurons.ome.tif`` that is one voxel a slice, in a
+corner; all others, those within membranes too, belong to a body.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ _NANOMETERS = {"nanometer": 1.0, "micrometer": 1e3, "millimeter": 1e6}
 
 
 class MembraneBenchmark:
-    """Scores of volumes by one U-Net. It is trained, and its threshold chosen, when first needed; both are kept in files.
+    """Scores of volumes by one U-Net. It is trained, and its threshold chosen, when first needed; both are kept in
+    files.
 
     Args:
         work: folder of the weights and the choice.
@@ -41,8 +43,8 @@ class MembraneBenchmark:
         neurons: the experts' labels of it, 0 = not known.
         settings: the attributes of :class:`Training` and :class:`Grid`.
         seed: of the U-Net.
-        slices: how many slices of each volume are used, from the first on; all of the truth's if left out. The coarse lattice may end
-            before the truth does, and every volume is to be scored on the same slices.
+        slices: how many slices of each volume are used, from the first on; all of the truth's if left out. The coarse
+            lattice may end before the truth does, and every volume is to be scored on the same slices.
         device: a GPU if there is one, if left out.
     """
 
@@ -69,8 +71,9 @@ class MembraneBenchmark:
             output: JSON file of the scores.
 
         Returns:
-            "against the truth's segmentation" and "against the experts' labels", each with "membrane_iou", "adapted_rand_error", "splits",
-            "merges" and "variation_of_information" (bits) over the second half of the slices.
+            "against the truth's segmentation" and "against the experts' labels", each with "membrane_iou",
+            "adapted_rand_error", "splits", "merges" and "variation_of_information" (bits) over the second half of the
+            slices.
 
         Raises:
             InputError: if a file cannot be read, is on another grid, or was made with other settings.
@@ -120,7 +123,8 @@ class MembraneBenchmark:
         labels = read_volume(self.neurons).numpy()[0].astype(np.int64)
         if labels.shape != self._truth.shape[1:]:
             raise InputError(
-                f"{self.neurons}: {labels.shape} voxels where {self.truth} has {tuple(self._truth.shape[1:])}; give the labels of that volume"
+                f"{self.neurons}: {labels.shape} voxels where {self.truth} has {tuple(self._truth.shape[1:])}; give "
+                "the labels of that volume"
             )
         return labels
 
@@ -154,7 +158,8 @@ class MembraneBenchmark:
         expected = (*self._truth.shape[1:3], self._end)
         if tuple(volume.shape[1:3]) != expected[:2] or volume.shape[-1] < self._end:
             raise InputError(
-                f"{path}: {tuple(volume.shape[1:])} voxels where {expected} are scored; give a reconstruction of {self.truth}"
+                f"{path}: {tuple(volume.shape[1:])} voxels where {expected} are scored; give a reconstruction of "
+                f"{self.truth}"
             )
         probability = membranes(self.network, volume[..., : self._end], self.training.patch_size, self.device)
         return segment(probability[..., self._half :], self.choice, self._spacing)

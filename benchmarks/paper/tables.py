@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The paper's tables, trained and scored again through the bundle's own configs: ``make benchmark``.
 
-What is trained for how long, and the rule by which it was chosen, stands in ``tables.yaml``. Every row that is finished is kept in the
-file of results, and what is in it is not done again: not after an interruption, and not on another machine that the file was taken to.
+What is trained for how long, and the rule by which it was chosen, stands in ``tables.yaml``. Every row that is finished
+is kept in the file of results, and what is in it is not done again: not after an interruption, and not on another
+machine that the file was taken to.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ class Task:
 def make_task(truth: Path, factor: float, folder: Path) -> Task:
     """Keep some slices of a true volume, unless the files are there already.
 
-    No slice lies at half a voxel: for a factor p / q the truth is every q-th voxel along X, Y and Z, and the coarse volume, of the same XY pixels,
-    every p-th slice.
+    No slice lies at half a voxel: for a factor p / q the truth is every q-th voxel along X, Y and Z, and the coarse
+    volume, of the same XY pixels, every p-th slice.
 
     Args:
         truth: isotropic.

@@ -37,7 +37,8 @@ def timed_rows(results: Mapping[str, Any]) -> Timed:
 
 
 def draw_training_time(rows: Timed, path: Path) -> None:
-    """Draw the gain in PSNR, a mean over planes and seeds, against the seconds of training; supervised rows as open circles.
+    """Draw the gain in PSNR, a mean over planes and seeds, against the seconds of training; supervised rows as open
+    circles.
 
     Args:
         rows: of :func:`timed_rows`.

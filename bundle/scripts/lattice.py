@@ -121,7 +121,8 @@ def kept_indices(slices: int, factor: float) -> list[int]:
 
 
 def decimated_indices(size: int, factor: float) -> list[int]:
-    """Indices kept when a fine axis of ``size`` voxels is sampled every ``factor`` voxels (nearest for a real factor)."""
+    """Indices kept when a fine axis of ``size`` voxels is sampled every ``factor`` voxels (nearest for a real
+    factor)."""
     return [round(i * factor) for i in range(math.floor((size - 1) / factor + _TOLERANCE) + 1)]
 
 
@@ -138,7 +139,8 @@ def kept_among(size: int, factor: float) -> list[int]:
 
 
 def window(interval: int, slices: int) -> list[int]:
-    """Indices of the four slices around the gap after slice ``interval``; beyond the ends the edge slice is repeated."""
+    """Indices of the four slices around the gap after slice ``interval``; beyond the ends the edge slice is
+    repeated."""
     first = interval - (INPUT_SLICES // 2 - 1)
     return [min(max(first + i, 0), slices - 1) for i in range(INPUT_SLICES)]
 

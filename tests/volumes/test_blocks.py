@@ -156,7 +156,8 @@ def test_slices_are_kept_within_the_bytes_given():
     assert decoded[4:] == [3, 3]  # a pass over the volume keeps nothing
     assert cache.read(0)[0, 0] == 0 and len(decoded) == 6
     cache.clear()
-    cache.keep(0), cache.keep(1), cache.keep(0)
+    for index in (0, 1, 0):
+        cache.keep(index)
     assert decoded[6:] == [0, 1]  # and the room is free again
     small = SliceCache(decode, 50)
     assert small.keep(4)[0, 0] == small.keep(4)[0, 0] == 4 and decoded[8:] == [4, 4]

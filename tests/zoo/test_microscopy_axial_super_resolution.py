@@ -9,7 +9,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Unit tests of the bundle in the form that the MONAI model zoo keeps them in: every stage at toy size, one after the other."""
+"""Unit tests of the bundle in the form that the MONAI model zoo keeps them in: every stage at toy size, one after the
+other."""
 
 from __future__ import annotations
 
@@ -26,8 +27,9 @@ import numpy as np
 from monai.bundle import ConfigWorkflow
 from parameterized import parameterized
 
-# In the zoo this file is ci/unit_tests/test_<bundle>.py and the bundle is models/<bundle>; in the bundle's own repository it is
-# tests/zoo/test_<bundle>.py and the bundle is bundle/. Either way the root is two folders above this file's.
+# In the zoo this file is ci/unit_tests/test_<bundle>.py and the bundle is models/<bundle>; in the bundle's own
+# repository it is tests/zoo/test_<bundle>.py and the bundle is bundle/. Either way the root is two folders above this
+# file's.
 NAME = "microscopy_axial_super_resolution"
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLE_ROOT = str(next(path for path in (ROOT / "models" / NAME, ROOT / "bundle") if path.is_dir()))

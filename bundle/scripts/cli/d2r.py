@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 # Copyright (c) MONAI Consortium
 # Licensed under the Apache License, Version 2.0 (the "License");
 # you may not use this file except in compliance with the License.
@@ -27,19 +26,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-BUNDLE = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
-    sys.path[0] = str(BUNDLE)  # in place of the folder of this file
+    sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of the folder of this file
 elif __name__ != "scripts.cli.d2r":  # installed as d2r_bundle, while the configs import scripts.<module>
-    sys.path.insert(0, str(BUNDLE))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from scripts.cli.command_check import check_command, options_of, types_of  # noqa: E402
-from scripts.cli.config_files import config_folder, separate  # noqa: E402
-from scripts.cli.failures import show_errors_in_one_line  # noqa: E402
-from scripts.cli.option_help import Option, format_help, read_help  # noqa: E402
-from scripts.cli.option_types import kept_as_typed  # noqa: E402
-from scripts.cli.signals import stop_on_signals  # noqa: E402
-from scripts.cli.words import Command, give_words, read_command, wants_debug  # noqa: E402
+from scripts.cli.command_check import check_command, options_of, types_of
+from scripts.cli.config_files import config_folder, separate
+from scripts.cli.failures import show_errors_in_one_line
+from scripts.cli.option_help import Option, format_help, read_help
+from scripts.cli.option_types import kept_as_typed
+from scripts.cli.signals import stop_on_signals
+from scripts.cli.words import Command, give_words, read_command, wants_debug
 
 _COMPLETION = """type -P d2r > /dev/null || d2r() {{ "{python}" "{script}" "$@"; }}
 _d2r() {{

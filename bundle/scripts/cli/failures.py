@@ -160,7 +160,8 @@ def _short_of_memory(error: BaseException) -> str:
 def _trouble_with_file(error: BaseException) -> str:
     text = one_line(error)
     if isinstance(error, RuntimeError) and any(words in text for words in _CANNOT_WRITE):
-        return f"a file cannot be written ({text.split('] ')[-1]}): is the disk full? make room and run the same command again to go on"
+        why = text.split("] ")[-1]
+        return f"a file cannot be written ({why}): is the disk full? make room and run the same command again to go on"
     if not isinstance(error, OSError):
         return ""
     name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes, os.PathLike)) else ""

@@ -168,7 +168,10 @@ class TrainingTrial:
         done = self._epochs_done()
         items, step = self._cut(header), TrainingStep()
         cutting, _ = _time(lambda: self._cut(header), self.device)
-        train = lambda count: step(self.trainer, list_data_collate(items[:count]))  # noqa: E731
+
+        def train(count: int) -> Any:
+            return step(self.trainer, list_data_collate(items[:count]))
+
         each, gpu_memory = math.inf, 0.0
         if self.device.type == "cpu":
             each = len(items) * _time(lambda: train(1), self.device)[0]

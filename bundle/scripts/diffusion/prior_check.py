@@ -60,8 +60,10 @@ class Comparison(NamedTuple):
         if self.prior > best or best == math.inf:  # NaN is not; slices without structure leave nothing to compare
             return None
         return (
-            f"the prior restores this volume's XY slices no better than {name} interpolation ({self.prior:.2f} dB against "
-            f"{best:.2f} dB), so the diffusion is not likely to help here: train it longer (train_diffusion.yaml --max_epochs, d2r.yaml "
+            f"the prior restores this volume's XY slices no better than {name} interpolation ({self.prior:.2f} dB "
+            "against "
+            f"{best:.2f} dB), so the diffusion is not likely to help here: train it longer (train_diffusion.yaml "
+            "--max_epochs, d2r.yaml "
             "with a larger --preset), or leave it out (--prior_factor 1)"
         )
 

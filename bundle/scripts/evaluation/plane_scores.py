@@ -59,7 +59,8 @@ def plane_scores(
     reconstruction, truth = np.asarray(reconstruction), np.asarray(truth)
     if reconstruction.shape != truth.shape:
         raise InputError(
-            f"the reconstruction has {size_in_words(reconstruction)} voxels and the truth {size_in_words(truth)}: give a truth on the "
+            f"the reconstruction has {size_in_words(reconstruction)} voxels and the truth {size_in_words(truth)}: "
+            "give a truth on the "
             "same grid, (slices - 1) * factor + 1 deep"
         )
     if truth.ndim != 3 or min(truth.shape) < SMALLEST_SIDE:

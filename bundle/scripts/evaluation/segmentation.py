@@ -125,5 +125,6 @@ def membrane_iou(prediction: np.ndarray, reference: np.ndarray) -> float:
 def _check(prediction: np.ndarray, reference: np.ndarray) -> None:
     if prediction.shape != reference.shape:
         raise InputError(
-            f"the segmentation has shape {prediction.shape} and its reference {reference.shape}: give two on the same grid"
+            f"the segmentation has shape {prediction.shape} and its reference {reference.shape}: give two on the "
+            "same grid"
         )

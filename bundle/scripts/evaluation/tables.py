@@ -70,8 +70,10 @@ def resolution_table(rows: Mapping[str, Mapping[str, Curve]], unit: str = "pixel
     notes = [
         f"Resolution in {symbol} by Fourier shell correlation with the truth, rounded up: lower is better. "
         "<=: agrees down to 2 voxels.",
-        "0.5 is the threshold for a comparison with a reference; 0.143 belongs to two independent halves and flatters here.",
-        f"Axial: within {CONE:g} degrees of Z. Slices copied from the input agree with the truth exactly and lower all these numbers.",
+        "0.5 is the threshold for a comparison with a reference; 0.143 belongs to two independent halves and "
+        "flatters here.",
+        f"Axial: within {CONE:g} degrees of Z. Slices copied from the input agree with the truth exactly and lower "
+        "all these numbers.",
     ]
     return "\n".join([_table(header, body), "", *notes])
 

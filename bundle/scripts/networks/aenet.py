@@ -28,6 +28,9 @@ from scripts.networks.plane_conv import PLANES, PlaneConv, PlaneConvTranspose
 from scripts.networks.trained_settings import TrainedSettings
 from torch import nn
 
+MIDDLE, FACTOR = torch.tensor(0.5), torch.tensor(8.0)
+"""Relative depth and factor of a call with a window alone."""
+
 _DEPTH_FREQUENCIES = 8
 _CONDITION_WIDTH = 64
 
@@ -260,10 +263,7 @@ class AENet(nn.Module):
         return middle[:, :1] * (1 - weight) + middle[:, 1:] * weight + residual
 
     def forward(
-        self,
-        window: torch.Tensor,
-        relative_depth: torch.Tensor = torch.tensor(0.5),
-        factor: torch.Tensor = torch.tensor(8.0),
+        self, window: torch.Tensor, relative_depth: torch.Tensor = MIDDLE, factor: torch.Tensor = FACTOR
     ) -> torch.Tensor:
         """Windows (B, 1, X, Y, 4), ``relative_depth`` and ``factor``, each a scalar or (B,) -> slices (B, 1, X, Y)."""
         batch = window.shape[0]

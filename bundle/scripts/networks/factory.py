@@ -74,7 +74,8 @@ def make_network(
     if network == "aenet":
         if factor is not None:
             raise InputError(
-                f"--factor {factor}: aenet is trained for all factors of --train_factors: give that, or --network srunet"
+                f"--factor {factor}: aenet is trained for all factors of --train_factors: give that, or --network "
+                "srunet"
             )
         return AENet(widths, strides, {"percentiles": percentiles, "train_factors": train_factors})
     check_network(network, factor)
@@ -118,7 +119,8 @@ def network_of(
         raise InputError(f"{where}: a prior of stage I; use weights of stage III, written by configs/train.yaml")
     if network not in (None, found.network):
         raise InputError(
-            f"{where}: they are of {found.network}, the configuration says {network}; leave --network out to use the weights'"
+            f"{where}: they are of {found.network}, the configuration says {network}; leave --network out to use the "
+            "weights'"
         )
     options = {"widths": widths, "strides": strides, "percentiles": percentiles, "train_factors": train_factors}
     _check_agreement(path, {**found.sizes, **found.settings}, options)

@@ -67,7 +67,8 @@ def finite_output(values: torch.Tensor, what: str) -> Callable[[], None]:
     def check() -> None:
         if not finite():
             raise InputError(
-                f"{what} came out of the network as NaN or infinite: try --amp false; if it stays so, the weights do not suit "
+                f"{what} came out of the network as NaN or infinite: try --amp false; if it stays so, the weights do "
+                "not suit "
                 "this volume, train on it or give other --weights"
             )
 

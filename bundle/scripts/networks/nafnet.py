@@ -153,11 +153,13 @@ class ConditionalNAFNet(nn.Module):
         super().__init__()
         if len(encoder_blocks) != len(decoder_blocks):
             raise InputError(
-                f"--encoder_blocks {list(encoder_blocks)} and --decoder_blocks {list(decoder_blocks)}: give lists of the same length"
+                f"--encoder_blocks {list(encoder_blocks)} and --decoder_blocks {list(decoder_blocks)}: give lists of "
+                "the same length"
             )
         if POOL_CELL % (pixel_unshuffle * 2 ** len(encoder_blocks)):
             raise InputError(
-                f"--pixel_unshuffle {pixel_unshuffle} with {len(encoder_blocks)} --encoder_blocks: give 1, 2, 4, 8 or 16, and at most 5 blocks in "
+                f"--pixel_unshuffle {pixel_unshuffle} with {len(encoder_blocks)} --encoder_blocks: give 1, 2, 4, 8 "
+                "or 16, and at most 5 blocks in "
                 "brackets, one less for each doubling"
             )
         if width < 4 or width % 2:

@@ -33,6 +33,9 @@ whole."""
 LARGEST_FACTOR = 22
 """Above it some whole factors leave slices halfway between two input slices that no kernel reaches, a constant gray."""
 
+MIDDLE, FACTOR = torch.tensor(0.5), torch.tensor(8.0)
+"""Relative depth and factor of a call with a window alone."""
+
 _REACH = 4  # fine planes to either side that the four convolutions of the last level see
 
 
@@ -116,10 +119,7 @@ class SRUNet(nn.Module):
         return slices[windows, index.to(slices.device)][:, None]
 
     def forward(
-        self,
-        window: torch.Tensor,
-        relative_depth: torch.Tensor = torch.tensor(0.5),
-        factor: torch.Tensor = torch.tensor(8.0),
+        self, window: torch.Tensor, relative_depth: torch.Tensor = MIDDLE, factor: torch.Tensor = FACTOR
     ) -> torch.Tensor:
         """Windows (B, 1, X, Y, 4), ``relative_depth`` (scalar or (B,)) -> slices (B, 1, X, Y); ``factor`` is not
         used."""
@@ -156,7 +156,8 @@ def check_whole_factor(factor: float) -> int:
     """
     if factor not in range(2, LARGEST_FACTOR + 1):
         raise InputError(
-            f"SRUNet at factor {factor}: it knows one whole factor from 2 to {LARGEST_FACTOR}; give a whole --factor, or "
+            f"SRUNet at factor {factor}: it knows one whole factor from 2 to {LARGEST_FACTOR}; give a whole "
+            "--factor, or "
             "--network aenet, which takes any"
         )
     return int(factor)

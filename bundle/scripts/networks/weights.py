@@ -50,7 +50,8 @@ def save_weights(network: nn.Module, path: str | Path) -> None:
     wrong = first_not_finite(state)
     if wrong is not None:
         raise InputError(
-            f"{path}: not written, for {wrong} is not finite in half precision: the training diverged; lower --learning_rate "
+            f"{path}: not written, for {wrong} is not finite in half precision: the training diverged; lower "
+            "--learning_rate "
             "and begin anew in another --output_dir"
         )
     write_tensors(path, state)
@@ -85,7 +86,8 @@ def read_weights(path: str | Path, option: str = "--weights") -> dict[str, torch
         raise InputError(f"{option} {path}: cannot be read ({error.strerror}); give a file that can be") from error
     except Exception as error:  # torch and zipfile raise a dozen types for files that are not their own
         raise InputError(
-            f"{option} {path}: not a weights file of tensors (or truncated or damaged); give one saved by this bundle, or a "
+            f"{option} {path}: not a weights file of tensors (or truncated or damaged); give one saved by this "
+            "bundle, or a "
             "fresh copy"
         ) from error
     # Strides and shared storage can make tensors of terabytes out of a small file.
@@ -96,7 +98,8 @@ def read_weights(path: str | Path, option: str = "--weights") -> dict[str, torch
     wrong = first_not_finite(state)
     if wrong is not None:
         raise InputError(
-            f"{option} {path}: {wrong} is not finite (NaN or infinite), as after a training that diverged; give other weights"
+            f"{option} {path}: {wrong} is not finite (NaN or infinite), as after a training that diverged; give "
+            "other weights"
         )
     return state
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -160,7 +161,7 @@ class AxialInferer(Inferer):
         key = (shape[:2], factor, device)
         if key not in self._sizes:
             most = lattice.most_in_interval(shape[2], factor, self.input_slices == "copy")
-            make = lambda batch: self._make_predictor(network, factor, device, batch)  # noqa: E731
+            make = partial(self._make_predictor, network, factor, device)
             self._sizes[key] = choose_tile(shape[:2], most, self.tile, self.depth_batch, self.halo, device, make)
         return self._sizes[key]
 
@@ -171,7 +172,8 @@ class AxialInferer(Inferer):
         smallest, largest = self.train_factors
         if smallest == largest and not math.isclose(factor, smallest, rel_tol=1e-6):
             raise InputError(
-                f"--factor {factor:g}: the weights were trained for the factor {smallest:g} alone; give --factor {smallest:g}, or "
+                f"--factor {factor:g}: the weights were trained for the factor {smallest:g} alone; give --factor "
+                f"{smallest:g}, or "
                 "--weights of aenet, which takes any"
             )
         if not smallest <= factor <= largest and smallest != largest:
@@ -205,7 +207,8 @@ class AxialInferer(Inferer):
         }
         if len(factors) > 1:
             raise InputError(
-                f"--factor is missing: the items of the batch have voxel sizes that ask for {len(factors)} different ones, and results of "
+                f"--factor is missing: the items of the batch have voxel sizes that ask for {len(factors)} different "
+                "ones, and results of "
                 "several sizes are no batch; give one factor, or reconstruct them one by one"
             )
         return factors.pop()
@@ -247,14 +250,15 @@ class AxialInferer(Inferer):
         cut = len(lattice.whole(block.shape).parts(side, self.halo, POOL_CELL)) > 1
         if cut and lattice.padded_size(self.halo, POOL_CELL) < _SURE_HALO:
             warn_once(
-                f"--halo {self.halo}: with less than {_SURE_HALO}, voxels where tiles meet depend on the cut by more than rounding"
+                f"--halo {self.halo}: with less than {_SURE_HALO}, voxels where tiles meet depend on the cut by more "
+                "than rounding"
             )
         intervals = block.last - block.first
         bar.total = bar.n + volumes * len(tiles) * intervals
         while tiles:
-            tile, reached = tiles[0]
+            tile, begin = tiles[0]
             try:
-                for reached in range(reached, block.last, predictor.windows):
+                for reached in range(begin, block.last, predictor.windows):
                     self._insert_batch(volume, output, block, tile, reached, factor, predictor, background)
                     bar.update(min(predictor.windows, block.last - reached))
                 del tiles[0]

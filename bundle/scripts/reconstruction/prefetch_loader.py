@@ -42,7 +42,8 @@ class PrefetchLoader(DataLoader):
     def __init__(self, dataset: Any, ahead: int = 2, **kwargs: Any) -> None:
         if kwargs.get("batch_size", 1) != 1:
             raise InputError(
-                f"--dataloader#batch_size {kwargs['batch_size']}: blocks have several sizes and come one at a time; --tile changes them"
+                f"--dataloader#batch_size {kwargs['batch_size']}: blocks have several sizes and come one at a time; "
+                "--tile changes them"
             )
         super().__init__(dataset, **kwargs)
         self.ahead = ahead

@@ -185,7 +185,8 @@ class _Output:
             raise InputError(f"{self.path}: a file holds one channel, not {len(values)}; write each on its own")
         if tuple(values.shape[1:]) != sizes:
             raise InputError(
-                f"{self.path}: postprocessing made {tuple(values.shape[1:])} voxels of a block of {sizes}; leave the shape as it is"
+                f"{self.path}: postprocessing made {tuple(values.shape[1:])} voxels of a block of {sizes}; leave the "
+                "shape as it is"
             )
         begin = [side.start for side in place]
         if self._sent is not None:

@@ -90,7 +90,8 @@ def measure_intensity(slices: Iterable[np.ndarray], shape: Sequence[int], lower:
 
 
 def _intensity_of(source: VolumeSource, lower: float, upper: float) -> Intensity:
-    """The scale of a file, which is read once for it: a run reconstructs the same volume by the teacher and once more."""
+    """The scale of a file, which is read once for it: a run reconstructs the same volume by the teacher and
+    once more."""
     key = (source.fingerprint, lower, upper)
     if key not in _measured:
         shape = source.header.shape
@@ -139,7 +140,8 @@ class ScalePercentiles(Transform):
         return result
 
     def _scale(self, channel: torch.Tensor, source: VolumeSource | None) -> Intensity:
-        """Scale a channel (X, Y, Z), of a part of the volume ``source`` if there is one, in its place, and return how."""
+        """Scale a channel (X, Y, Z), of a part of the volume ``source`` if there is one, in its place, and
+        return how."""
         if source is not None:
             intensity = _intensity_of(source, self.lower, self.upper)
             channel.copy_(intensity.scale(channel))
@@ -191,7 +193,8 @@ class RestoreIntensity(Transform):
         intensities = _stored_intensities(volume)
         if len(intensities) not in (1, len(volume)):
             raise InputError(
-                f"a volume of {len(volume)} channels cannot get the intensities of {len(intensities)} back: restore all that were scaled"
+                f"a volume of {len(volume)} channels cannot get the intensities of {len(intensities)} back: restore "
+                "all that were scaled"
             )
         values = volume.as_tensor().to(torch.float32, copy=True)
         for channel, intensity in zip(values, intensities * (len(volume) // len(intensities))):
