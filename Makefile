@@ -11,15 +11,15 @@ PYTHONS = 3.11 3.12 3.13 3.14
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 # Configs name the bundle's own code as scripts.<module>, so the commands run from bundle/.
 BUNDLE_RUN = cd bundle && ../$(VENV)/bin/python -m monai.bundle run
-CHECKED = benchmarks bundle tests docs examples monailabel release
+PYTEST = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/python -m pytest tests --numprocesses auto --dist loadfile
 PINNED = setup.cfg pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check resolve docs speed memory benchmark weights bundle monailabel clean
+.PHONY: help demo test test-fast coverage check resolve docs speed memory benchmark weights bundle monailabel clean
 
 help: ## list the targets
 	@echo "usage: make TARGET"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-10s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-10s %s\n' "$$name" "$$text"; done
 
 demo: $(VENV)/installed ## make a sample volume, reconstruct it x8 with the shipped weights, score it (in demo/)
 	$(BUNDLE_RUN) --config_file configs/sample.yaml --output_dir ../demo
@@ -30,13 +30,24 @@ demo: $(VENV)/installed ## make a sample volume, reconstruct it x8 with the ship
 
 # A process a core, each with one thread: most of the time goes to starting commands. The tests of a file share what its fixtures make.
 test: $(VENV)/installed-test ## run the test suite; PYTEST_ARGS="-k lattice" runs a part of it
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/python -m pytest tests --numprocesses auto --dist loadfile $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
-check: $(VENV)/installed-dev ## run black, isort, flake8 and mypy
-	$(VENV)/bin/python -m black --check --skip-magic-trailing-comma --line-length 120 $(CHECKED)
-	$(VENV)/bin/python -m isort --check-only $(CHECKED)
-	$(VENV)/bin/python -m flake8 $(CHECKED)
-	$(VENV)/bin/python -m mypy
+test-fast: $(VENV)/installed-test ## run the tests that are not slow: all but those that train, restore or start many commands
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+# Commands that the tests start are measured as well; setup.cfg has the floor under which it fails.
+coverage: $(VENV)/installed-test ## run the test suite and see which share of the bundle's lines it runs
+	$(VENV)/bin/python -m coverage erase
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/python -m coverage run -m pytest tests --numprocesses auto --dist loadfile $(PYTEST_ARGS)
+	$(VENV)/bin/python -m coverage combine --quiet
+	$(VENV)/bin/python -m coverage report
+
+# Of the files that git knows; what can be put right is put right, and the check fails.
+check: $(VENV)/installed-dev ## run black, isort, flake8, mypy and the other hooks of .pre-commit-config.yaml, and pytype
+	$(VENV)/bin/python -m pre_commit run --all-files --show-diff-on-failure
+	@if $(VENV)/bin/python -c 'import pytype' 2>/dev/null; then \
+		$(VENV)/bin/pytype --config setup.cfg --jobs auto bundle/scripts; \
+	else echo "pytype: not run, it ends with Python 3.12"; fi
 
 # uv resolves for a Python that is not there; nothing is installed, and --no-build refuses what has no wheel.
 resolve: $(VENV)/installed-resolve ## see that the pinned packages can be installed on every supported Python (needs a network)
@@ -77,7 +88,7 @@ monailabel: $(LABEL_VENV)/installed ## try the bundle in a MONAI Label server on
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(LABEL_VENV)/bin/python monailabel/check_server.py
 
 clean: ## delete demo/, runs/, caches and the environment
-	rm -rf demo runs site build dist d2r_bundle.egg-info .pytest_cache .mypy_cache "$(VENV)" "$(LABEL_VENV)"
+	rm -rf demo runs site build dist d2r_bundle.egg-info .pytest_cache .mypy_cache .pytype .coverage "$(VENV)" "$(LABEL_VENV)"
 	find bundle tests monailabel release -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp a set of packages: pip runs again only when what it reads has changed.

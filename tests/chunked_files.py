@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from scripts.volumes.reading import VolumeSource
-
 import zarr
+from scripts.volumes.reading import VolumeSource
 
 SHAPE = (5, 6, 7)  # (z, y, x)
 

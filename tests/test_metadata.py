@@ -14,6 +14,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from scripts.version import VERSION
 
 ROOT = Path(__file__).resolve().parent.parent
 METADATA = json.loads((ROOT / "bundle" / "configs" / "metadata.json").read_text(encoding="utf-8"))
@@ -152,7 +153,9 @@ def test_versions_agree():
     assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
-    assert setup["metadata"]["version"] == version
+    assert setup["metadata"]["version"] == "attr: d2r_bundle.scripts.version.VERSION"
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == VERSION == version
 
 
 def test_licenses():

@@ -125,7 +125,7 @@ def main() -> None:
     arguments = parser.parse_args()
     result = measure(SIZES[arguments.size])
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    arguments.output.write_text(json.dumps(result, indent=4) + "\n", encoding="utf-8")
     arguments.output.with_suffix(".md").write_text(table(result), encoding="utf-8")
     print(f"{table(result)}\nwrote {arguments.output} and the table beside it")
 

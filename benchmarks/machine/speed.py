@@ -483,7 +483,7 @@ def main() -> None:
     before = json.loads(arguments.output.read_text(encoding="utf-8")) if arguments.output.is_file() else {}
     toy, workdir = arguments.size == "toy", arguments.workdir.resolve()
     for result in measure(SIZES[arguments.size], toy, arguments.volume, workdir, before):
-        arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        arguments.output.write_text(json.dumps(result, indent=4) + "\n", encoding="utf-8")
         arguments.output.with_suffix(".md").write_text(table(result), encoding="utf-8")
     print(f"{table(result)}\nwrote {arguments.output} and the table beside it")
 

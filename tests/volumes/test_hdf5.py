@@ -330,12 +330,12 @@ def test_origin_of_a_turned_volume_is_left_out(tmp_path):
 
 def test_failed_write_leaves_nothing(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with pytest.raises(InputError, match="cannot be written") as error:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
-        try:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(InputError, match="cannot be written") as error:
             write_in_parts(tmp_path / "v.h5", np.zeros((40, 40, 40), np.uint8), np.eye(4), "pixel")
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "\n" not in str(error.value)
     with pytest.raises(KeyError):
         with volume_writer(tmp_path / "v.h5", SHAPE, "uint8", np.eye(4), "pixel"):

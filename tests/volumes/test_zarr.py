@@ -13,13 +13,12 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+import zarr
 from chunked_files import SHAPE, assert_coded, coded, voxel_size, write_group, write_json, write_zarr
 from scripts.errors import InputError
 from scripts.volumes.formats import precomputed, registry, slice_folder
 from scripts.volumes.reading import VolumeSource, read_volume
 from volume_files import assert_in_one_line, expect_refusal, save_slices
-
-import zarr
 from zarr.codecs import BytesCodec
 
 NM = [{"name": each, "type": "space", "unit": "nanometer"} for each in "zyx"]

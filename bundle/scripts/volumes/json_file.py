@@ -34,7 +34,7 @@ def write_json(path: str | os.PathLike, document: Mapping[str, Any]) -> None:
     Raises:
         InputError: if the file cannot be written.
     """
-    text = json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(_plain(document), indent=4, ensure_ascii=False, allow_nan=False) + "\n"
     write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 

@@ -1,0 +1,21 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Version of the bundle, which ``configs/metadata.json`` alone says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+_METADATA = Path(__file__).resolve().parents[1] / "configs" / "metadata.json"
+
+VERSION: str = json.loads(_METADATA.read_text(encoding="utf-8"))["version"]
