@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asks a MONAI Label server for a reconstruction; for 3D Slicer's Python console, and any other Python with requests.
+"""Asks a MONAI Label server for a reconstruction; for 3D Slicer's Python console, and for any other Python with
+requests.
 
 In the console of 3D Slicer, with a volume loaded:
 
@@ -27,7 +28,6 @@ def reconstruct(
     dtype: str | None = None,
     server: str = SERVER,
     timeout: float = 3600,
-    input_slices: str = "copy",
 ) -> str:
     """Send a volume to the server and write what comes back.
 
@@ -38,20 +38,19 @@ def reconstruct(
         dtype: voxel type of the output, as "uint8"; None: float32. The values are those of the input's type anyway.
         server: address of the server.
         timeout: seconds to wait.
-        input_slices: "copy" copies the input slices, "predict" has the network estimate them too.
 
     Returns:
         ``output``.
 
     Raises:
-        RuntimeError: the server refused, and said why.
+        RuntimeError: the server refused; its log tells why.
         requests.RequestException: the server does not answer.
     """
     name = os.path.basename(output).lower()
     extension = next((end for end in (".nii.gz", ".nii", ".nrrd") if name.endswith(end)), None)
     if extension is None:
         raise ValueError(f"{output}: name a .nrrd, .nii or .nii.gz file")
-    params: dict[str, Any] = {"factor": factor, "input_slices": input_slices, "result_extension": extension}
+    params: dict[str, Any] = {"factor": factor, "result_extension": extension}
     if dtype is not None:
         params["result_dtype"] = dtype
     with open(volume, "rb") as file:
@@ -63,18 +62,15 @@ def reconstruct(
             timeout=timeout,
         )
     if answer.status_code != 200:
-        try:
-            reason = answer.json()["detail"]
-        except ValueError:
-            reason = answer.text[:200]
-        raise RuntimeError(f"the server answered {answer.status_code}: {reason}")
+        raise RuntimeError(f"the server answered {answer.status_code}: {answer.text[:200]}; its log tells more")
     with open(output, "wb") as file:
         file.write(answer.content)
     return output
 
 
 def reconstruct_volume(name: str, factor: float | None = None, server: str = SERVER) -> Any:
-    """In 3D Slicer: reconstruct the loaded volume of that name, show the result as a new volume and return it."""
+    """In 3D Slicer: reconstruct the loaded volume of that name and show the result as a new volume, which is
+    returned."""
     import slicer
 
     node = slicer.util.getNode(name)

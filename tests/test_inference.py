@@ -72,7 +72,7 @@ def refusal(folder: Path, **options: Any) -> str:
 def test_blocks_make_up_the_output_once(shape, tile, factor, intervals):
     x, y, slices = shape
     count = np.zeros((x, y, lattice.output_size(slices, factor)), np.uint8)
-    for block in lattice.blocks(shape, tile, 64, 32, intervals):
+    for block in lattice.blocks(shape, tile, 64, 32, intervals, factor):
         count[block.output(factor)] += 1
         assert Block.of(block.numbers()) == block
         z = block.input[2]
@@ -102,7 +102,7 @@ def test_a_voxel_does_not_depend_on_its_block(trained, factor, input_slices):
     inferer = AxialInferer(factor, tile=96, halo=20, input_slices=input_slices)
     affine = torch.diag(torch.tensor([2.0, 3.0, 5.0, 1.0], dtype=torch.float64))
     whole: Any = inferer(MetaTensor(data, affine=affine)[None], trained)
-    for block in lattice.blocks((140, 40, 6), 96, 20, 32, 2):
+    for block in lattice.blocks((140, 40, 6), 96, 20, 32, 2, factor):
         begin = [side.start for side in block.input]
         placed = affine.clone()
         placed[:3, 3] = affine[:3, :3] @ torch.tensor(begin, dtype=torch.float64)

@@ -22,7 +22,7 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scripts.errors import InputError
@@ -158,6 +158,12 @@ class Interval(NamedTuple):
     first: int
     depths: list[float]
 
+    def within(self, begin: int, end: int) -> Interval:
+        """What of it lies from output slice ``begin`` to before ``end``."""
+        copied = self.copied if self.copied is not None and begin <= self.copied < end else None
+        left_out = max(0, begin - self.first)
+        return Interval(copied, self.first + left_out, self.depths[left_out : max(0, end - self.first)])
+
 
 def interval(number: int, slices: int, factor: float, copy: bool) -> Interval:
     """The output slices of interval ``number``; without ``copy`` all of them are new."""
@@ -264,6 +270,7 @@ class Block(NamedTuple):
         first, last: the intervals that are computed, from ``first`` to before ``last``. Interval i is input slice i and
             what lies between it and the next one.
         shape: sizes (x, y, slices) of the whole input.
+        kept: of the output slices of these intervals, the first that is kept, and the one after the last; None for all.
     """
 
     x: Span
@@ -271,6 +278,7 @@ class Block(NamedTuple):
     first: int
     last: int
     shape: tuple[int, int, int]
+    kept: tuple[int, int] | None = None
 
     @property
     def input(self) -> tuple[slice, slice, slice]:
@@ -284,6 +292,8 @@ class Block(NamedTuple):
     def output(self, factor: float) -> tuple[slice, slice, slice]:
         """Which voxels of the output are computed."""
         begin, end = (_first_output(interval, self.shape[2], factor) for interval in (self.first, self.last))
+        if self.kept is not None:
+            begin, end = max(begin, self.kept[0]), min(end, self.kept[1])
         return slice(*self.x.core), slice(*self.y.core), slice(begin, end)
 
     def parts(self, tile: int, halo: int, multiple: int) -> list[Block]:
@@ -301,13 +311,15 @@ class Block(NamedTuple):
 
     def numbers(self) -> list[int]:
         """The block as a flat list, which a batch can hold; :meth:`of` is the way back."""
-        return [*self.x, *self.y, self.first, self.last, *self.shape]
+        return [*self.x, *self.y, self.first, self.last, *self.shape, *(self.kept or ())]
 
     @classmethod
     def of(cls, numbers: Sequence[int]) -> Block:
         """The block of :meth:`numbers`."""
         values = [int(number) for number in numbers]
-        return cls(Span(*values[:4]), Span(*values[4:8]), values[8], values[9], (values[10], values[11], values[12]))
+        kept = (values[13], values[14]) if len(values) > 13 else None
+        shape = (values[10], values[11], values[12])
+        return cls(Span(*values[:4]), Span(*values[4:8]), values[8], values[9], shape, kept)
 
 
 def whole(shape: tuple[int, int, int]) -> Block:
@@ -316,19 +328,66 @@ def whole(shape: tuple[int, int, int]) -> Block:
     return Block(Span(0, x, 0, x), Span(0, y, 0, y), 0, slices, shape)
 
 
-def blocks(shape: tuple[int, int, int], tile: int, halo: int, multiple: int, intervals: int) -> list[Block]:
-    """Cut a volume into blocks, those of the same slices one after the other.
+class Box(NamedTuple):
+    """A part of the output, each side from its first index to the one after its last."""
+
+    x: tuple[int, int]
+    y: tuple[int, int]
+    z: tuple[int, int]
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Number of voxels (x, y, z)."""
+        x, y, z = (end - begin for begin, end in self)
+        return x, y, z
+
+    @property
+    def slices(self) -> tuple[slice, slice, slice]:
+        """The sides as slices."""
+        x, y, z = (slice(*side) for side in self)
+        return x, y, z
+
+
+def boxes(shape: tuple[int, int, int], sizes: tuple[int, int, int]) -> list[Box]:
+    """Cut an output into boxes that begin at multiples of their sizes; those of the same slices follow each other.
+
+    Args:
+        shape: of the output (x, y, z).
+        sizes: of a box (x, y, z); at the end of a side it is smaller.
+    """
+    sides = [
+        [(begin, min(begin + size, whole)) for begin in range(0, whole, size)]
+        for whole, size in zip(shape, sizes, strict=True)
+    ]
+    return [Box(x, y, z) for z in sides[2] for y in sides[1] for x in sides[0]]
+
+
+def blocks(
+    shape: tuple[int, int, int],
+    tile: int,
+    halo: int,
+    multiple: int,
+    intervals: int,
+    factor: float,
+    box: Box | None = None,
+) -> list[Block]:
+    """Cut a volume, or a box of its output, into blocks, those of the same slices one after the other.
 
     Args:
         shape: input sizes (x, y, slices).
         tile, halo, multiple: of the tiles in the plane, see :func:`tiles`.
         intervals: of a block, at most. The blocks along Z are of nearly one length.
+        factor: how many times finer Z becomes.
+        box: the part of the output; None for all of it.
     """
-    slices = shape[2]
-    number = -(-slices // max(1, intervals))
-    borders = [round(i * slices / number) for i in range(number + 1)]
-    parts = whole(shape).parts(tile, halo, multiple)
-    return [part._replace(first=first, last=last) for first, last in zip(borders, borders[1:]) for part in parts]
+    first, last, around, kept = 0, shape[2], whole(shape), None
+    if box is not None:
+        first, last, kept = position(box.z[0], factor).interval, position(box.z[1] - 1, factor).interval + 1, box.z
+        around = around._replace(x=Span(0, shape[0], *box.x), y=Span(0, shape[1], *box.y))
+    number = -(-(last - first) // max(1, intervals))
+    borders = [first + round(i * (last - first) / number) for i in range(number + 1)]
+    parts = [part._replace(kept=kept) for part in around.parts(tile, halo, multiple)]
+    return [part._replace(first=begin, last=end) for begin, end in zip(borders, borders[1:]) for part in parts]
 
 
 def _first_output(interval: int, slices: int, factor: float) -> int:
@@ -338,6 +397,79 @@ def _first_output(interval: int, slices: int, factor: float) -> int:
     while index < size and position(index, factor).interval < interval:
         index += 1
     return min(index, size)
+
+
+_SAMPLE_SIDE, _SAMPLE_LEVELS, _SAMPLE_PLACES = 64, 16, 32
+
+
+def sample_boxes(shape: tuple[int, int, int]) -> list[Box]:
+    """Boxes of 64 voxels a side, spread over a large volume: 32 at each of 16 levels of Z, always the same.
+
+    They begin at multiples of 64, where the chunks of most volumes begin.
+
+    Args:
+        shape: of the volume (x, y, z).
+    """
+    random = np.random.default_rng(0)
+
+    def side(begin: int, size: int) -> tuple[int, int]:
+        return begin, min(begin + _SAMPLE_SIDE, size)
+
+    cells = [max(1, size // _SAMPLE_SIDE) for size in shape]
+    levels = sorted({round(place) for place in np.linspace(0, cells[2] - 1, _SAMPLE_LEVELS)})
+    found = []
+    for level in levels:
+        places = random.integers(0, cells[:2], (_SAMPLE_PLACES, 2)) * _SAMPLE_SIDE
+        along = side(level * _SAMPLE_SIDE, shape[2])
+        corners = sorted({(int(column), int(row)) for column, row in places})
+        found.extend(Box(side(x, shape[0]), side(y, shape[1]), along) for x, y in corners)
+    return found
+
+
+class Turn(NamedTuple):
+    """How the axes of a file become X, Y, Z where another one than its Z is coarse: ``order`` has, for each axis of the
+    volume, the number of that of the file.
+    """
+
+    order: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, axis: str) -> Turn:
+        """The turn that makes an axis of the file, "x", "y" or "z", the last one; the others keep their order.
+
+        Raises:
+            InputError: there is no such axis.
+        """
+        if axis not in _TURNS:
+            raise InputError(f"--axis {axis}: there is no such axis; give z, y or x, the coarse one")
+        return cls(_TURNS[axis])
+
+    @property
+    def back(self) -> tuple[int, int, int]:
+        """The order that turns the volume back."""
+        x, y, z = (self.order.index(axis) for axis in range(3))
+        return x, y, z
+
+    def to_volume(self, values: Sequence[Any]) -> tuple[Any, Any, Any]:
+        """One value for each axis of the file -> the same for the volume."""
+        x, y, z = (values[axis] for axis in self.order)
+        return x, y, z
+
+    def to_file(self, values: Sequence[Any]) -> tuple[Any, Any, Any]:
+        """One value for each axis of the volume -> the same for the file."""
+        x, y, z = (values[axis] for axis in self.back)
+        return x, y, z
+
+    def affine_of_volume(self, affine: np.ndarray) -> np.ndarray:
+        """Affine (4, 4) of the file -> of the volume; every voxel keeps its place."""
+        return np.asarray(affine)[:, [*self.order, 3]]
+
+    def affine_of_file(self, affine: np.ndarray) -> np.ndarray:
+        """Affine (4, 4) of the volume -> of the file."""
+        return np.asarray(affine)[:, [*self.back, 3]]
+
+
+_TURNS = {"z": (0, 1, 2), "y": (0, 2, 1), "x": (1, 2, 0)}
 
 
 def refined_affine(affine: np.ndarray, factor: float) -> np.ndarray:

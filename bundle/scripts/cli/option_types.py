@@ -41,7 +41,7 @@ _NUMBERS = re.compile(
     r"(?:, (?P<word>from|above) (?P<low>[\d.]+)(?: to (?P<high>[\d.]+))?)?"
 )
 _PLAIN = ("path", "true or false", "device", "name", "axes")
-_CHOICE = re.compile(r"(?P<some>some of )?(?P<names>\w+(?: \| \w+)+)")
+_CHOICE = re.compile(r"(?P<some>some of )?(?P<names>[\w.]+(?: \| [\w.]+)+)")
 _LONGEST_SHOWN = 80  # characters of a value in an error
 
 
@@ -102,7 +102,7 @@ class OptionType(NamedTuple):
         elif self.kind == "true or false":
             result = {"true": True, "false": False}.get(str(value).lower())
         elif self.kind == "choice":
-            result = value if value in self.names else None
+            result = str(value) if str(value) in self.names else None  # 0.5 is a number in YAML
         elif not self.is_list:
             result = self._number(value)
         else:

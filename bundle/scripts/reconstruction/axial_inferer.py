@@ -26,7 +26,7 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer
 from scripts import lattice
 from scripts.errors import InputError, warn_once
-from scripts.lattice import Block
+from scripts.lattice import Block, Box
 from scripts.networks.cell_average import POOL_CELL
 from scripts.networks.finite import finite_output
 from scripts.reconstruction.predictor import Predictor, TTAPredictor
@@ -165,6 +165,12 @@ class AxialInferer(Inferer):
             self._sizes[key] = choose_tile(shape[:2], most, self.tile, self.depth_batch, self.halo, device, make)
         return self._sizes[key]
 
+    def cut_alike(
+        self, shape: tuple[int, int, int], factor: float, device: torch.device, tile: int, depth_batch: int
+    ) -> None:
+        """Use the tiles and the depth batch of an earlier run for a volume, see :meth:`tile_and_batch`."""
+        self._sizes[shape[:2], factor, device] = tile, depth_batch
+
     def check_trained(self, factor: float) -> float:
         """Return a factor; warn where the network was trained for others, and raise InputError where it knows a single
         other one.
@@ -183,20 +189,27 @@ class AxialInferer(Inferer):
         return factor
 
     def blocks(
-        self, shape: tuple[int, int, int], factor: float, network: Any, device: torch.device, voxels: int
+        self,
+        shape: tuple[int, int, int],
+        factor: float,
+        network: Any,
+        device: torch.device,
+        voxels: int,
+        box: Box | None = None,
     ) -> list[Block]:
-        """How to cut a volume into blocks.
+        """How to cut a volume, or a box of its output, into blocks.
 
         Args:
             shape, factor, network, device: as of :meth:`tile_and_batch`.
             voxels: of the output of a block, at most, where one interval of a tile is no more.
+            box: the part of the output; None for all of it.
         """
         side, batch = self.tile_and_batch(shape, factor, network, device)
-        core = lattice.blocks(shape, side, self.halo, POOL_CELL, shape[2])[0]
+        core = lattice.blocks(shape, side, self.halo, POOL_CELL, shape[2], factor, box)[0]
         per_interval = (core.x.end - core.x.begin) * (core.y.end - core.y.begin) * factor
         windows = self._predictor(network, factor, device, batch).windows
         intervals = max(1, int(voxels / per_interval) // windows) * windows
-        return lattice.blocks(shape, side, self.halo, POOL_CELL, intervals)
+        return lattice.blocks(shape, side, self.halo, POOL_CELL, intervals, factor, box)
 
     def _factor(self, inputs: torch.Tensor) -> float:
         if self.factor is not None:
@@ -294,10 +307,11 @@ class AxialInferer(Inferer):
         core = [slice(span.core_begin - span.begin, span.core_end - span.begin) for span in (tile.x, tile.y)]
         across = slice(tile.x.core_begin - block.x.core_begin, tile.x.core_end - block.x.core_begin)
         along = slice(tile.y.core_begin - block.y.core_begin, tile.y.core_end - block.y.core_begin)
-        origin = block.output(factor)[2].start
+        kept = block.output(factor)[2]
+        origin = kept.start
         copy = self.input_slices == "copy"
         intervals = [
-            lattice.interval(number, block.shape[2], factor, copy)
+            lattice.interval(number, block.shape[2], factor, copy).within(kept.start, kept.stop)
             for number in range(first, min(first + predictor.windows, block.last))
         ]
         for number, interval in enumerate(intervals, first):

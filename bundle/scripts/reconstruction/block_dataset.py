@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from monai.data import Dataset, MetaTensor
 from scripts import lattice
 from scripts.errors import InputError
-from scripts.lattice import Block
+from scripts.lattice import Block, Box
 from scripts.reconstruction.axial_inferer import AxialInferer
 from scripts.volumes.factor import factor_of
 from scripts.volumes.formats import nifti
@@ -34,14 +35,15 @@ from scripts.volumes.volume_block import BLOCK, VOLUME, WHOLE, VolumeBlock
 OUTPUT_VOXELS = {"cuda": 2**27, "cpu": 2**22}  # of a block: a GPU hardly waits between blocks, and a CPU shows progress
 
 
-class Volume(NamedTuple):
+@dataclass
+class Volume:
     """A volume of the dataset.
 
     Attributes:
         path: as it was given.
         source: open for reading.
         factor: how many times finer Z becomes.
-        blocks: that make it up.
+        blocks: of it that are to be computed.
     """
 
     path: str | os.PathLike
@@ -90,21 +92,54 @@ class BlockDataset(Dataset):
     ) -> None:
         super().__init__(list(data), transform)
         self.volumes: list[Volume] = []
-        self._items: list[tuple[Mapping[str, Any], int, Block | None]] = []
-        self._open = (spacing, axes)
-        device = torch.device(device)
+        self._entries: list[tuple[Mapping[str, Any], int]] = []  # items of data, and the numbers of their volumes
+        self._inferer, self._network, self._device = inferer, network, torch.device(device)
         for item in self.data:
             image = item.get("image")
             if image is None:
                 raise InputError("--volume is missing: add --volume and its value to the command")
             if whole or not isinstance(image, (str, os.PathLike)):
-                self._items.append((item, -1, None))
+                self._entries.append((item, -1))
                 continue
             source = VolumeSource(image, spacing, axes)
             factor = inferer.check_trained(factor_of(source.header, inferer.factor))
-            blocks = inferer.blocks(source.header.shape, factor, network, device, OUTPUT_VOXELS[device.type])
-            self._items.extend((item, len(self.volumes), block) for block in blocks)
-            self.volumes.append(Volume(image, source, factor, blocks))
+            self._entries.append((item, len(self.volumes)))
+            self.volumes.append(Volume(image, source, factor, []))
+            self.cut(len(self.volumes) - 1)
+        self._list()
+
+    def cut(self, number: int, boxes: Sequence[Box | None] = (None,)) -> None:
+        """Cut a volume anew into blocks, of which none reaches over the border of a box.
+
+        Args:
+            number: of the volume.
+            boxes: the parts of the output that are to be computed, one after the other; None for all of it.
+        """
+        volume = self.volumes[number]
+        shape, most = volume.source.header.shape, OUTPUT_VOXELS[self._device.type]
+        volume.blocks = [
+            block
+            for box in boxes
+            for block in self._inferer.blocks(shape, volume.factor, self._network, self._device, most, box)
+        ]
+        self._list()
+
+    def cut_alike(self, number: int, tile: int | None, depth_batch: int | None) -> tuple[int, int]:
+        """Return the side of the tiles and the depth batch of a volume: those of an earlier run where they are given
+        and no option says something else, for a run that goes on elsewhere must cut alike.
+        """
+        volume = self.volumes[number]
+        shape, factor = volume.source.header.shape, volume.factor
+        if tile is not None and depth_batch is not None and self._inferer.tile is None:
+            self._inferer.cut_alike(shape, factor, self._device, tile, depth_batch)
+        return self._inferer.tile_and_batch(shape, factor, self._network, self._device)
+
+    def _list(self) -> None:
+        """List what the dataset yields: blocks of files, and volumes in memory as they are."""
+        self._items: list[tuple[Mapping[str, Any], int, Block | None]] = []
+        for item, number in self._entries:
+            blocks: Sequence[Block | None] = (None,) if number < 0 else self.volumes[number].blocks
+            self._items.extend((item, number, block) for block in blocks)
 
     def __len__(self) -> int:
         return len(self._items)

@@ -13,30 +13,33 @@
 
 from __future__ import annotations
 
-import math
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from scripts import lattice
 from scripts.errors import InputError, warn_once
 from scripts.reconstruction.block_dataset import BlockDataset, named_after
-from scripts.volumes.background import Background, to_host
-from scripts.volumes.block_writer import BlockWriter
-from scripts.volumes.claim import Claim
+from scripts.reconstruction.outputs import FileOutput, Output, StoreOutput
+from scripts.reconstruction.unfinished_store import UnfinishedStore
+from scripts.volumes.claim import Claim, there_at_start
 from scripts.volumes.factor import why_not_cubic
+from scripts.volumes.formats.ome_zarr_writer import DEFAULT_LAYOUT, Layout, check_sizes
+from scripts.volumes.formats.registry import is_store
+from scripts.volumes.identity import identify_source
 from scripts.volumes.outputs import check_output, check_space
 from scripts.volumes.paths import as_path
 from scripts.volumes.volume_block import VOLUME, block_of
-from scripts.volumes.writing import stored_dtype, tell_written, volume_writer
+from scripts.volumes.writing import stored_dtype
 
-# A GPU sends what the file holds, where it knows the type: a quarter of the bytes for 8 bits.
-_ON_DEVICE = {"uint8": torch.uint8, "int8": torch.int8, "uint16": torch.uint16, "int16": torch.int16}
+logger = logging.getLogger(__name__)
 
 
 class SaveBlocks:
@@ -51,6 +54,10 @@ class SaveBlocks:
         output_dir: folder of the outputs, which are named after the volumes: ``IN.tif`` becomes ``IN_x8.tif``.
         overwrite: whether existing outputs may be replaced.
         inputs: further files that are never replaced.
+        layout: of the outputs that are stores, see :func:`scripts.volumes.formats.ome_zarr_writer.check_layout`.
+        block: voxels (z, y, x) of a store that are computed and written as a whole; None for a shard.
+        resume_must_match: what the voxels depend on beside the volume and its factor; a store that was begun with
+            something else is refused.
         key: of the prediction.
 
     Raises:
@@ -64,6 +71,9 @@ class SaveBlocks:
         output_dir: str | os.PathLike | None = None,
         overwrite: bool = False,
         inputs: Sequence[str | os.PathLike | None] = (),
+        layout: Layout = DEFAULT_LAYOUT,
+        block: Sequence[int] | None = None,
+        resume_must_match: Mapping[str, Any] | None = None,
         key: str = "pred",
     ) -> None:
         if output is not None and output_dir is not None:
@@ -77,16 +87,20 @@ class SaveBlocks:
         self.output_dir = output_dir
         self.overwrite = overwrite
         self.inputs = inputs
+        self.layout = layout
+        self.block = check_sizes(block, "block")
+        self.resume_must_match = dict(resume_must_match or {})
         self.key = key
         self._outputs: list[Path] = []
         self._claims = ExitStack()
-        self._open: dict[int, _Output] = {}
+        self._open: dict[int, Output] = {}
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._write)
         engine.add_event_handler(Events.COMPLETED, self._finish)
+        engine.add_event_handler(Events.TERMINATE, self._finish)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._abort)
 
     def output_paths(self) -> list[Path]:
@@ -118,6 +132,47 @@ class SaveBlocks:
             warning = why_not_cubic(volume.source.header, volume.factor)
             if warning is not None:
                 warn_once(warning)
+        stores = [number for number, path in enumerate(self._outputs[: len(volumes)]) if is_store(path)]
+        for number in stores:
+            self._open[number] = self._go_on(number)
+        if stores:
+            self._leave_out_what_is_done(engine)
+
+    def _go_on(self, number: int) -> StoreOutput:
+        """Begin a store, or go on with an unfinished one, and have the dataset yield the blocks that it lacks."""
+        path, volume = self._outputs[number], self.dataset.volumes[number]
+        header = volume.source.header
+        affine = lattice.refined_affine(header.affine, volume.factor)
+        dtype = stored_dtype(header.dtype, path)
+        store = UnfinishedStore(path, volume.output_shape, dtype, affine, header.unit, self.layout, self.block)
+        tile, depth_batch = self.dataset.cut_alike(number, store.recorded("tile"), store.recorded("depth_batch"))
+        store.begin(
+            {
+                **self.resume_must_match,
+                "factor": volume.factor,
+                "tile": tile,
+                "depth_batch": depth_batch,
+                "layout": self.layout._asdict(),
+                "block": store.block,
+                "volume": partial(identify_source, volume.source),  # last, for to compare it is to read it
+            },
+            anew=self.overwrite,
+        )
+        done = store.finished()
+        todo = [box for box in store.boxes() if box not in done]
+        if done:
+            logger.info(f"{path}: {len(done)} of {len(done) + len(todo)} blocks are finished already")
+        self.dataset.cut(number, todo)
+        replace = self.overwrite or there_at_start(path)
+        return StoreOutput(store, volume.output_shape, header.dtype, affine, header.unit, todo, replace)
+
+    def _leave_out_what_is_done(self, engine: Engine) -> None:
+        engine.state.epoch_length = len(self.dataset)
+        for output in self._open.values():
+            if output.left == 0:
+                output.close()
+        if len(self.dataset) == 0:
+            engine.terminate()
 
     def _write(self, engine: Engine) -> None:
         for item in engine.state.output:  # type: ignore[union-attr]
@@ -130,8 +185,8 @@ class SaveBlocks:
             if output.left == 0:
                 output.close()
 
-    def _begin(self, number: int, block: MetaTensor) -> _Output:
-        """Open the output of the volume that a block is of."""
+    def _begin(self, number: int, block: MetaTensor) -> FileOutput:
+        """Open the file of the volume that a block is of."""
         dtype, unit = str(block.meta.get("dtype", "float32")), str(block.meta.get("unit", "pixel"))
         if VOLUME in block.meta:
             volume = self.dataset.volumes[number]
@@ -141,7 +196,7 @@ class SaveBlocks:
             x, y, z = block.shape[-3:]
             shape, affine = (x, y, z), np.asarray(block.affine)
         path = self._outputs[number]
-        return _Output(path, shape, dtype, affine, unit, self.overwrite)
+        return FileOutput(path, shape, dtype, affine, unit, self.overwrite)
 
     def _place(self, number: int, block: MetaTensor) -> tuple[slice, slice, slice]:
         """Which voxels of the output a block is."""
@@ -160,46 +215,3 @@ class SaveBlocks:
             for output in self._open.values():
                 output.abort(error)
         raise error
-
-
-class _Output:
-    """An output that is being written."""
-
-    def __init__(
-        self, path: Path, shape: tuple[int, int, int], dtype: str, affine: np.ndarray, unit: str, overwrite: bool
-    ) -> None:
-        self.path, self.shape, self.affine, self.unit = path, shape, affine, unit
-        self.left = math.prod(shape)
-        stored = stored_dtype(dtype, path)
-        self._sent = _ON_DEVICE.get(stored.name, torch.int32 if stored.kind in "ui" else None)
-        self._opened = ExitStack()
-        self._writer: BlockWriter = self._opened.enter_context(
-            volume_writer(path, shape, dtype, affine, unit, overwrite)
-        )
-        self._background = self._opened.enter_context(Background())
-
-    def write(self, block: MetaTensor, place: tuple[slice, slice, slice]) -> None:
-        """Write a block (1, X, Y, Z) at its place."""
-        values, sizes = block.as_tensor(), tuple(side.stop - side.start for side in place)
-        if len(values) != 1:
-            raise InputError(f"{self.path}: a file holds one channel, not {len(values)}; write each on its own")
-        if tuple(values.shape[1:]) != sizes:
-            raise InputError(
-                f"{self.path}: postprocessing made {tuple(values.shape[1:])} voxels of a block of {sizes}; leave the "
-                "shape as it is"
-            )
-        begin = [side.start for side in place]
-        if self._sent is not None:
-            values = values.to(self._sent)
-        arrive = to_host(values[0].movedim((0, 2), (2, 0)).contiguous())  # in the order of the file
-        self._background.run(lambda: self._writer.write(arrive().numpy().transpose(2, 1, 0), *begin))
-        self.left -= math.prod(sizes)
-
-    def close(self) -> None:
-        """Finish what is still to be written; the file appears under its name."""
-        self._opened.close()
-        tell_written(self.path, self.shape, self.affine, self.unit)
-
-    def abort(self, error: BaseException) -> None:
-        """Drop what was written, if the file is not complete."""
-        self._opened.__exit__(type(error), error, error.__traceback__)

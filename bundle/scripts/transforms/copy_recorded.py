@@ -65,9 +65,9 @@ class CopyRecordedd(MapTransform):
         across, along = (
             slice(side.start - begin, side.stop - begin) for side, begin in zip(block.output(factor)[:2], begins)
         )
-        first = block.output(factor)[2].start
+        kept = block.output(factor)[2]
         for number in range(block.first, block.last):
-            copied = lattice.interval(number, block.shape[2], factor, copy=True).copied
+            copied = lattice.interval(number, block.shape[2], factor, copy=True).within(kept.start, kept.stop).copied
             if copied is not None:
-                values[..., copied - first] = recorded[..., across, along, number - begins[2]].to(values.device)
+                values[..., copied - kept.start] = recorded[..., across, along, number - begins[2]].to(values.device)
         return MetaTensor(values).copy_meta_from(volume)

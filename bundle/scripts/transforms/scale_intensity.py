@@ -23,6 +23,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 from scripts.errors import InputError
+from scripts.lattice import sample_boxes
 from scripts.transforms.channels import check_axes
 from scripts.volumes.reading import VolumeSource
 from scripts.volumes.volume_block import WHOLE
@@ -89,10 +90,44 @@ def measure_intensity(slices: Iterable[np.ndarray], shape: Sequence[int], lower:
     return Intensity(low, high, smallest, largest)
 
 
+def measure_sample(parts: Iterable[np.ndarray], number: int, dtype: str, lower: float, upper: float) -> Intensity:
+    """Find the intensity scale of a volume that is too large to be read for it.
+
+    Args:
+        parts: that are spread over the volume, of any shape.
+        number: of them.
+        dtype: NumPy's name of the volume's type. Values of the volume beyond those of the sample are kept: the range is
+            all that the type holds.
+        lower, upper: percentiles in [0, 100] that become 0 and 1.
+
+    Raises:
+        InputError: the sample has values that are not finite, or one value alone.
+    """
+    sample = []
+    for part in parts:
+        step = max(1, part.size * number // ENOUGH_VOXELS)
+        sample.append(np.asarray(part.reshape(-1)[::step], np.float32))
+    values = np.concatenate(sample)
+    if not np.isfinite(values).all():
+        raise InputError("the volume has voxels that are NaN or infinite; replace them first")
+    low, high = (float(value) for value in np.percentile(values, (lower, upper)))
+    if high <= low:
+        low, high = float(values.min()), float(values.max())
+    if high <= low:
+        raise InputError(f"all sampled voxels have the same value {low:g}; is it the right volume?")
+    kind = np.dtype(dtype)
+    limits = np.iinfo(kind) if kind.kind in "ui" else np.finfo(np.float32)
+    return Intensity(low, high, float(limits.min), float(limits.max))
+
+
 def _intensity_of(source: VolumeSource, lower: float, upper: float) -> Intensity:
     """The scale of a file, which is read once for it: a run reconstructs the same volume by the teacher and
     once more."""
     key = (source.fingerprint, lower, upper)
+    if key not in _measured and source.is_large:
+        number = len(sample_boxes(source.header.shape))
+        parts = tqdm(source.sample(), "reading a sample", number, leave=False, unit="part")
+        _measured[key] = measure_sample(parts, number, source.header.dtype, lower, upper)
     if key not in _measured:
         shape = source.header.shape
         slices = tqdm(source.checked_slices(), "reading", shape[2], leave=False, unit="slice")

@@ -25,15 +25,18 @@ WAITING = 4
 
 
 class Background:
-    """A context manager with one thread that runs tasks in the order in which they are submitted.
+    """A context manager with a thread that runs tasks in the order in which they are submitted, or with several.
 
     At the end of the context the remaining tasks are run. Where it ends in an exception, Ctrl-C included, those that
     have not begun are dropped. An exception in a task is raised by the next call of :meth:`run`, or at the end of the
     context.
+
+    Args:
+        threads: with more than one the tasks may be of no order.
     """
 
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1)
+    def __init__(self, threads: int = 1) -> None:
+        self._pool = ThreadPoolExecutor(threads)
         self._waiting: deque[Future] = deque()
 
     def __enter__(self) -> Background:

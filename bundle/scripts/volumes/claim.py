@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.errors import InputError
-from scripts.volumes.partial_names import digest_of, partial_files
+from scripts.volumes.partial_names import digest_of, partial_files, remove
 from scripts.volumes.paths import cannot_be_written, check_place, target_of
 
 SIGN_OF_LIFE = 10.0
@@ -220,7 +220,7 @@ def _remove_leftovers(lock: Path, folder: bool) -> None:
     """Remove the unfinished files of a killed run, except for those that another run has a claim of its own on."""
     for partial, digest in list(partial_files(lock.parent)):
         if not (lock.parent / f".{digest}.lock").exists() if folder else lock.name == f".{digest}.lock":
-            partial.unlink(missing_ok=True)
+            remove(partial)
 
 
 def _let_go(hold: _Hold) -> None:

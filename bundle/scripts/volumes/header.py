@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from scripts import lattice
 from scripts.errors import InputError, warn_once
+from scripts.lattice import Turn
 from scripts.volumes.formats.base import Stack
 
 
@@ -33,12 +34,14 @@ class Header(NamedTuple):
         affine: 4x4, with the voxel size.
         unit: of the affine: "nanometer", "micrometer", "millimeter", or "pixel" with voxels of size 1 when nothing is
             known.
+        axis: of the file that is the Z of the volume, "z", "y" or "x"; shape and affine are those of the volume.
     """
 
     shape: tuple[int, int, int]
     dtype: str
     affine: np.ndarray
     unit: str
+    axis: str = "z"
 
     @property
     def voxel_size(self) -> tuple[float, float, float]:
@@ -56,7 +59,7 @@ class Header(NamedTuple):
         return lattice.isotropic_factor(self.voxel_size)
 
 
-def header_of(stack: Stack, voxel_size: tuple[float, float, float] | None, file: Path) -> Header:
+def header_of(stack: Stack, voxel_size: tuple[float, float, float] | None, file: Path, axis: str = "z") -> Header:
     """
     Return the header of an open volume, and warn where its voxel size is in doubt.
 
@@ -64,15 +67,18 @@ def header_of(stack: Stack, voxel_size: tuple[float, float, float] | None, file:
         stack: the volume.
         voxel_size: (x, y, z) that replaces the one in the file, None to keep that.
         file: for the errors.
+        axis: of the file that becomes Z.
 
     Raises:
         InputError: these are no sizes, no type of voxel, or no voxel size to work with.
     """
-    x, y, z = (int(size) for size in stack.shape)
+    turn = Turn.of(axis)
+    x, y, z = turn.to_volume([int(size) for size in stack.shape])
     if stack.dtype.kind not in "uif":
         raise InputError(f"{file}: has voxels of type {stack.dtype}; save it as grayscale integers or floats")
     if z < 2 or 0 in (x, y):
-        raise InputError(f"{file}: has {z} slice; at least 2 are needed")
+        along = "" if axis == "z" else f" along {axis.upper()}"
+        raise InputError(f"{file}: has {z} slice{along}; at least 2 are needed")
     affine = np.eye(4) if stack.affine is None else stack.affine
     if voxel_size is not None:
         affine, unit = _with_voxel_size(affine, voxel_size), stack.unit or "micrometer"
@@ -85,7 +91,7 @@ def header_of(stack: Stack, voxel_size: tuple[float, float, float] | None, file:
                 f"{file}: its header has a voxel size that is not positive{where}; give --spacing '[z,y,x]'"
             )
         unit = stack.unit or "pixel"
-    return Header((x, y, z), stack.dtype.newbyteorder("=").name, affine, unit)
+    return Header((x, y, z), stack.dtype.newbyteorder("=").name, turn.affine_of_volume(affine), unit, axis)
 
 
 def check_spacing(spacing: Sequence[float] | None) -> tuple[float, float, float] | None:

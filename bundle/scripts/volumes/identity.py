@@ -17,14 +17,13 @@ import hashlib
 import math
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from scripts.errors import InputError
-from scripts.volumes.paths import stamp
-from scripts.volumes.reading import open_volume
+from scripts.lattice import sample_boxes
+from scripts.volumes.reading import VolumeSource, open_volume
 from tqdm import tqdm
 
 _LARGE = 2**30  # bytes from which on reading deserves a progress bar
@@ -51,15 +50,25 @@ def identify(path: str | os.PathLike | None, spacing: Sequence[float] | None = N
     if path is None:
         return None
     with open_volume(path, spacing, **how) as source:
-        header = source.header
+        return identify_source(source)
+
+
+def identify_source(source: VolumeSource) -> dict:
+    """
+    Return the identity of an open volume, see :func:`identify`.
+
+    Raises:
+        InputError: its voxels cannot be read.
+    """
+    header = source.header
     return {
-        "name": Path(path).name,
+        "name": source.path.name,
         "shape": list(header.shape),
         "dtype": header.dtype,
         "voxel_size": [float(size) for size in header.voxel_size],
         "unit": header.unit,
         "affine": np.asarray(header.affine, dtype=float).tolist(),
-        "digest": _digest_of_voxels(path, how),
+        "digest": _digest_of_voxels(source),
     }
 
 
@@ -93,17 +102,21 @@ def digest_of_file(path: str | os.PathLike) -> str:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _digest_of_voxels(path: str | os.PathLike, how: Mapping[str, Any]) -> str:
-    """Return the digest of the voxels, read slice by slice to bound the memory."""
-    place = (str(path), str(sorted(how.items())), stamp(Path(path)))
+def _digest_of_voxels(source: VolumeSource) -> str:
+    """Return the digest of the voxels, read slice by slice to bound the memory; of a sample where there are many."""
+    place = source.fingerprint
     if place not in _digests:
         digest = _blake2b()
-        with open_volume(path, **how) as source:
-            shape, dtype = source.header.shape, np.dtype(source.header.dtype).newbyteorder("<")
-            small = math.prod(shape) * dtype.itemsize < _LARGE
-            for index in tqdm(range(shape[2]), desc=f"comparing {Path(path).name}", unit="slice", disable=small):
-                # rows of X, as the formats store them, so that nothing is copied where the byte order is this one
-                digest.update(np.ascontiguousarray(source.read(index).T, dtype=dtype).data)
+        shape, dtype = source.header.shape, np.dtype(source.header.dtype).newbyteorder("<")
+        size = math.prod(shape) * dtype.itemsize
+        if source.is_large:
+            parts, number = source.sample(), len(sample_boxes(shape))
+        else:
+            parts, number = (source.read(index) for index in range(shape[2])), shape[2]
+        name = f"comparing {source.path.name}"
+        for part in tqdm(parts, name, number, unit="part", disable=size < _LARGE):
+            # rows of X, as the formats store them, so that nothing is copied where the byte order is this one
+            digest.update(np.ascontiguousarray(part.T, dtype=dtype).data)
         _digests[place] = digest.hexdigest()
     return _digests[place]
 

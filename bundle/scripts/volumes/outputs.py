@@ -51,9 +51,11 @@ def check_output(
     check_overwrite(overwrite)
     file = as_path(path)
     target = target_of(file)
-    if target.is_dir():
+    if target.is_dir() and not registry.is_store(file):
         raise InputError(f"{file}: is a folder, but the output is one file; the formats are {registry.writable()}")
-    registry.format_to_write(file)
+    known = registry.format_to_write(file)
+    if target.exists() and registry.is_store(file) and not known.is_written(target):  # type: ignore[attr-defined]
+        raise InputError(f"{file}: is no {known.NAME} and is never replaced; give another output")
     formats = [(registry.suffix_of_volume(each) or "").lower().replace("tiff", "tif") for each in (file, target)]
     if formats[1] and formats[0] != formats[1]:
         raise InputError(

@@ -17,6 +17,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,3 +40,11 @@ def partial_files(folder: Path) -> Iterator[tuple[Path, str]]:
         match = re.match(r"\.([0-9a-f]{16})\.[0-9a-f]{8}\.partial", entry)
         if match:
             yield folder / entry, match.group(1)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, or a folder with all that is in it; without effect where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

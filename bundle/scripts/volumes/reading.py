@@ -24,7 +24,9 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from scripts.errors import InputError, one_line, warn_once
+from scripts.lattice import Turn, sample_boxes
 from scripts.volumes.axes import check_selection
+from scripts.volumes.formats.base import Stack
 from scripts.volumes.formats.registry import format_to_read
 from scripts.volumes.formats.slice_folder import is_pattern
 from scripts.volumes.formats.stores import url_of
@@ -36,6 +38,7 @@ from scripts.volumes.slice_faults import SliceFaults
 
 _LARGEST_EXACT_INTEGER = 2**24  # of float32
 _MOST_CACHED = 2**32  # bytes of decoded slices
+_LARGE = 2**33  # voxels
 
 
 class VolumeSource:
@@ -58,8 +61,10 @@ class VolumeSource:
         dataset: path of the array in a file or folder that holds several, or number of a level of a pyramid.
         time: number of a time point, from 0.
         channel: number of a channel, from 0.
+        axis: of the file that is coarse, "z", "y" or "x"; it becomes the last one of the volume.
 
     Attributes:
+        path: of the file or folder.
         header: what is known of it.
         chunk: sizes (x, y, z) of the chunks that it is stored in; None where it is stored in slices.
 
@@ -75,15 +80,18 @@ class VolumeSource:
         dataset: str | None = None,
         time: int | None = None,
         channel: int | None = None,
+        axis: str = "z",
     ) -> None:
-        self._file = file = as_path(path)
+        self.path = file = as_path(path)
         self._selection = check_selection(axes, dataset, time, channel)
         voxel_size = check_spacing(spacing)
         _check_readable(file)
         with ExitStack() as opened:
             with _cannot_be_read(file):
                 stack = opened.enter_context(format_to_read(file).open_stack(file, self._selection))
-            self.header = header_of(stack, voxel_size, file)
+            self.header = header_of(stack, voxel_size, file, axis)
+            if axis != "z":
+                stack = _turned(stack, Turn.of(axis), file)
             self.chunk = stack.chunk
             self._read = self._read_for_block = stack.read
             self._read_box = stack.read_box
@@ -108,7 +116,7 @@ class VolumeSource:
     @property
     def fingerprint(self) -> tuple:
         """What the voxels are known by as long as this process runs, without reading them."""
-        return str(self._file.absolute()), self._selection, stamp(self._file)
+        return str(self.path.absolute()), self._selection, self.header.axis, stamp(self.path)
 
     def read(self, index: int) -> np.ndarray:
         """
@@ -118,7 +126,7 @@ class VolumeSource:
         Raises:
             InputError: it is damaged, or not like the other slices.
         """
-        with _cannot_be_read(self._file):
+        with _cannot_be_read(self.path):
             return self._read(index)
 
     def read_block(self, x: slice, y: slice, z: Sequence[int]) -> np.ndarray:
@@ -141,7 +149,7 @@ class VolumeSource:
             raise IndexError(f"the volume has slices 0 to {depth - 1}, not all of {list(z)}")
         if self._read_box is not None:
             first, last = min(z), max(z) + 1
-            with _cannot_be_read(self._file):
+            with _cannot_be_read(self.path):
                 box = self._read_box(x, y, slice(first, last))
             wanted = [index - first for index in z]
             alike = wanted == list(range(last - first))
@@ -151,12 +159,26 @@ class VolumeSource:
             places.setdefault(index, []).append(place)
         shape = len(range(width)[x]), len(range(height)[y]), len(z)
         block = np.empty(shape, self.header.dtype, order="F")
-        with _cannot_be_read(self._file):
+        with _cannot_be_read(self.path):
             for index, same in places.items():
                 part = self._read_for_block(index)[x, y]
                 for place in same:
                     block[:, :, place] = part
         return block
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the volume is so large that it is not read as a whole before the work: a sample stands for it."""
+        return math.prod(self.header.shape) > _LARGE
+
+    def sample(self) -> Iterator[np.ndarray]:
+        """Read boxes (x, y, z) that are spread over the volume, see :func:`scripts.lattice.sample_boxes`.
+
+        Raises:
+            InputError: one is damaged.
+        """
+        for box in sample_boxes(self.header.shape):
+            yield self.read_block(*box.slices[:2], range(*box.z))
 
     def checked_slices(self, warn: Callable[[str], None] = warn_once) -> Iterator[np.ndarray]:
         """
@@ -188,17 +210,15 @@ class VolumeSource:
             del stored
             yield voxels
         if largest > _LARGEST_EXACT_INTEGER:
-            raise InputError(
-                f"{self._file}: has values up to {largest}, too large for exact work; save it with 16 bits"
-            )
+            raise InputError(f"{self.path}: has values up to {largest}, too large for exact work; save it with 16 bits")
         if bad:
             raise InputError(
-                f"{self._file}: has {bad} voxels that are NaN, infinite or beyond float32; replace them first"
+                f"{self.path}: has {bad} voxels that are NaN, infinite or beyond float32; replace them first"
             )
         if low == high:
-            raise InputError(f"{self._file}: all voxels have the same value {low:g}; is it the right file?")
+            raise InputError(f"{self.path}: all voxels have the same value {low:g}; is it the right file?")
         for sentence in faults.sentences(high):
-            warn(f"{self._file}: {sentence}")
+            warn(f"{self.path}: {sentence}")
 
 
 def open_volume(
@@ -279,6 +299,30 @@ def check_volume(
     with open_volume(path, spacing, axes) as source:
         ranges = [(float(plane.min()), float(plane.max())) for plane in source.checked_slices(warn)]
     return min(low for low, _ in ranges), max(high for _, high in ranges)
+
+
+def _turned(stack: Stack, turn: Turn, file: Path) -> Stack:
+    """The same volume with another axis as its last one; what is stored in slices is read into memory."""
+    read_box = stack.read_box
+    if read_box is None:
+        check_memory(math.prod(stack.shape) * stack.dtype.itemsize, f"{file}: needs", "save it in chunks, as .zarr")
+        voxels = np.stack([stack.read(index) for index in range(stack.shape[2])], axis=-1)
+
+        def read_box(x: slice, y: slice, z: slice) -> np.ndarray:
+            return voxels[x, y, z]
+
+    def read(x: slice, y: slice, z: slice) -> np.ndarray:
+        return read_box(*turn.to_file((x, y, z))).transpose(turn.order)
+
+    chunk = stack.chunk and turn.to_volume(stack.chunk)
+    whole = slice(None)
+    return stack._replace(
+        shape=turn.to_volume(stack.shape),
+        read=lambda index: read(whole, whole, slice(index, index + 1))[:, :, 0],
+        decoded=False,
+        read_box=read,
+        chunk=chunk,
+    )
 
 
 def _check_readable(file: Path) -> None:

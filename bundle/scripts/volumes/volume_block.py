@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from monai.data import MetaTensor
+from scripts.errors import InputError
 from scripts.lattice import Block
 from scripts.volumes.reading import VolumeSource
 
@@ -71,6 +72,13 @@ class VolumeBlock(NamedTuple):
         """
         header = self.source.header
         voxels = self.source.read_block(self.x, self.y, range(self.z.start, self.z.stop))
+        if (
+            self.source.is_large and voxels.dtype.kind == "f" and not np.isfinite(voxels).all()
+        ):  # others were read before
+            place = ", ".join(f"{side.start}:{side.stop}" for side in (self.x, self.y, self.z))
+            raise InputError(
+                f"{self.source.path}: has voxels that are NaN or infinite in [{place}] (x, y, z); replace them first"
+            )
         affine = np.array(header.affine, dtype=np.float64)
         affine[:3, 3] += affine[:3, :3] @ [self.x.start, self.y.start, self.z.start]
         meta = {"unit": header.unit, "dtype": header.dtype, WHOLE: self.source, **self.meta}

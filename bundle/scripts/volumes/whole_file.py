@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.errors import InputError
-from scripts.volumes.partial_names import partial_name
+from scripts.volumes.partial_names import partial_name, remove
 from scripts.volumes.paths import cannot_be_written, suffix_of, target_of
 
 _LONGEST_NAME = 255  # bytes, on every file system of today
@@ -66,23 +66,55 @@ def whole_file(path: str | os.PathLike, replace: bool = True) -> Iterator[Path]:
         yield partial
         for tell in _listeners:
             tell(partial, target)
-        if replace and not target.is_dir():
-            os.replace(partial, target)
-        elif not _move_beside_none(partial, target):
-            raise InputError(
-                f"{path}: appeared while this run was at work and was left alone; the finished result is "
-                f"{_keep_beside(partial, target)}"
-            )
+        move_whole(partial, path, replace)
     except OSError as error:
         raise cannot_be_written(path, error) from error
     finally:
         # The parent may be a file, which is the error reported above.
         with suppress(OSError):
-            partial.unlink(missing_ok=True)
+            remove(partial)
+
+
+def move_whole(partial: Path, path: str | os.PathLike, replace: bool) -> None:
+    """Move a complete file, or folder of a store, to its name.
+
+    Args:
+        partial: in the folder of ``path``, or below it.
+        path: the name. A symbolic link stays one: what it points to is written.
+        replace: whether what has that name is replaced. If not, it is left alone, and the new one is kept beside it
+            under another name.
+
+    Raises:
+        InputError: it was kept under another name.
+        OSError: it cannot be moved.
+    """
+    target = target_of(path)
+    if replace and partial.is_dir() and target.is_dir():  # no call replaces a folder that is not empty
+        before = target.with_name(partial_name(target.name, ".replaced"))
+        os.rename(target, before)
+        os.rename(partial, target)
+        remove(before)
+    elif replace and not partial.is_dir() and not target.is_dir():
+        os.replace(partial, target)
+    elif not _move_beside_none(partial, target):
+        raise InputError(
+            f"{path}: appeared while this run was at work and was left alone; the finished result is "
+            f"{_keep_beside(partial, target)}"
+        )
 
 
 def _move_beside_none(partial: Path, target: Path) -> bool:
-    """Move a file unless its new name is taken; return whether it was moved."""
+    """Move a file or a folder unless its new name is taken; return whether it was moved."""
+    if partial.is_dir():
+        if os.path.lexists(target):
+            return False
+        try:
+            os.rename(partial, target)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):  # it appeared between the two calls
+                return False
+            raise
+        return True
     try:
         os.link(partial, target)
         return True

@@ -92,6 +92,12 @@ def format_to_write(path: Path) -> Format:
     return cast(Format, known)
 
 
+def is_store(path: Path) -> bool:
+    """Whether an output of this name is a folder that is written part by part and gone on with."""
+    known = _format_of(path)
+    return hasattr(known, "is_store") and hasattr(known, "open_writer")
+
+
 def _format_of(path: Path) -> ReadableFormat | None:
     suffix = suffix_of_volume(path)
     return next((each for each in _FORMATS if suffix is not None and suffix.lower() in each.SUFFIXES), None)

@@ -25,19 +25,26 @@ from scripts.volumes.formats.array_stack import array_stack
 from scripts.volumes.formats.axis_names import given_names, letters, unnamed
 from scripts.volumes.formats.base import Stack
 from scripts.volumes.formats.chunked_array import open_array
+from scripts.volumes.formats.ome_zarr_writer import open_writer
 from scripts.volumes.formats.voxel_attributes import Statement, of_transform, settle, state
+
+__all__ = ["DTYPES", "NAME", "SUFFIXES", "is_store", "is_written", "open_stack", "open_writer"]
 
 NAME = "OME-Zarr and zarr"
 SUFFIXES: tuple[str, ...] = (".zarr",)
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 _FILES = (".zarray", ".zgroup", "zarr.json", ".zattrs")
 _DEEPEST = 4  # levels between an array and the group that describes it
 
 
 def is_store(path: Path) -> bool:
     """Whether a folder is a zarr store or a part of one."""
-    if any(stores.has_file(path, name) for name in _FILES):
-        return True
-    return stores.within(path, ".zarr") and not stores.has_slices(path)
+    return is_written(path) or (stores.within(path, ".zarr") and not stores.has_slices(path))
+
+
+def is_written(path: Path) -> bool:
+    """Whether a folder holds the metadata of a group or of an array."""
+    return any(stores.has_file(path, name) for name in _FILES)
 
 
 @contextmanager

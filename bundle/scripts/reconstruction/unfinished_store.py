@@ -1,0 +1,233 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""An OME-Zarr output while it is made: a store under a temporary name, and a ledger of what is in it, so that a run that
+was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scripts.errors import InputError, one_line
+from scripts.lattice import Box, boxes
+from scripts.provenance import difference, read_record, resolve
+from scripts.volumes.formats.ome_zarr_writer import Layout, OmeZarrStore
+from scripts.volumes.json_file import write_json
+from scripts.volumes.partial_names import digest_of
+from scripts.volumes.paths import cannot_be_written, target_of
+from scripts.volumes.whole_file import move_whole
+from tqdm import tqdm
+
+_ADVICE = "delete that folder, or add --overwrite true, to begin anew"
+_READERS = 8  # threads that compare what is finished with the ledger
+
+
+class UnfinishedStore:
+    """
+    An OME-Zarr output while it is made.
+
+    Beside the output there is a folder with a hidden name: ``run.json`` says what the run is, ``store`` is what is to
+    become the output, and ``boxes`` has a small file for each box of the volume that is in the store, with the digests
+    of its files and of ``run.json``. The output appears under its name once it is complete with its pyramid.
+
+    Args:
+        path: of the output.
+        shape: number of voxels (x, y, z).
+        dtype: of the voxels.
+        affine: 4x4.
+        unit: of the affine.
+        layout: of the store.
+        block: voxels (z, y, x) of a box, whole shards; None for a shard.
+
+    Raises:
+        InputError: a block does not hold whole shards.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        shape: tuple[int, int, int],
+        dtype: np.dtype,
+        affine: np.ndarray,
+        unit: str,
+        layout: Layout,
+        block: tuple[int, int, int] | None = None,
+    ) -> None:
+        self.path = path
+        self.folder = folder_of(path)
+        self.store = OmeZarrStore(self.folder / "store", shape, dtype, affine, unit, layout)
+        unit_of_writing = self.store.unit_of_writing(0)
+        self.block = block or unit_of_writing
+        if any(
+            side % part and side < size
+            for side, part, size in zip(self.block, unit_of_writing, shape[::-1], strict=True)
+        ):
+            raise InputError(
+                f"--block {list(self.block)}: does not hold whole shards of {list(unit_of_writing)}, so that several "
+                "blocks would write one file; give multiples of them, or another --shard"
+            )
+        self._record = self.folder / "run.json"
+        self._ledger = self.folder / "boxes"
+        self._fingerprint = ""
+
+    def recorded(self, name: str) -> Any:
+        """What an interrupted run was made with, by its name in ``resume_must_match``; None where there is none."""
+        return read_record(self._record, _ADVICE).get(name)
+
+    def begin(self, resume_must_match: Mapping[str, Any], anew: bool = False) -> None:
+        """
+        Begin, or go on with what an interrupted run left.
+
+        Args:
+            resume_must_match: what the voxels depend on, see :func:`scripts.provenance.resolve`.
+            anew: whether what another run left may be deleted.
+
+        Raises:
+            InputError: what is left is of another run, or damaged, and ``anew`` is not set; or nothing can be written.
+        """
+        with self._errors():
+            if self._record.exists():
+                try:
+                    stored = read_record(self._record, _ADVICE)
+                    other = difference(stored, resume_must_match)
+                    if other is not None:
+                        raise InputError(
+                            f"{self.path}: {self.folder} holds what a run {other.run} has finished of it; give "
+                            f"{other.same or 'another output'} to go on, or {_ADVICE}"
+                        )
+                except InputError:
+                    if not anew:
+                        raise
+                    shutil.rmtree(self.folder)
+            elif self.folder.exists():  # killed before there was anything
+                shutil.rmtree(self.folder)
+            if not self._record.exists():
+                self._ledger.mkdir(parents=True)
+                write_json(self._record, resolve(resume_must_match))
+            self._fingerprint = hashlib.blake2b(self._record.read_bytes(), digest_size=16).hexdigest()
+            self.store.create()
+
+    def boxes(self, level: int = 0) -> list[Box]:
+        """The parts of a level that are made one at a time."""
+        if level:
+            return self.store.boxes(level)
+        z, y, x = self.store.shapes[0]
+        return boxes((x, y, z), (self.block[2], self.block[1], self.block[0]))
+
+    def finished(self, level: int = 0) -> set[Box]:
+        """The boxes of a level that are in the store as they were written; what is left of others is deleted."""
+        with self._errors(), ThreadPoolExecutor(_READERS) as pool:
+            every = self.boxes(level)
+            entries = [box for box in every if self._entry(box, level).exists()]
+            intact = tqdm(
+                pool.map(lambda box: self._is_intact(box, level), entries),
+                "comparing what is finished",
+                len(entries),
+                leave=False,
+                unit="block",
+                disable=not entries,
+            )
+            found = {box for box, whole in zip(entries, intact, strict=True) if whole}
+            for box in every:
+                if box not in found:
+                    self._entry(box, level).unlink(missing_ok=True)
+                    for file in self.store.files(box, level):
+                        file.unlink(missing_ok=True)
+            return found
+
+    def remember(self, values: Mapping[str, Any]) -> None:
+        """
+        Keep what was measured of the input, such as its intensity scale, or compare it with what is kept.
+
+        Raises:
+            InputError: an earlier part of the run measured something else.
+        """
+        file = self.folder / "measured.json"
+        with self._errors():
+            if not file.exists():
+                write_json(file, resolve(values))
+            other = difference(read_record(file, f"delete {self.folder} to begin anew"), values)
+            if other is not None:
+                raise InputError(f"{self.path}: was begun {other.run}; delete {self.folder} to begin anew")
+
+    def write(self, box: Box, voxels: np.ndarray) -> None:
+        """Write the voxels (x, y, z) of a box of the store, and enter it in the ledger."""
+        self._make(box, 0, lambda: self.store.write(box, voxels))
+
+    def complete(self, replace: bool) -> None:
+        """
+        Make the pyramid, and move the store to the name of the output.
+
+        Args:
+            replace: see :func:`scripts.volumes.whole_file.move_whole`.
+        """
+        for level in range(1, len(self.store.shapes)):
+            done = self.finished(level)
+            left = [box for box in self.boxes(level) if box not in done]
+            for box in tqdm(left, f"pyramid, level {level}", leave=False, unit="block"):
+                self._make(box, level, lambda box=box, level=level: self.store.reduce(level, box))  # type: ignore[misc]
+        with self._errors():
+            move_whole(self.store.path, self.path, replace)
+            shutil.rmtree(self.folder)
+
+    def _make(self, box: Box, level: int, make: Callable[[], None]) -> None:
+        with self._errors():
+            make()
+            files = {str(file.relative_to(self.store.path)): _digest(file) for file in self.store.files(box, level)}
+            write_json(self._entry(box, level), {"run": self._fingerprint, "files": files})
+
+    def _entry(self, box: Box, level: int) -> Path:
+        return self._ledger / f"{level}_{box.z[0]}_{box.y[0]}_{box.x[0]}.json"
+
+    def _is_intact(self, box: Box, level: int) -> bool:
+        """Whether the files of a box are those that this run wrote."""
+        try:
+            entry = json.loads(self._entry(box, level).read_text(encoding="utf-8"))
+            files = {str(file.relative_to(self.store.path)): _digest(file) for file in self.store.files(box, level)}
+            return bool(entry == {"run": self._fingerprint, "files": files})
+        except (OSError, ValueError):
+            return False
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Name the output in what goes wrong; what is finished stays."""
+        try:
+            yield
+        except OSError as error:
+            raise cannot_be_written(self.path, error) from error
+        except ValueError as error:  # tensorstore has no other for what the operating system says
+            for number in range(1, 134):
+                if os.strerror(number) in str(error):
+                    raise cannot_be_written(self.path, OSError(number, os.strerror(number))) from error
+            raise InputError(
+                f"{self.path}: cannot be written ({one_line(error)}); run the same command again"
+            ) from error
+
+
+def folder_of(path: str | os.PathLike) -> Path:
+    """Where a store is made that is to become an output."""
+    target = target_of(path)
+    return target.with_name(f".{digest_of(target.name)}.unfinished")
+
+
+def _digest(file: Path) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()  # type: ignore[arg-type]
