@@ -8,9 +8,11 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import tifffile
 import torch
@@ -212,8 +214,10 @@ def test_time_of_all_stages_and_of_the_start(page, monkeypatch):
     assert told.count("so much; about 1 minute and 40 seconds") == 4
     assert "time about 6 minutes and 40 seconds; by a few steps" in told
     monkeypatch.setattr(page_of_check, "started_from_command_line", lambda: True)
+    begun = psutil.Process().create_time()
+    monkeypatch.setattr(page_of_check, "time", SimpleNamespace(time=lambda: begun + 30))
     told = page("inference", output="out.tif", weights="aenet.pt", **AENET)
-    assert re.search(r"time about .* s of them to start and to read", told)
+    assert "time about 2 minutes and 10 seconds, 30 s of them to start and to read; by a few steps" in told
 
 
 def test_warnings_are_no_errors(page, folder):
