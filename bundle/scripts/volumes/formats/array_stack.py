@@ -26,8 +26,13 @@ from scripts.volumes.formats.base import Stack
 class Array(Protocol):
     """What is needed of an array: its shape, its type, and boxes of it."""
 
-    shape: tuple[int, ...]
-    dtype: np.dtype
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of its axes."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of its voxels, in any byte order."""
 
     def __getitem__(self, index: tuple[slice | int, ...]) -> np.ndarray:
         """The voxels of a box."""

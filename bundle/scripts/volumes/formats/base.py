@@ -84,6 +84,7 @@ class ReadableFormat(Protocol):
 class Format(ReadableFormat, Protocol):
     """A format that can be written as well."""
 
+    # Those of the suffixes that are only read, such as those of detached headers, are in ``ONLY_READ: tuple[str, ...]``.
     # A format that lacks some of NumPy's types of integers of up to 32 bits, float32 and float64 has their names in
     # ``DTYPES: tuple[str, ...]``, those first that are to stand in for others; stored_dtype in scripts.volumes.writing
     # sees to it that it is asked for no other.

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -28,16 +29,20 @@ class MappedArray:
         path: the file.
         dtype: of the voxels, with their byte order.
         begin: byte of the file where the voxels begin.
-        shape: of the array, the slowest axis first.
+        shape: of the array.
+        order: whether its slowest ("C") or its fastest axis ("F") comes first.
     """
 
-    def __init__(self, path: Path, dtype: np.dtype, begin: int, shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, path: Path, dtype: np.dtype, begin: int, shape: tuple[int, ...], order: Literal["C", "F"] = "C"
+    ) -> None:
         self.path = path
         self.dtype = dtype
         self.begin = begin
         self.shape = shape
+        self.order = order
 
     def __getitem__(self, index: tuple[slice | int, ...]) -> np.ndarray:
         """Return a box, as a view of the file."""
-        mapped: np.ndarray = np.memmap(self.path, self.dtype, "r", self.begin, self.shape, "C")
+        mapped: np.ndarray = np.memmap(self.path, self.dtype, "r", self.begin, self.shape, self.order)
         return np.asarray(mapped[index])

@@ -18,33 +18,39 @@ from pathlib import Path
 from typing import cast
 
 from scripts.errors import InputError
-from scripts.volumes.formats import hdf5, mrc, n5, nifti, precomputed, slice_folder, tiff, zarr
+from scripts.volumes.formats import hdf5, metaimage, mrc, n5, nifti, nrrd, precomputed, slice_folder, tiff, zarr
 from scripts.volumes.formats.base import Format, ReadableFormat
 from scripts.volumes.formats.stores import url_of
 
 # a new format is added here
-_FORMATS: tuple[ReadableFormat, ...] = (tiff, nifti, hdf5, mrc, zarr, n5, precomputed)
+_FORMATS: tuple[ReadableFormat, ...] = (tiff, nifti, hdf5, mrc, nrrd, metaimage, zarr, n5, precomputed)
 
 
-def _listed(formats: Iterable[ReadableFormat]) -> str:
-    names = [f"{each.NAME} ({', '.join(each.SUFFIXES)})" if each.SUFFIXES else each.NAME for each in formats]
+def _written(kind: ReadableFormat) -> tuple[str, ...]:
+    """Suffixes that a format is written with."""
+    only_read = getattr(kind, "ONLY_READ", ())
+    return tuple(each for each in kind.SUFFIXES if each not in only_read) if hasattr(kind, "open_writer") else ()
+
+
+def _listed(formats: Iterable[tuple[ReadableFormat, tuple[str, ...]]]) -> str:
+    names = [f"{kind.NAME} ({', '.join(suffixes)})" if suffixes else kind.NAME for kind, suffixes in formats]
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def readable() -> str:
     """The formats of files that can be read with their suffixes, for messages."""
-    return _listed(_FORMATS)
+    return _listed((each, each.SUFFIXES) for each in _FORMATS)
 
 
 def writable() -> str:
     """The formats that can be written with their suffixes, for messages."""
-    return _listed(each for each in _FORMATS if hasattr(each, "open_writer"))
+    return _listed((each, _written(each)) for each in _FORMATS if hasattr(each, "open_writer"))
 
 
 def formats_with(dtype: str) -> str:
     """The formats that can be written with voxels of a type, with their suffixes, for messages."""
     able = (each for each in _FORMATS if hasattr(each, "open_writer"))
-    return _listed(each for each in able if dtype in getattr(each, "DTYPES", (dtype,)))
+    return _listed((each, _written(each)) for each in able if dtype in getattr(each, "DTYPES", (dtype,)))
 
 
 SUFFIXES = tuple(suffix for each in _FORMATS for suffix in each.SUFFIXES)
@@ -87,7 +93,8 @@ def format_to_write(path: Path) -> Format:
         InputError: the name ends like none of them.
     """
     known = _format_of(path)
-    if not hasattr(known, "open_writer"):
+    suffix = suffix_of_volume(path)
+    if known is None or suffix is None or suffix.lower() not in _written(known):
         raise InputError(f"{path}: this format cannot be written; the formats are {writable()}")
     return cast(Format, known)
 
