@@ -79,7 +79,7 @@ def test_layouts_of_version_2(tmp_path, how):
 
 def test_shards_big_endian_and_names_of_version_3(tmp_path):
     """The layout that large volumes have; the order of the axes is told by their names."""
-    layout = {"shards": (4, 6, 4), "dimension_names": ["x", "y", "z"], "chunks": (2, 3, 2)}
+    layout: dict[str, Any] = {"shards": (4, 6, 4), "dimension_names": ["x", "y", "z"], "chunks": (2, 3, 2)}
     layout["serializer"] = BytesCodec(endian="big")
     assert_coded(write_zarr(tmp_path / "v.zarr", coded().transpose(), 3, **layout))
 
@@ -223,7 +223,7 @@ def test_absent_chunks_are_counted(tmp_path, caplog, version):
     with caplog.at_level(logging.WARNING):
         np.testing.assert_array_equal(read_volume_of(path), truth.transpose(2, 1, 0))
     text = "\n".join(caplog.messages)
-    assert f"{path}: chunk (0, 0, 0) of ." in text and "is absent, and read as the fill value 9" in text
+    assert f"{path}: chunk (0, 0, 0) of the array" in text and "is absent, and read as the fill value 9" in text
     assert f"{path}: 2 of its 12 chunks are absent" in text
 
 

@@ -53,6 +53,9 @@ class ChunkedArray:
         layout = store.chunk_layout.read_chunk.shape or self.shape
         self.chunk = tuple(min(int(size), max(1, whole)) for size, whole in zip(layout, self.shape))
         self._grid = tuple(-(-whole // size) for size, whole in zip(self.chunk, self.shape))
+        inner = store.chunk_layout.inner_order
+        # as the voxels lie in the chunks, so that they are copied in runs
+        self._order: Any = "F" if inner is not None and inner[0] > inner[-1] else "C"
         fill = store.fill_value
         self._fill = np.zeros((), self.dtype) if fill is None else np.asarray(fill, self.dtype)
         self._absent: set[tuple[int, ...]] = set()
@@ -71,7 +74,7 @@ class ChunkedArray:
         )
         drop = tuple(0 if isinstance(each, int) else slice(None) for each in index)
         try:
-            return np.asarray(self._part(whole).read().result())[drop]
+            return np.asarray(self._part(whole).read(order=self._order).result())[drop]
         except (ValueError, NotImplementedError):  # a chunk is absent or damaged; which one it is shows one by one
             return self._chunk_by_chunk(whole)[drop]
 
@@ -87,7 +90,7 @@ class ChunkedArray:
         return self._store[tuple(slice(begin + each.start, begin + each.stop) for begin, each in zip(self._begin, box))]
 
     def _chunk_by_chunk(self, box: tuple[range, ...]) -> np.ndarray:
-        result = np.empty([len(each) for each in box], self.dtype)
+        result = np.empty([len(each) for each in box], self.dtype, order=self._order)
         cells = itertools.product(
             *(range(each.start // size, -(-each.stop // size)) for each, size in zip(box, self.chunk))
         )

@@ -57,7 +57,7 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
     """
     folder, node = stores.find_array(path, selection, _node, "N5")
     shape = node.shape or ()
-    name = "." if folder == path else str(folder.relative_to(path))
+    name = "the array" if folder == path else str(folder.relative_to(path))
     _check_compression(folder, node.attributes)
     names = (
         given_names(selection, shape)

@@ -33,8 +33,8 @@ _ENCODINGS = ("raw", "jpeg", "png", "compressed_segmentation")  # that tensorsto
 
 
 def is_store(path: Path) -> bool:
-    """Whether a folder is such a volume."""
-    return stores.has_file(path, _FILE) and not stores.has_slices(path)
+    """Whether a folder is such a volume, or a scale of one."""
+    return any(stores.has_file(each, _FILE) for each in (path, path.parent)) and not stores.has_slices(path)
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
     Open a volume.
 
     Args:
-        path: folder with a file "info".
+        path: folder with a file "info", or one of a scale in it.
         selection: which volume is meant; its dataset is the number of a scale or its key, 0 without it.
 
     Yields:
@@ -52,6 +52,8 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
     Raises:
         InputError: there is no such scale, it is no single-channel volume, or tensorstore cannot read it.
     """
+    if not stores.has_file(path, _FILE):
+        path, selection = path.parent, selection._replace(dataset=_key_in(path, selection))
     info = stores.read_json(path, _FILE)
     if info is None:
         raise InputError(f"{path}: has no file {_FILE}, which a precomputed volume begins with; copy it again")
@@ -87,6 +89,12 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
             voxels.doubt,
             voxels.source and f"{voxels.source} of scale {key}",
         )
+
+
+def _key_in(path: Path, selection: Selection) -> str:
+    """The key of the scale that a folder is."""
+    selection.refuse_dataset(path, "a scale of a precomputed volume")
+    return path.name
 
 
 def _chosen(path: Path, scales: list[dict[str, Any]], dataset: str | None) -> int:

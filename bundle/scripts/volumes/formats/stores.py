@@ -195,6 +195,8 @@ def _volumes(folder: Path, node: Node | None, node_at: Callable[[Path], Node | N
             found.append((place, what))
         else:
             pending.extend((each, node_at(each)) for each in _folders(place))
+    if pending:
+        raise InputError(f"{folder}: has more than {_MOST_FOLDERS} folders; name the array with --dataset")
     return sorted(found)
 
 
@@ -218,5 +220,8 @@ def _listed(path: Path, volumes: list[tuple[Path, Node]]) -> str:
 
 def short(error: BaseException) -> str:
     """Return what a message of tensorstore says, without the place in its code and the specification it got."""
-    text = re.sub(r"\s*\[(tensorstore_spec|source locations|domain)=.*", "", one_line(error))
-    return re.sub(r"^[A-Z_]{4,}: ", "", text)
+    text = re.sub(r"\s*\[\w[\w ]*=.*", "", one_line(error))
+    text = re.sub(r'^([A-Z_]{4,}: )?(Error opening "\w+" driver: )?', "", text)
+    text = re.sub(r'^Error reading [^"]*"[^"]*"(/[^:]*)?: ', "", text)
+    text = re.sub(r"Error parsing value at position \d+: ", "", text)
+    return re.sub(r'Error parsing object member "(\w+|@type)": ', r"\1: ", text).removeprefix("metadata: ")

@@ -64,7 +64,7 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
     """
     folder, node = stores.find_array(path, selection, _node, "zarr")
     shape = node.shape or ()
-    name = "." if folder == path else str(folder.relative_to(path))
+    name = "the array" if folder == path else str(folder.relative_to(path))
     names, statements = _described(folder, shape, node.attributes, selection)
     size = settle(statements)
     driver = "zarr3" if (node.layout or {}).get("zarr_format") == 3 else "zarr"
