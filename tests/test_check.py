@@ -99,16 +99,16 @@ def test_inference(page):
 
 
 def test_inference_by_srunet(page):
-    told = page("inference", output="out.tif", weights="srunet.pt", network="srunet", factor=3)
+    told = page("inference", output="out.tif", weights="srunet.pt", architecture="srunet", factor=3)
     assert "srunet.pt: fit the network, SRUNet; trained for the factor 3 alone" in told
-    told = page("inference", output="out.tif", weights="srunet.pt", network="srunet", spacing=[3, 1, 1])
+    told = page("inference", output="out.tif", weights="srunet.pt", architecture="srunet", spacing=[3, 1, 1])
     assert "factor 3, from the voxel size" in told and "warning" not in told
     words = "weights were trained with factor = 3.0, the configuration says 4.0"
-    assert words in refusal("inference", output="out.tif", weights="srunet.pt", network="srunet", factor=4)
-    options = {"output": "out.tif", "weights": "srunet.pt", "network": "srunet"}
+    assert words in refusal("inference", output="out.tif", weights="srunet.pt", architecture="srunet", factor=4)
+    options = {"output": "out.tif", "weights": "srunet.pt", "architecture": "srunet"}
     assert "SRUNet at factor 2.5" in refusal("inference", **options, factor=2.5)
     words = "they are of srunet, the configuration says aenet"
-    assert words in refusal("inference", output="out.tif", weights="srunet.pt", network="aenet", factor=3)
+    assert words in refusal("inference", output="out.tif", weights="srunet.pt", architecture="aenet", factor=3)
     words = "--factor 2.5: the weights were trained for the factor 3 alone; give --factor 3"  # by the voxel size
     assert words in refusal("inference", output="out.tif", weights="srunet.pt")
     assert "trained for the factor 3 alone" in page("inference", output="out.tif", weights="srunet.pt", factor=3)
@@ -256,7 +256,7 @@ def test_stages_one_by_one(page):
     assert "40 XZ and 48 YZ slices, 8 evaluations" in told and "pseudo/pseudo_hr.tif: 48 x 40 x 31 voxels" in told
     told = page("train", output_dir="aenet", **AENET, **AENET_TRAINING)
     assert "4 steps of 2 patches of" in told and "aenet/model.pt" in told
-    told = page("train", output_dir="sup", network="srunet", factor=4, sequence_axes=["z"], **AENET_TRAINING)
+    told = page("train", output_dir="sup", architecture="srunet", factor=4, sequence_axes=["z"], **AENET_TRAINING)
     assert "SRUNet with 2,408,257 parameters" in told and "4 steps of 2 patches of 24 x 32" in told  # XY
 
 
@@ -285,9 +285,9 @@ def test_d2r_tells_what_is_done_before(page, folder):
     assert (
         "1 of 4 stage III, train the teacher" in told and "4 steps of 2" in told.split("3 of 4 ")[1].split("4 of 4 ")[0]
     )
-    told = page("d2r", **options, network="srunet")
+    told = page("d2r", **options, architecture="srunet")
     assert "SRUNet with 2,408,257 parameters" in told.split("3 of 4 ")[1].split("4 of 4 ")[0]
-    assert "SRUNet at factor 2.5" in refusal("d2r", **{**options, "factor": 2.5}, network="srunet")
+    assert "SRUNet at factor 2.5" in refusal("d2r", **{**options, "factor": 2.5}, architecture="srunet")
 
 
 def test_what_looks_wrong_is_told_on_the_page(page, folder, caplog):

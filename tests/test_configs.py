@@ -165,11 +165,13 @@ def srunet(places, sample) -> Path:
     use = {"volume": lowres, "weights": "srunet/sup/model.pt", "output": "srunet/sup.tif"}
     side_by_side(
         [
-            partial(succeed, "d2r.yaml", {**d2r, **presets, "network": "srunet"}, place.cwd),
-            partial(succeed, "train.yaml", {**supervised, "network": "srunet"}, place.cwd),
+            partial(succeed, "d2r.yaml", {**d2r, **presets, "architecture": "srunet"}, place.cwd),
+            partial(succeed, "train.yaml", {**supervised, "architecture": "srunet"}, place.cwd),
         ]
     )
-    succeed("inference.yaml", {**use, "network": "srunet", "input_slices": "predict", "tile": 32, "halo": 0}, place.cwd)
+    succeed(
+        "inference.yaml", {**use, "architecture": "srunet", "input_slices": "predict", "tile": 32, "halo": 0}, place.cwd
+    )
     return place.folder / "srunet"
 
 
@@ -560,8 +562,12 @@ def test_srunet(places, srunet):
         state = check_training(srunet / name, "model.pt", steps=2, epochs=1)
         assert state["settings.factor"] == FACTOR and "down.0.0.weight" in state
         found = settings(srunet / name)
-        assert (found["network"], found["train_factors"], found["sequence_axes"]) == ("srunet", [FACTOR, FACTOR], axes)
-    assert json.loads((srunet / "run.json").read_text())["network"] == "srunet"
+        assert (found["architecture"], found["train_factors"], found["sequence_axes"]) == (
+            "srunet",
+            [FACTOR, FACTOR],
+            axes,
+        )
+    assert json.loads((srunet / "run.json").read_text())["architecture"] == "srunet"
     assert tiff_stack(srunet / "sup.tif")[0].shape == SIZE
 
 

@@ -49,7 +49,7 @@ def test_completion_offers_jobs_options_and_values(tmp_path):
     assert offered("inference", "ch") == ["check"]
     assert "--workdir" in offered("d2r", "--volume", "a.tif", "--")
     assert offered("inference", "--volume", "a") == []  # bash completes files
-    assert offered("inference", "--network", "") == ["aenet", "srunet"]
+    assert offered("inference", "--architecture", "") == ["aenet", "srunet"]
     assert offered("generate", "--sampler", "r") == ["reverse_sde"]
     assert offered("inference", "check", "--tta", "t") == ["true"]
     assert offered("inference", "--device", "c") == ["cpu", "cuda"]

@@ -529,9 +529,9 @@ def test_networks_by_name_keep_what_they_were_trained_for():
 @pytest.mark.parametrize(
     "network, factor, words",
     [
-        ("unet", 8, "--network unet: there is none of that name; choose aenet or srunet"),
+        ("unet", 8, "--architecture unet: there is none of that name; choose aenet or srunet"),
         ("srunet", None, "--factor is missing: .* whole number from 2 to 22"),
-        ("srunet", 6.5, "SRUNet at factor 6.5: .* --network aenet"),
+        ("srunet", 6.5, "SRUNet at factor 6.5: .* --architecture aenet"),
         ("srunet", "eight", "SRUNet at factor eight: .* whole --factor"),
         ("aenet", 8, "--factor 8: .* --train_factors"),
     ],

@@ -51,7 +51,7 @@ def test_shipped_weights_leave_no_seam_between_tiles():
     volume = ScalePercentiles(0.1, 99.9)(read_volume(VOLUME)[:, :, :64, :25:8])
     parser = ConfigParser(ConfigParser.load_config_file(REPOSITORY / "bundle" / "configs" / "inference.yaml"))
     parser.update({"device": torch.device("cpu"), "factor": 8})
-    network = parser.get_parsed_content("model").eval()
+    network = parser.get_parsed_content("network").eval()
     whole, tiled = (AxialInferer(8, tile=tile)(volume[None], network) for tile in (256, 192))
     difference = (whole - tiled).abs() * (volume.meta["intensity_high"] - volume.meta["intensity_low"])
     assert 0 < difference.max() < 0.1

@@ -234,7 +234,7 @@ def test_shipped_weights_are_enough():
     "options",
     [
         {},
-        {"network": "aenet", "widths": (2, 4, 4, 4), "strides": [2, 1, 2, 2, 1], "factor": 6.5},
+        {"architecture": "aenet", "widths": (2, 4, 4, 4), "strides": [2, 1, 2, 2, 1], "factor": 6.5},
         {"percentiles": [0.1, 99.9], "train_factors": torch.tensor([2, 12])},
     ],
 )
@@ -245,7 +245,7 @@ def test_options_that_agree_with_the_file(saved, options):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"network": "srunet"}, "they are of aenet, the configuration says srunet; leave --network out"),
+        ({"architecture": "srunet"}, "they are of aenet, the configuration says srunet; leave --architecture out"),
         (
             {"widths": [2, 4, 4, 8]},
             r"widths = \[2, 4, 4, 4\], the configuration says \[2, 4, 4, 8\]; leave --widths out",

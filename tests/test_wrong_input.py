@@ -93,10 +93,14 @@ CASES = {
     ),
     "weights without an end": inference("--weights /dev/zero: no such file", weights="/dev/zero"),
     "NaN out of good weights": inference(("slices from", "NaN or infinite", "--amp false"), weights="loud.pt"),
-    "no such network": inference("--network unet: there is none of that name; choose aenet or srunet", network="unet"),
-    "srunet at factor 2.5": inference(("SRUNet at factor 2.5", "--network aenet"), network="srunet", factor=2.5),
+    "no such network": inference(
+        "--architecture unet: there is none of that name; choose aenet or srunet", architecture="unet"
+    ),
+    "srunet at factor 2.5": inference(
+        ("SRUNet at factor 2.5", "--architecture aenet"), architecture="srunet", factor=2.5
+    ),
     "weights of aenet in srunet": inference(
-        ("--weights aenet.pt: weights of another network", "use"), network="srunet"
+        ("--weights aenet.pt: weights of another network", "use"), architecture="srunet"
     ),
     "tta perhaps": inference("--tta perhaps: must be true or false", tta="perhaps"),
     "weights that are text": inference(("--weights notes.txt: not a weights file", "give"), weights="notes.txt"),
@@ -157,9 +161,11 @@ CASES = {
         "train", {"volume": "narrow.tif", "train_factors": "[4,6]"}, ("too few for four planes",)
     ),
     "stage III, no such network": Case(
-        "train", {"network": "unet"}, ("--network unet: there is none", "aenet or srunet")
+        "train", {"architecture": "unet"}, ("--architecture unet: there is none", "aenet or srunet")
     ),
-    "stage III, srunet": Case("train", {"network": "srunet"}, ("--factor is missing", "whole number from 2 to 22")),
+    "stage III, srunet": Case(
+        "train", {"architecture": "srunet"}, ("--factor is missing", "whole number from 2 to 22")
+    ),
     "stage III, axes": Case(
         "train", {"sequence_axes": "['w']"}, ("--sequence_axes ['w']: give one or more of x, y and z",)
     ),
@@ -176,8 +182,12 @@ CASES = {
     "d2r, NaN": Case("d2r", {"volume": "nan.tif"}, ("nan.tif: has 1 voxels that are NaN", "replace")),
     "d2r, no workdir": Case("d2r", {"workdir": LEAVE_OUT}, ("--workdir is missing: add --workdir",)),
     "d2r, preset": Case("d2r", {"preset": "fast"}, ("--preset fast: there is none", "quick, standard, thorough")),
-    "d2r, no such network": Case("d2r", {"network": "unet"}, ("--network unet: there is none", "aenet or srunet")),
-    "d2r, srunet": Case("d2r", {"network": "srunet", "factor": 2.5}, ("SRUNet at factor 2.5", "--network aenet")),
+    "d2r, no such network": Case(
+        "d2r", {"architecture": "unet"}, ("--architecture unet: there is none", "aenet or srunet")
+    ),
+    "d2r, srunet": Case(
+        "d2r", {"architecture": "srunet", "factor": 2.5}, ("SRUNet at factor 2.5", "--architecture aenet")
+    ),
     "d2r, output exists": Case("d2r", {"output": "old.tif"}, ("old.tif: exists already", "--overwrite true")),
     "d2r, workdir is a file": Case("d2r", {"workdir": "notes.txt/x"}, ("notes.txt/x", "cannot be written")),
     "d2r, k no divisor": Case(

@@ -308,7 +308,7 @@ def agreement(sizes: Sizes) -> dict[str, float]:
     """Difference in gray levels of an 8-bit reconstruction x8 with the shipped weights, as the inferer makes it here,
     from eager fp32."""
     coarse = tissue((sizes.side, sizes.side, 33), seed=0)[..., ::8]
-    network = section("inference.yaml", "model").eval()
+    network = section("inference.yaml", "network").eval()
     windows = torch.from_numpy(coarse.astype(np.float32)).to(DEVICE)[None, None] / 255
     allowed = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
@@ -442,7 +442,7 @@ def measure(
             options: dict[str, Any] = {
                 "volume": str(folder / "fine.tif"),
                 "batch_size": sizes.sequences,
-                "network": network,
+                "architecture": network,
                 **own,
             }
             options.update(output_dir=str(folder / network), patch_size=[side, side])

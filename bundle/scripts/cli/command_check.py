@@ -40,6 +40,7 @@ PATHS_BESIDE = (
     "dataset_dir",
     "output_dir",
     "ckpt_dir",
+    "checkpoint",
 )  # paths, whether or not a config offers them as options
 _WORKFLOW_PARAMETERS = ("workflow_name", "workflow_type", "properties_path")  # of MONAI's, beside those of run
 _EXPRESSION = ("$", "@", "%")  # what MONAI takes for code, or for a part of a config, begins so

@@ -37,6 +37,7 @@ from scripts.cli.failures import show_errors_in_one_line
 from scripts.cli.option_help import Option, format_help, read_help
 from scripts.cli.option_types import kept_as_typed
 from scripts.cli.signals import stop_on_signals
+from scripts.cli.single_process import check_single_process
 from scripts.cli.words import Command, give_words, read_command, wants_debug
 
 _COMPLETION = """type -P d2r > /dev/null || d2r() {{ "{python}" "{script}" "$@"; }}
@@ -102,6 +103,7 @@ def run_command(words: Sequence[str]) -> None:
     if not wants_debug(words):
         show_errors_in_one_line()
     stop_on_signals()
+    check_single_process()
     check_command(words)
     command = read_command(words)
     if command.run_id == "help":

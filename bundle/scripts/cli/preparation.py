@@ -27,6 +27,7 @@ from scripts.cli.option_help import Option, format_help, read_help
 from scripts.cli.option_types import kept_as_typed
 from scripts.cli.renamed import RENAMED, check_effect, check_renamed
 from scripts.cli.signals import stop_on_signals
+from scripts.cli.single_process import check_single_process
 from scripts.cli.words import Typed, read_command, words_given
 from scripts.errors import InputError, one_line
 
@@ -46,20 +47,26 @@ def prepare(config: str, debug: bool | str = False) -> None:
     made by Python code, and those nested in another run, keep MONAI's behavior in these respects.
     ``docs/how-to/commands.md`` lists what MONAI answers with a traceback before this function is called.
 
+    A config that lies over that of a training and has a section ``over_training`` runs that section in place of ``run``.
+
     Args:
         config: file name in the folder of the bundle's configs, whose options are checked.
         debug: whether to leave tracebacks, logs and warnings as they are.
 
     Raises:
-        InputError: an option is unknown or missing, has another name now, or has a value that it cannot have.
+        InputError: an option is unknown or missing, has another name now, or has a value that it cannot have; or this is
+            one of several processes of ``torchrun``.
     """
     global _prepared
     words, typed = words_given(), {}
-    if words is not None and not _prepared:
+    from_command_line = words is not None and not _prepared
+    if from_command_line:
         _prepared = True
         if str(debug).lower() != "true":
             show_errors_in_one_line()
         stop_on_signals()
+    check_single_process()
+    if words is not None and from_command_line:
         check_command(words)
         typed = read_command(words).options
     workflow = _running_workflow()
@@ -72,6 +79,11 @@ def prepare(config: str, debug: bool | str = False) -> None:
         return
     check_names(workflow.parser)
     set_options(workflow.parser, read_help(file).options, typed)
+    if "training_config" in workflow.parser and "over_training" in workflow.parser:
+        training = config_folder() / str(workflow.parser.get("training_config"))
+        set_options(workflow.parser, read_help(training).options, typed)
+        if workflow.run_id == "run":
+            workflow.run_id = "over_training"
 
 
 def check_names(parser: ConfigParser) -> None:

@@ -32,6 +32,11 @@ RENAMED = {  # in 0.7; remove in the version after it
     "depths": ("num_targets", ""),
 }
 
+_NOW_ARCHITECTURE = (
+    "aenet",
+    "srunet",
+)  # values of --network before 0.7; as in the model zoo, network is now the module
+
 # Arguments of MONAI's engines and loaders: their values in the configs, and what to give instead of another one.
 WITHOUT_EFFECT = {
     **{
@@ -60,7 +65,7 @@ def check_renamed(name: str) -> None:
 
 def check_effect(given: Mapping[str, Any] | Callable[[str], Any]) -> None:
     """
-    Refuse settings that would have no effect.
+    Refuse settings that would have no effect, and an architecture under its former name.
 
     Args:
         given: values by nested name, or a function that returns the value of a name, None for an unknown one.
@@ -69,6 +74,8 @@ def check_effect(given: Mapping[str, Any] | Callable[[str], Any]) -> None:
         InputError: there is such a value.
     """
     value_of = given if callable(given) else {_normalized(name): value for name, value in given.items()}.get
+    if value_of("network") in _NOW_ARCHITECTURE:
+        raise InputError(f"--network {value_of('network')} is now --architecture {value_of('network')}")
     for name, (accepted, advice) in WITHOUT_EFFECT.items():
         value = value_of(name)
         if value not in accepted:

@@ -31,19 +31,19 @@ NETWORKS = ("aenet", "srunet")
 _TRAIN_IT = "use weights that were trained for it"
 
 
-def check_network(network: str, factor: float | None = None) -> None:
+def check_network(architecture: str, factor: float | None = None) -> None:
     """Check that a network exists and can be trained for or used at a factor.
 
     Args:
-        network: "aenet" or "srunet".
+        architecture: "aenet" or "srunet".
         factor: axial factor of the run, if there is one.
 
     Raises:
         InputError: there is no network of that name, or it is "srunet" and the factor is none of those it can have.
     """
-    if network not in NETWORKS:
-        raise InputError(f"--network {network}: there is none of that name; choose {' or '.join(NETWORKS)}")
-    if network == "srunet":
+    if architecture not in NETWORKS:
+        raise InputError(f"--architecture {architecture}: there is none of that name; choose {' or '.join(NETWORKS)}")
+    if architecture == "srunet":
         if factor is None:
             raise InputError(
                 f"--factor is missing: srunet is trained for one alone, a whole number from 2 to {LARGEST_FACTOR}"
@@ -52,7 +52,7 @@ def check_network(network: str, factor: float | None = None) -> None:
 
 
 def make_network(
-    network: str,
+    architecture: str,
     percentiles: Sequence[float],
     train_factors: Sequence[float],
     widths: Sequence[int],
@@ -62,7 +62,7 @@ def make_network(
     """An untrained stage III network, with the numbers its weights belong to.
 
     Args:
-        network: "aenet" or "srunet".
+        architecture: "aenet" or "srunet".
         percentiles: intensities that are mapped to 0 and 1.
         train_factors: of AENet: smallest and largest factor it is trained for.
         widths, strides: of AENet, see there.
@@ -71,21 +71,21 @@ def make_network(
     Raises:
         InputError: there is no network of that name, or the factor is none of those it can have.
     """
-    if network == "aenet":
+    if architecture == "aenet":
         if factor is not None:
             raise InputError(
-                f"--factor {factor}: aenet is trained for all factors of --train_factors: give that, or --network "
-                "srunet"
+                f"--factor {factor}: aenet is trained for all factors of --train_factors: give that, or "
+                "--architecture srunet"
             )
         return AENet(widths, strides, {"percentiles": percentiles, "train_factors": train_factors})
-    check_network(network, factor)
+    check_network(architecture, factor)
     assert factor is not None
     return SRUNet(check_whole_factor(factor), {"percentiles": percentiles})
 
 
 def network_of(
     path: str | Path,
-    network: str | None = None,
+    architecture: str | None = None,
     *,
     widths: Any = None,
     strides: Any = None,
@@ -99,7 +99,7 @@ def network_of(
 
     Args:
         path: of the file.
-        network: "aenet" or "srunet"; this and the others are only compared with the file, None is not.
+        architecture: "aenet" or "srunet"; this and the others are only compared with the file, None is not.
         widths, strides: of AENet.
         percentiles: of the intensity scale.
         train_factors: of AENet: smallest and largest factor it was trained for.
@@ -108,19 +108,19 @@ def network_of(
     Raises:
         InputError: see :func:`read_weights`; or the weights are not of stage III, or an option differs from the file.
     """
-    if network is not None:
-        check_network(network, 2)  # the name alone
-    if network == "srunet" and factor is not None:
+    if architecture is not None:
+        check_network(architecture, 2)  # the name alone
+    if architecture == "srunet" and factor is not None:
         check_whole_factor(factor)
     state = read_weights(path)
     found = architecture_of(state, f"--weights {path}")
     where = f"--weights {path}: weights of another network"
     if found.network not in NETWORKS:
         raise InputError(f"{where}: a prior of stage I; use weights of stage III, written by configs/train.yaml")
-    if network not in (None, found.network):
+    if architecture not in (None, found.network):
         raise InputError(
-            f"{where}: they are of {found.network}, the configuration says {network}; leave --network out to use the "
-            "weights'"
+            f"{where}: they are of {found.network}, the configuration says {architecture}; leave --architecture out to "
+            "use the weights'"
         )
     options = {"widths": widths, "strides": strides, "percentiles": percentiles, "train_factors": train_factors}
     _check_agreement(path, {**found.sizes, **found.settings}, options)

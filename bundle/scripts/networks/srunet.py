@@ -158,7 +158,7 @@ def check_whole_factor(factor: float) -> int:
         raise InputError(
             f"SRUNet at factor {factor}: it knows one whole factor from 2 to {LARGEST_FACTOR}; give a whole "
             "--factor, or "
-            "--network aenet, which takes any"
+            "--architecture aenet, which takes any"
         )
     return int(factor)
 
