@@ -85,12 +85,19 @@ def pseudo(volume: Made, prior_factor: int, seed: int) -> dict[str, Any]:
 
 
 def aenet(learn: dict[str, Any], seed: int, **options: Any) -> Made:
-    sizes = {**SIZES["aenet"], **SIZES["aenet_network"], "network": "aenet", "val_factor": 5, "seed": seed}
+    sizes = {**SIZES["aenet"], **SIZES["aenet_network"], "architecture": "aenet", "val_factor": 5, "seed": seed}
     return "train.yaml", {**sizes, **learn, **options}
 
 
 def srunet(learn: dict[str, Any], seed: int) -> Made:
-    return "train.yaml", {**SIZES["srunet"], "network": "srunet", "factor": 5, "val_factor": 5, "seed": seed, **learn}
+    return "train.yaml", {
+        **SIZES["srunet"],
+        "architecture": "srunet",
+        "factor": 5,
+        "val_factor": 5,
+        "seed": seed,
+        **learn,
+    }
 
 
 def used(weights: Made | None, **options: Any) -> Made:

@@ -140,7 +140,7 @@ def test_monai_finds_the_properties_of_a_training(config, tmp_path, monkeypatch)
 # ------------------------------------------------------------------------------------------- what MONAI's users add
 
 
-TOY = {
+TOY: dict[str, Any] = {
     **{"patch_size": [16, 16], "train_factors": [2, 3], "widths": [2, 2, 2, 2], "num_targets": 1, "val_factor": 2},
     **{"max_epochs": 2, "epoch_length": 2, "batch_size": 2, "val_interval": 1, "device": "cpu"},
 }
@@ -245,6 +245,7 @@ def test_federated_learning_trains_and_evaluates(volume, tmp_path):
         send_weight_diff=False,
     )
     client.initialize()
+    assert client.trainer is not None and client.evaluator is not None
     first = {name: value.clone() for name, value in client.trainer.network.state_dict().items()}
     client.train(ExchangeObject(weights=first))
     weights = client.get_weights().weights
