@@ -77,3 +77,9 @@ def test_overrides_without_effect(tmp_path):
     assert "--tile changes them" in refused_in_python("inference.yaml", (tmp_path / "mine.yaml",))
     amp: dict[str, Any] = {"train#trainer#amp": True}
     assert refused_in_python("train.yaml", **amp).endswith("give --amp")
+
+
+@pytest.mark.parametrize("config", ["train.yaml", "inference.yaml", "d2r.yaml"])
+def test_the_kind_of_a_network_is_now_its_architecture(config):
+    """``network`` itself is still a section, the module, where a config has one."""
+    assert refused_in_python(config, network="srunet") == "--network srunet is now --architecture srunet"

@@ -255,4 +255,7 @@ class Recipes:
         return stages, predicted
 
     def _size(self, network: str) -> dict[str, Any]:
-        return {"architecture": network, **(self.sizes["aenet_network"] if network == "aenet" else {"factor": self.factor})}
+        return {
+            "architecture": network,
+            **(self.sizes["aenet_network"] if network == "aenet" else {"factor": self.factor}),
+        }

@@ -32,10 +32,8 @@ RENAMED = {  # in 0.7; remove in the version after it
     "depths": ("num_targets", ""),
 }
 
-_NOW_ARCHITECTURE = (
-    "aenet",
-    "srunet",
-)  # values of --network before 0.7; as in the model zoo, network is now the module
+# Values of --network before 0.7; network is now the module, as in the model zoo.
+_NOW_ARCHITECTURE = ("aenet", "srunet")
 
 # Arguments of MONAI's engines and loaders: their values in the configs, and what to give instead of another one.
 WITHOUT_EFFECT = {
