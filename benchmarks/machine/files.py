@@ -119,7 +119,7 @@ def file_to_file(network: torch.nn.Module, source: Path, target: Path, clock: Cl
 
 def measure(shape: tuple[int, int, int], folder: Path) -> dict[str, Any]:
     """Rates of each format, and of the network alone."""
-    network = section("inference.yaml", "model").to(DEVICE).eval()
+    network = section("inference.yaml", "network").to(DEVICE).eval()
     x, y, slices = shape
     voxels = x * y * lattice.output_size(slices, FACTOR)
     side = min(520, x)
