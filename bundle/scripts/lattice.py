@@ -417,7 +417,7 @@ def sample_boxes(shape: tuple[int, int, int]) -> list[Box]:
 
     cells = [max(1, size // _SAMPLE_SIDE) for size in shape]
     levels = sorted({round(place) for place in np.linspace(0, cells[2] - 1, _SAMPLE_LEVELS)})
-    found = []
+    found: list[Box] = []
     for level in levels:
         places = random.integers(0, cells[:2], (_SAMPLE_PLACES, 2)) * _SAMPLE_SIDE
         along = side(level * _SAMPLE_SIDE, shape[2])
