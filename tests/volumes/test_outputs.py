@@ -26,7 +26,7 @@ from volume_files import assert_in_one_line, stack, volume
 def test_check_output(tmp_path):
     check_output(tmp_path / "new" / "folder" / "v.tif")
     assert os.listdir(tmp_path) == []
-    for name in ("v.png", "v", "v.zarr"):
+    for name in ("v.png", "v", "v.n5"):
         with pytest.raises(InputError) as error:
             check_output(tmp_path / name)
         assert_in_one_line(error, name, "cannot be written", ".ome.tif", ".nii.gz")
