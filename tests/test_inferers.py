@@ -273,8 +273,9 @@ def test_damaged_slices_are_restored_anew(tmp_path, expected, damage, anew):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "no JSON", "[1, 2]", "3", "null", "{}", '{"planes": 3, "settings": {"seed": 0}}', '{"checksums": [1]}',
-     '{"checksums": 3, "settings": {"seed": 0}}', '{"checksums": [], "settings": 1}', '{"run": "x", "planes": 3}'],
+    ["", "no JSON", "[1, 2]", "3", "null", "{}", '{"planes": 3, "resume_must_match": {"seed": 0}}', '{"checksums": [1]}',
+     '{"checksums": 3, "resume_must_match": {"seed": 0}}', '{"checksums": [], "resume_must_match": 1}',
+     '{"run": "x", "planes": 3}'],
 )  # fmt: skip
 def test_damaged_record_of_slices_is_named(tmp_path, content):
     start(DATA, tmp_path, 1)

@@ -20,7 +20,7 @@ output_dir: null # [path] of the result
 run:
   - _target_: scripts.provenance.write_provenance
     folder: "@output_dir"
-    settings: {value: "@value"}
+    resume_must_match: {value: "@value"}
 """
 SETTINGS = {"factor": 4.0, "seed": 0, "volume": lambda: {"digest": "x", "name": "in.tif", "shape": [1, 2, 3]}}
 

@@ -39,19 +39,19 @@ def machine() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
 
 
-def write_provenance(folder: str | Path, settings: Mapping[str, Any]) -> None:
+def write_provenance(folder: str | Path, resume_must_match: Mapping[str, Any]) -> None:
     """Write ``provenance.json``: the options of a run, its inputs, the machine, and the versions of Python, PyTorch and
     MONAI.
 
     Args:
         folder: made if missing.
-        settings: what the results depend on, see :func:`resolve`. Inputs are named among the "options", and described
-            under "inputs".
+        resume_must_match: what the results depend on, see :func:`resolve`. Inputs are named among the "options", and
+            described under "inputs".
 
     Raises:
         InputError: if the folder cannot be written, or an input cannot be read.
     """
-    known = resolve(settings)
+    known = resolve(resume_must_match)
     document = {
         "options": {name: value["name"] if is_identity(value) else value for name, value in known.items()},
         "inputs": {name: value for name, value in known.items() if is_identity(value)},
@@ -61,18 +61,18 @@ def write_provenance(folder: str | Path, settings: Mapping[str, Any]) -> None:
     write_json(Path(folder) / PROVENANCE, document)
 
 
-def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as primitives, as they come back from a file.
+def resolve(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as primitives, as they come back from a file.
 
     Args:
-        settings: nested mappings and sequences of primitives. Values that are functions, such as ``partial(identify,
+        values: nested mappings and sequences of primitives. Those that are functions, such as ``partial(identify,
             path)``, stand for what they return: inputs are read only when there is something to compare.
     """
-    return {str(name): _plain(value) for name, value in settings.items()}
+    return {str(name): _plain(value) for name, value in values.items()}
 
 
 def is_identity(value: Any) -> bool:
-    """Whether a setting is what :mod:`scripts.volumes.identity` says of an input."""
+    """Whether a value is what :mod:`scripts.volumes.identity` says of an input."""
     return isinstance(value, Mapping) and "digest" in value
 
 
@@ -88,21 +88,21 @@ class Difference(NamedTuple):
     same: str
 
 
-def difference(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> Difference | None:
-    """Compare settings with those of an earlier run.
+def difference(stored: Mapping[str, Any], resume_must_match: Mapping[str, Any]) -> Difference | None:
+    """Compare what a continued run must share with that of an earlier run.
 
     Args:
         stored: primitives, from a file.
-        settings: as for :func:`resolve`; their order is that of the comparison, so that inputs, which have to be read,
-            come last.
+        resume_must_match: as for :func:`resolve`; its order is that of the comparison, so that inputs, which have to be
+            read, come last.
 
     Returns:
-        The first difference; None if there is none. What ``stored`` has beside ``settings`` does not count.
+        The first difference; None if there is none. What ``stored`` has beside ``resume_must_match`` does not count.
 
     Raises:
         InputError: if an input cannot be read.
     """
-    for name, value in settings.items():
+    for name, value in resume_must_match.items():
         mine, found = _plain(value), stored.get(name)
         if is_identity(mine) and found is not None and is_identity(found):
             words = _other_input(found, mine)

@@ -109,32 +109,32 @@ class FinishedRun(Finished):
 
     Args:
         record: JSON document.
-        settings: what the results depend on, see :func:`scripts.provenance.resolve`.
+        resume_must_match: what the results depend on, see :func:`scripts.provenance.resolve`.
         results: files that the run writes.
     """
 
-    def __init__(self, record: str | Path, settings: Mapping[str, Any], results: Sequence[str | Path]) -> None:
+    def __init__(self, record: str | Path, resume_must_match: Mapping[str, Any], results: Sequence[str | Path]) -> None:
         super().__init__(record)
-        self.settings = settings
+        self.resume_must_match = resume_must_match
         self.results = list(results)
 
     def is_done(self) -> bool:
-        """Whether all results are there, as they were written by a run with the same settings.
+        """Whether all results are there, as a run that shares ``resume_must_match`` wrote them.
 
         Raises:
             InputError: the record is damaged, or an input cannot be read.
         """
         if not all(self.holds(result) for result in self.results):
             return False
-        stored = _mapping(self._read().get("settings"))
-        return difference(stored, self.settings) is None
+        stored = _mapping(self._read().get("resume_must_match"))
+        return difference(stored, self.resume_must_match) is None
 
     def make(self, work: Callable[[], object], done: bool = False) -> None:
         """Do the work that writes the results, or say that it is done."""
         if done:
             logger.info(f"done before ({self.results[0]})")
             return
-        self.write({"settings": resolve(self.settings), "finished": {}})
+        self.write({"resume_must_match": resolve(self.resume_must_match), "finished": {}})
         with self.recording(*self.results):
             work()
 

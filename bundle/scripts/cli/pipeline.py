@@ -52,24 +52,28 @@ _PLACES = {
 }  # options that say where, not what
 
 
-def claim_workdir(workdir: str | Path, settings: Mapping[str, Any], stages: Sequence[Mapping[str, Any]] = ()) -> None:
+def claim_workdir(
+    workdir: str | Path, resume_must_match: Mapping[str, Any], stages: Sequence[Mapping[str, Any]] = ()
+) -> None:
     """Write what a working folder belongs to, or check that it belongs to this run.
 
     Args:
         workdir: made if missing.
-        settings: see :func:`scripts.provenance.resolve`; written to ``run.json`` as primitives.
+        resume_must_match: see :func:`scripts.provenance.resolve`; written to ``run.json`` as primitives.
         stages: as in :func:`run_stages`; what their options say beside places is written and compared as well.
 
     Raises:
         InputError: if the folder holds another run, or cannot be written.
     """
-    check_workdir(workdir, settings, stages)
+    check_workdir(workdir, resume_must_match, stages)
     finished = _results_of(workdir)
     if not finished.record.exists():
-        finished.write(resolve({**settings, "stages": _options_of(stages), "finished": {}}))
+        finished.write(resolve({**resume_must_match, "stages": _options_of(stages), "finished": {}}))
 
 
-def check_workdir(workdir: str | Path, settings: Mapping[str, Any], stages: Sequence[Mapping[str, Any]] = ()) -> None:
+def check_workdir(
+    workdir: str | Path, resume_must_match: Mapping[str, Any], stages: Sequence[Mapping[str, Any]] = ()
+) -> None:
     """Check that a working folder, if it is there, belongs to this run.
 
     Raises:
@@ -79,8 +83,8 @@ def check_workdir(workdir: str | Path, settings: Mapping[str, Any], stages: Sequ
     if not finished.record.exists():
         return
     stored = read_record(finished.record, finished.advice)
-    inputs = {name: value for name, value in settings.items() if callable(value)}
-    rest = {name: value for name, value in settings.items() if name not in inputs}
+    inputs = {name: value for name, value in resume_must_match.items() if callable(value)}
+    rest = {name: value for name, value in resume_must_match.items() if name not in inputs}
     other = difference(stored, {**rest, **inputs, "stages": _options_of(stages)})  # inputs late: they have to be read
     if other is not None:
         go_on = f", or {other.same} to go on" if other.same else ""

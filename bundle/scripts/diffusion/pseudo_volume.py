@@ -42,7 +42,8 @@ class PseudoVolumeInferer(Inferer):
         prior_factor: k, how many times finer Z becomes; 1 returns the volume as it is and needs no prior.
         batch_size: slices per batch.
         progress_dir: folder for finished slices.
-        settings: what the slices depend on, see :func:`scripts.provenance.resolve`; a run with others is refused.
+        resume_must_match: what the slices depend on, see :func:`scripts.provenance.resolve`; a run with something else is
+            refused.
     """
 
     def __init__(
@@ -51,14 +52,14 @@ class PseudoVolumeInferer(Inferer):
         prior_factor: float,
         batch_size: int,
         progress_dir: str | Path,
-        settings: Mapping[str, Any] | None = None,
+        resume_must_match: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.restore = restore
         self.prior_factor = float(prior_factor)
         self.batch_size = batch_size
         self.progress_dir = Path(progress_dir)
-        self.settings = settings or {}
+        self.resume_must_match = resume_must_match or {}
 
     def __call__(self, inputs: torch.Tensor, network: Callable) -> torch.Tensor:  # type: ignore[override]
         """(1, 1, X, Y, K) in [0, 1] -> (1, 2, X, Y, Z): the pseudo-HR volume and |XZ - YZ|, on the CPU.
@@ -96,7 +97,7 @@ class PseudoVolumeInferer(Inferer):
             InputError: they do not, or their record is damaged.
         """
         for name in ("xz", "yz"):
-            read_checksums(self.progress_dir / f"{name}.json", self.settings)
+            read_checksums(self.progress_dir / f"{name}.json", self.resume_must_match)
 
     def restored_before(self, shape: tuple[int, int]) -> dict[str, int]:
         """How many slices of each orientation are there already, of a volume of shape (x, y).
@@ -106,7 +107,7 @@ class PseudoVolumeInferer(Inferer):
         """
         done = {}
         for name, planes in (("xz", shape[1]), ("yz", shape[0])):
-            checksums = read_checksums(self.progress_dir / f"{name}.json", self.settings)
+            checksums = read_checksums(self.progress_dir / f"{name}.json", self.resume_must_match)
             done[name] = min(planes, self.batch_size * sum(checksum is not None for checksum in checksums))
         return done
 
@@ -115,7 +116,7 @@ class PseudoVolumeInferer(Inferer):
         shutil.rmtree(self.progress_dir, ignore_errors=True)
 
     def _store(self, name: str, shape: tuple[int, int, int]) -> SliceStore:
-        return SliceStore(self.progress_dir, name, shape, self.batch_size, self.settings)
+        return SliceStore(self.progress_dir, name, shape, self.batch_size, self.resume_must_match)
 
     def _restore_planes(
         self,

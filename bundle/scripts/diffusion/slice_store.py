@@ -50,16 +50,21 @@ class SliceStore:
         name: of the two files.
         shape: (N, W, Z).
         batch_size: slices of a batch; the last one may have fewer.
-        settings: everything that the slices depend on, see :func:`scripts.provenance.resolve`.
+        resume_must_match: everything that the slices depend on, see :func:`scripts.provenance.resolve`.
     """
 
     def __init__(
-        self, folder: Path, name: str, shape: tuple[int, int, int], batch_size: int, settings: Mapping[str, Any]
+        self,
+        folder: Path,
+        name: str,
+        shape: tuple[int, int, int],
+        batch_size: int,
+        resume_must_match: Mapping[str, Any],
     ) -> None:
         self.data, self.record = folder / f"{name}.npy", folder / f"{name}.json"
         self.shape = shape
         self.batch_size = batch_size
-        self.settings = resolve(settings)
+        self.resume_must_match = resolve(resume_must_match)
         self.checksums: list[int | None] = [None] * math.ceil(shape[0] / batch_size)
         self._header = _header(shape)
         self._file = -1
@@ -70,7 +75,7 @@ class SliceStore:
         Raises:
             InputError: the record is damaged or is that of another run, or there is no room.
         """
-        before = read_checksums(self.record, self.settings)[: len(self.checksums)]
+        before = read_checksums(self.record, self.resume_must_match)[: len(self.checksums)]
         begun = before != []
         size = len(self._header) + math.prod(self.shape) * _DTYPE.itemsize
         with self._tells():
@@ -151,7 +156,9 @@ class SliceStore:
             for number, checksum in enumerate(self.checksums)
             if checksum is not None
         )
-        write_json(self.record, {"planes": planes, "checksums": self.checksums, "settings": self.settings})
+        write_json(
+            self.record, {"planes": planes, "checksums": self.checksums, "resume_must_match": self.resume_must_match}
+        )
 
     @contextmanager
     def _tells(self) -> Iterator[None]:
@@ -172,7 +179,7 @@ class SliceStore:
             ) from error
 
 
-def read_checksums(record: Path, settings: Mapping[str, Any]) -> list[int | None]:
+def read_checksums(record: Path, resume_must_match: Mapping[str, Any]) -> list[int | None]:
     """Return the checksums of the batches from the record of a :class:`SliceStore`, None for a missing batch.
 
     Raises:
@@ -182,7 +189,7 @@ def read_checksums(record: Path, settings: Mapping[str, Any]) -> list[int | None
     if not record.exists():
         return []
     document = read_record(record, advice)
-    checksums, stored = document.get("checksums"), document.get("settings")
+    checksums, stored = document.get("checksums"), document.get("resume_must_match")
     if not isinstance(stored, Mapping) and "planes" in document and "run" in document:
         raise InputError(
             f"{record.parent} holds slices of an earlier version, "
@@ -190,9 +197,10 @@ def read_checksums(record: Path, settings: Mapping[str, Any]) -> list[int | None
         )
     if not isinstance(checksums, list) or not isinstance(stored, Mapping):
         raise InputError(
-            f"{record}: damaged (it has no {'settings' if isinstance(checksums, list) else 'checksums'}); {advice}"
+            f"{record}: damaged (it has no "
+            f"{'resume_must_match' if isinstance(checksums, list) else 'checksums'}); {advice}"
         )
-    other = difference(stored, settings)
+    other = difference(stored, resume_must_match)
     if other is not None:
         go_on = f"give {other.same} to go on, or " if other.same else ""
         raise InputError(f"{record.parent} holds slices of a run {other.run}: {go_on}delete that folder to begin anew")
