@@ -21,6 +21,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bundle"))
 
 from scripts.errors import InputError
+from scripts.volumes.read_options import ReadOptions
 from scripts.volumes.reading import read_volume
 
 LayerData = tuple[np.ndarray, dict[str, Any], str]
@@ -46,7 +47,7 @@ def layer_data(paths: Sequence[str | os.PathLike], spacing: Sequence[float] | No
     layers: list[LayerData] = []
     without: list[str] = []
     for number, path in enumerate(paths):
-        volume = read_volume(path, spacing if number == 0 else None)
+        volume = read_volume(path, ReadOptions(spacing if number == 0 else None))
         unit = str(volume.meta["unit"])
         if unit not in _MICROMETERS:
             without.append(str(path))

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import zarr
+from scripts.volumes.read_options import ReadOptions
 from scripts.volumes.reading import VolumeSource
 
 SHAPE = (5, 6, 7)  # (z, y, x)
@@ -26,7 +27,7 @@ def coded(dtype: str = "uint16") -> np.ndarray:
 
 def assert_coded(path: Path, **how: Any) -> None:
     """Every voxel is at its place, in slices and in boxes across the borders of chunks."""
-    with VolumeSource(path, **how) as source:
+    with VolumeSource(path, ReadOptions(**how)) as source:
         assert source.header.shape == SHAPE[::-1]
         truth = coded(source.header.dtype).transpose(2, 1, 0)
         for index in range(SHAPE[0]):
@@ -38,7 +39,7 @@ def assert_coded(path: Path, **how: Any) -> None:
 
 def voxel_size(path: Path, **how: Any) -> tuple[tuple[float, ...], tuple[float, ...], str]:
     """Voxel size and position of the first voxel, both (x, y, z), and their unit."""
-    with VolumeSource(path, **how) as source:
+    with VolumeSource(path, ReadOptions(**how)) as source:
         header = source.header
     return (
         tuple(float(each) for each in np.round(header.voxel_size, 9)),

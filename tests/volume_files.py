@@ -13,6 +13,7 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image
 from scripts.errors import InputError
+from scripts.volumes.read_options import ReadOptions
 from scripts.volumes.reading import read_volume
 
 SHAPE = (5, 6, 7)  # (z, y, x)
@@ -52,7 +53,7 @@ def assert_in_one_line(error: pytest.ExceptionInfo, *words: str) -> None:
 
 def expect_refusal(path: Path, *words: str, spacing: object = None, axes: object = None) -> None:
     with pytest.raises(InputError) as error:
-        read_volume(path, spacing, axes)  # type: ignore[arg-type]
+        read_volume(path, ReadOptions(spacing, axes))  # type: ignore[arg-type]
     assert_in_one_line(error, *words)
 
 

@@ -75,7 +75,13 @@ def isotropic_factor(spacing: Sequence[float]) -> float:
             f"the voxel size is {z:g} in Z and {x:g} x {y:g} in XY, so nothing is coarse in Z: "
             "give --factor, or correct the voxel size with --spacing [z,y,x]"
         )
-    # Voxel sizes are often stored in single precision: 80.000001 / 10 is meant to be 8, 3.3333332 to be 10 / 3.
+    return exact_factor(factor)
+
+
+def exact_factor(factor: float) -> float:
+    """The quotient of two voxel sizes as it is meant: they are often stored in single precision, so that 80.000001 / 10
+    is 8, and 3.3333332 is 10 / 3.
+    """
     fraction = float(Fraction(factor).limit_denominator(1000))
     return fraction if abs(fraction - factor) < _TOLERANCE * factor else factor
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scripts.errors import InputError
+from scripts.volumes.read_options import ReadOptions
 from scripts.volumes.reading import VolumeSource
 from scripts.volumes.writing import volume_writer
 
@@ -29,7 +30,7 @@ def coded(dtype: str = "uint16", shape: tuple[int, int, int] = SHAPE) -> np.ndar
 
 def read_all(path: Path, **how: Any) -> tuple[np.ndarray, VolumeSource]:
     """The voxels of a file as a block, which have to be those of its slices, and the source, which is closed."""
-    with VolumeSource(path, **how) as source:
+    with VolumeSource(path, ReadOptions(**how)) as source:
         width, height, depth = source.header.shape
         block = source.read_block(slice(0, width), slice(0, height), range(depth))
         np.testing.assert_array_equal(np.stack([source.read(z) for z in range(depth)], axis=-1), block)

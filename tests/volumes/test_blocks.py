@@ -17,6 +17,7 @@ from PIL import Image
 from scripts.errors import InputError
 from scripts.volumes import reading
 from scripts.volumes.formats import tiff
+from scripts.volumes.read_options import ReadOptions
 from scripts.volumes.reading import Header, VolumeSource, open_volume
 from scripts.volumes.slice_cache import SliceCache
 
@@ -63,7 +64,7 @@ COMPRESSED = ("zlib.tif", "zlib.ome.tif", "plain.nii.gz", "folder")
 def source(request, tmp_path):
     write, axes = FILES[request.param]
     write(tmp_path / request.param)
-    with open_volume(tmp_path / request.param, axes=axes) as opened:
+    with open_volume(tmp_path / request.param, ReadOptions(axes=axes)) as opened:
         yield opened
 
 
@@ -128,7 +129,7 @@ def test_files_that_need_no_decoding_are_mapped(tmp_path, monkeypatch, name):
     write, axes = FILES[name]
     write(tmp_path / name)
     monkeypatch.setattr(reading, "SliceCache", None)
-    with open_volume(tmp_path / name, axes=axes) as source:
+    with open_volume(tmp_path / name, ReadOptions(axes=axes)) as source:
         assert isinstance(source.read(3), np.memmap)
 
 
@@ -137,7 +138,7 @@ def test_what_is_in_memory_is_not_kept_twice(tmp_path, monkeypatch, name):
     write, axes = FILES[name]
     write(tmp_path / name)
     monkeypatch.setattr(reading, "SliceCache", None)
-    with open_volume(tmp_path / name, axes=axes) as source:
+    with open_volume(tmp_path / name, ReadOptions(axes=axes)) as source:
         assert np.shares_memory(source.read(3), source.read(3))
 
 
@@ -184,7 +185,7 @@ def test_two_threads_do_not_decode_one_slice_twice():
 
 def test_source_without_a_with_block(tmp_path):
     _nifti(tmp_path / "v.nii.gz")
-    source = VolumeSource(tmp_path / "v.nii.gz", spacing=[6, 2, 2])
+    source = VolumeSource(tmp_path / "v.nii.gz", ReadOptions([6, 2, 2]))
     assert source.read_block(slice(0, 1), slice(0, 1), [0])[0, 0, 0] == VOXELS[0, 0, 0]
     source.close()
     source.close()
@@ -216,7 +217,7 @@ def test_damage_of_one_file_is_not_that_of_another(tmp_path, caplog):
 
 def test_header_knows_its_voxels(tmp_path):
     _folder(tmp_path / "f")
-    header = reading.read_header(tmp_path / "f", spacing=[6, 2, 4.5])
+    header = reading.read_header(tmp_path / "f", ReadOptions([6, 2, 4.5]))
     assert header.voxel_size == (4.5, 2, 6)
     assert header.isotropic_factor == 2
     with pytest.raises(InputError, match="nothing is coarse in Z"):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 import tifffile
 from scripts.volumes.factor import factor_of, warn_unless_cubic
+from scripts.volumes.read_options import ReadOptions
 from scripts.volumes.reading import read_header
 from scripts.volumes.writing import write_volume
 from volume_files import stack, volume
@@ -35,5 +36,5 @@ def test_factor_without_a_voxel_size_is_not_warned_of(tmp_path, caplog):
     tifffile.imwrite(tmp_path / "v.tif", stack())
     warn_unless_cubic(read_header(tmp_path / "v.tif"), 8)
     assert caplog.text == ""
-    warn_unless_cubic(read_header(tmp_path / "v.tif", spacing=[32, 8, 8]), 8)
+    warn_unless_cubic(read_header(tmp_path / "v.tif", ReadOptions([32, 8, 8])), 8)
     assert "x4 would" in caplog.text

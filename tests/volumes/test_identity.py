@@ -18,6 +18,7 @@ from scripts.cli.finished import Finished, FinishedRun
 from scripts.errors import InputError
 from scripts.provenance import difference, read_record, resolve
 from scripts.volumes.identity import digest_of_file, identify, identify_weights
+from scripts.volumes.read_options import ReadOptions
 from scripts.volumes.whole_file import write_whole
 
 VOXELS = np.random.default_rng(0).integers(0, 60000, (5, 7, 6), dtype=np.uint16)  # z, y, x
@@ -41,7 +42,7 @@ def test_a_volume_is_the_same_in_every_format_and_under_every_name(tmp_path):
     little = tmp_path / "little.tif"
     tifffile.imwrite(little, VOXELS)
     files = [big, little, tmp_path / "slices", tmp_path / "v.nii.gz"]
-    found: list[Any] = [identify(file, (4, 1, 1)) for file in files]
+    found: list[Any] = [identify(file, ReadOptions((4, 1, 1))) for file in files]
     assert len({identity["digest"] for identity in found}) == 1
     assert found[0]["shape"] == [6, 7, 5] and found[0]["dtype"] == "uint16" and found[0]["voxel_size"] == [1, 1, 4]
     assert json.loads(json.dumps(found[0])) == found[0]  # primitives
@@ -74,16 +75,16 @@ def flipped(voxels: np.ndarray) -> np.ndarray:
     ],
 )
 def test_the_difference_between_two_volumes_is_told(tmp_path, change, words):
-    stored = resolve({"volume": partial(identify, stack(tmp_path / "v.tif"), (4, 1, 1))})
-    other: Any = difference(stored, {"volume": partial(identify, change(tmp_path / "v.tif"), (4, 1, 1))})
+    stored = resolve({"volume": partial(identify, stack(tmp_path / "v.tif"), ReadOptions((4, 1, 1)))})
+    other: Any = difference(stored, {"volume": partial(identify, change(tmp_path / "v.tif"), ReadOptions((4, 1, 1)))})
     assert other.run == f"on {words}" and other.same == "the same volume"
 
 
 def test_spacing_counts_however_it_came_about(tmp_path):
     from_header = identify(stack(tmp_path / "v.tif", byteorder=">"))
     stored = {"volume": from_header}
-    assert difference(stored, {"volume": identify(tmp_path / "v.tif", (4, 1, 1))}) is None
-    other: Any = difference(stored, {"volume": identify(tmp_path / "v.tif", (5, 1, 1))})
+    assert difference(stored, {"volume": identify(tmp_path / "v.tif", ReadOptions((4, 1, 1)))}) is None
+    other: Any = difference(stored, {"volume": identify(tmp_path / "v.tif", ReadOptions((5, 1, 1)))})
     assert "of voxels of 1 x 1 x 4 micrometer, not 1 x 1 x 5 micrometer" in other.run
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from chunked_files import SHAPE, assert_coded, coded, voxel_size, write_json, write_n5
 from scripts.errors import InputError
+from scripts.volumes.read_options import ReadOptions
 from scripts.volumes.reading import VolumeSource
 from volume_files import assert_in_one_line, expect_refusal
 
@@ -103,9 +104,9 @@ def test_levels_of_a_group(tmp_path, group):
     for where in ({}, {"dataset": "0"}, {"dataset": "em"}, {"dataset": "em/s0"}):
         assert voxel_size(path, **where) == ((4, 5, 40), (0, 0, 0), "nanometer")
     expected = ((8, 10, 160), (2, 2.5, 60), "nanometer")
-    assert voxel_size(path, dataset="1") == voxel_size(path / "em", dataset="s1") == expected
+    assert voxel_size(path, ReadOptions(dataset="1")) == voxel_size(path / "em", dataset="s1") == expected
     assert voxel_size(path / "em" / "s1") == expected
-    with VolumeSource(path, dataset="1") as source:
+    with VolumeSource(path, ReadOptions(dataset="1")) as source:
         assert source.read(0).min() == 1
 
 
@@ -114,7 +115,7 @@ def test_factors_of_a_level_itself(tmp_path):
     write_json(path / "attributes.json", {"pixelResolution": PIXELS})
     write_n5(path / "s0")
     write_n5(path / "s1", {"downsamplingFactors": [2, 2, 1]})
-    assert voxel_size(path, dataset="1") == ((8, 10, 40), (2, 2.5, 0), "nanometer")
+    assert voxel_size(path, ReadOptions(dataset="1")) == ((8, 10, 40), (2, 2.5, 0), "nanometer")
 
 
 def test_groups_without_a_file(tmp_path):
@@ -138,7 +139,7 @@ def test_channels_and_axes(tmp_path):
     edit(path / "attributes.json", axes=["x", "y", "z", "c"])
     expect_refusal(path, "3 channels", "--channel 0 to 2")
     assert voxel_size(path, channel=1)[0] == (4, 5, 40)
-    with VolumeSource(path, channel=2) as source:
+    with VolumeSource(path, ReadOptions(channel=2)) as source:
         assert source.read(0)[0, 0] == 2
     turned = write_n5(tmp_path / "t.n5", {"axes": ["z", "y", "x"], "resolution": [40, 5, 4]}, coded().transpose())
     assert_coded(turned)
@@ -223,10 +224,10 @@ def test_container_without_an_array(tmp_path, make):
 def test_dataset_that_does_not_exist(tmp_path, dataset):
     write_n5(tmp_path / "v.n5" / "em" / "s0")
     with pytest.raises(InputError) as error:
-        VolumeSource(tmp_path / "v.n5", dataset=dataset)
+        VolumeSource(tmp_path / "v.n5", ReadOptions(dataset=dataset))
     assert_in_one_line(error, f"--dataset {dataset}: ", str(tmp_path / "v.n5"))
     with pytest.raises(InputError, match="leave it out"):
-        VolumeSource(tmp_path / "v.n5" / "em" / "s0", dataset=dataset)
+        VolumeSource(tmp_path / "v.n5" / "em" / "s0", ReadOptions(dataset=dataset))
 
 
 @pytest.mark.parametrize(
@@ -253,7 +254,7 @@ def test_level_and_group_that_disagree(tmp_path, caplog):
     write_json(tmp_path / "v.n5" / "attributes.json", {"pixelResolution": PIXELS, "scales": [[1, 1, 1], [2, 2, 2]]})
     write_n5(tmp_path / "v.n5" / "s0")
     write_n5(tmp_path / "v.n5" / "s1", {"pixelResolution": PIXELS})
-    assert voxel_size(tmp_path / "v.n5", dataset="1")[0] == (4, 5, 40)
+    assert voxel_size(tmp_path / "v.n5", ReadOptions(dataset="1"))[0] == (4, 5, 40)
     assert "pixelResolution says 4 x 5 x 40" in caplog.text and "of the group 8 x 10 x 80" in caplog.text
 
 

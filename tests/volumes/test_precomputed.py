@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from chunked_files import assert_coded, coded, scale_of, voxel_size, write_json, write_n5, write_precomputed, write_zarr
 from scripts.errors import InputError
+from scripts.volumes.read_options import ReadOptions
 from scripts.volumes.reading import VolumeSource
 from volume_files import assert_in_one_line, expect_refusal
 
@@ -39,16 +40,16 @@ def test_scales(tmp_path):
     """By number or by key; the first one is taken."""
     path = write_precomputed(tmp_path / "v", SCALES)
     for dataset in (None, "0", "4_4_40"):
-        assert voxel_size(path, dataset=dataset) == ((4, 4, 40), (0, 0, 0), "nanometer")
+        assert voxel_size(path, ReadOptions(dataset=dataset)) == ((4, 4, 40), (0, 0, 0), "nanometer")
     for dataset in ("1", "8_8_40"):
-        assert voxel_size(path, dataset=dataset) == ((8, 8, 40), (80, 160, 1200), "nanometer")
-        assert_coded(path, dataset=dataset)
+        assert voxel_size(path, ReadOptions(dataset=dataset)) == ((8, 8, 40), (80, 160, 1200), "nanometer")
+        assert_coded(path, ReadOptions(dataset=dataset))
 
 
 def test_channels(tmp_path):
     path = write_precomputed(tmp_path / "v", channels=3)
     assert_coded(path, channel=0)
-    with VolumeSource(path, channel=2) as source:
+    with VolumeSource(path, ReadOptions(channel=2)) as source:
         assert source.read(0)[0, 0] == 2
     expect_refusal(path, "3 channels", "--channel 0 to 2")
 
@@ -163,7 +164,7 @@ def test_broken_json(tmp_path, content):
 @pytest.mark.parametrize("dataset", ["2", "16_16_40", "-1", "../v"])
 def test_scale_that_does_not_exist(tmp_path, dataset):
     with pytest.raises(InputError) as error:
-        VolumeSource(write_precomputed(tmp_path / "v", SCALES), dataset=dataset)
+        VolumeSource(write_precomputed(tmp_path / "v", SCALES), ReadOptions(dataset=dataset))
     assert_in_one_line(error, f"--dataset {dataset}: ", str(tmp_path / "v"), "4_4_40, 8_8_40")
 
 

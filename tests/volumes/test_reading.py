@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 from scripts.errors import InputError
+from scripts.volumes.read_options import ReadOptions
 from scripts.volumes.reading import check_volume, open_volume, read_header, read_volume
 from scripts.volumes.writing import write_volume
 from volume_files import assert_in_one_line, stack, volume, write_one_by_one, write_plain, write_shaped
@@ -94,7 +95,9 @@ def test_volume_that_memory_does_not_hold_is_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize("spacing", [None, [3, 2, 1]])
 def test_header_is_that_of_the_volume(tmp_path, write, name, spacing):
     write(tmp_path / name)
-    loaded, header = read_volume(tmp_path / name, spacing), read_header(tmp_path / name, spacing)
+    loaded, header = read_volume(tmp_path / name, ReadOptions(spacing)), read_header(
+        tmp_path / name, ReadOptions(spacing)
+    )
     assert header.shape == tuple(loaded.shape[1:])
     assert (header.dtype, header.unit) == (loaded.meta["dtype"], loaded.meta["unit"])
     np.testing.assert_array_equal(header.affine, np.asarray(loaded.affine))
@@ -132,4 +135,4 @@ def test_header_finds_bad_files(tmp_path):
     tifffile.imwrite(tmp_path / "complex.tif", stack("float32").astype(np.complex64))
     refuse("complex.tif", "complex64")
     with pytest.raises(InputError, match="--spacing"):
-        read_header(tmp_path / "flat.tif", [1, 2])
+        read_header(tmp_path / "flat.tif", ReadOptions([1, 2]))

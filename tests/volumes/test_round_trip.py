@@ -11,6 +11,7 @@ import pytest
 import tifffile
 import torch
 from monai.data import MetaTensor
+from scripts.volumes.read_options import ReadOptions
 from scripts.volumes.reading import read_volume
 from scripts.volumes.writing import write_volume
 from volume_files import SHAPE, UNITS, sizes_of, stack, volume
@@ -92,7 +93,7 @@ def test_nifti_keeps_the_whole_affine(tmp_path):
     write_volume(loaded, tmp_path / "out.nii.gz")
     np.testing.assert_allclose(read_volume(tmp_path / "out.nii.gz").affine, affine)
     # another voxel size changes neither directions nor origin
-    changed = read_volume(tmp_path / "in.nii.gz", [4, 1, 3])
+    changed = read_volume(tmp_path / "in.nii.gz", ReadOptions([4, 1, 3]))
     np.testing.assert_allclose(changed.affine, [[0, -1, 0, 5], [3, 0, 0, -7], [0, 0, 4, 3], [0, 0, 0, 1]])
     assert changed.meta["unit"] == "millimeter"
 

@@ -10,6 +10,7 @@ import pytest
 import tifffile
 import torch
 from PIL import Image
+from scripts.volumes.read_options import ReadOptions
 from scripts.volumes.reading import read_volume
 from scripts.volumes.writing import write_volume
 from volume_files import expect_refusal, save_slices, sizes_of, stack, volume
@@ -26,7 +27,7 @@ def test_slices_come_in_natural_order(tmp_path, suffix, dtype):
     loaded = read_volume(tmp_path)
     assert np.array_equal(loaded[0], array.transpose(2, 1, 0))
     assert (loaded.meta["dtype"], loaded.meta["unit"]) == (dtype, "pixel")
-    np.testing.assert_allclose(sizes_of(read_volume(tmp_path, [8, 10, 10])), (10, 10, 8))
+    np.testing.assert_allclose(sizes_of(read_volume(tmp_path, ReadOptions([8, 10, 10]))), (10, 10, 8))
 
 
 def test_wrong_folders(tmp_path):
@@ -210,8 +211,8 @@ def test_slices_of_another_format(tmp_path):
 
 def test_axes_of_a_folder(tmp_path):
     save_slices(tmp_path, ["1.png", "2.png", "3.png"])
-    assert read_volume(tmp_path, axes="ZYX").shape == (1, 7, 6, 3)
-    assert torch.equal(read_volume(tmp_path, axes="ZXY")[0], read_volume(tmp_path)[0].transpose(0, 1))
+    assert read_volume(tmp_path, ReadOptions(axes="ZYX")).shape == (1, 7, 6, 3)
+    assert torch.equal(read_volume(tmp_path, ReadOptions(axes="ZXY"))[0], read_volume(tmp_path)[0].transpose(0, 1))
     expect_refusal(tmp_path, "--axes YXZ", "Z comes first", axes="YXZ")
 
 

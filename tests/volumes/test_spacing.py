@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scripts.volumes.read_options import ReadOptions
 from scripts.volumes.reading import read_volume
 from scripts.volumes.writing import write_volume
 from volume_files import expect_refusal, sizes_of, volume
@@ -16,7 +17,7 @@ from volume_files import expect_refusal, sizes_of, volume
 )
 def test_spacing_is_z_y_x_in_the_unit_of_the_file_or_micrometer(tmp_path, name, unit, expected):
     write_volume(volume(unit=unit), tmp_path / name)
-    loaded = read_volume(tmp_path / name, [3, 2, 1])
+    loaded = read_volume(tmp_path / name, ReadOptions([3, 2, 1]))
     np.testing.assert_allclose(sizes_of(loaded), (1, 2, 3))
     assert loaded.meta["unit"] == expected
 
@@ -35,4 +36,4 @@ def test_voxel_size_of_zero_in_the_header(tmp_path):
     content[320:324] = bytes(4)  # the third number of srow_z; nibabel would not write it so
     (tmp_path / "v.nii").write_bytes(content)
     expect_refusal(tmp_path / "v.nii", "v.nii", "voxel size", "--spacing")
-    np.testing.assert_allclose(sizes_of(read_volume(tmp_path / "v.nii", [3, 2, 1])), (1, 2, 3))
+    np.testing.assert_allclose(sizes_of(read_volume(tmp_path / "v.nii", ReadOptions([3, 2, 1]))), (1, 2, 3))

@@ -11,6 +11,7 @@ import pytest
 import tifffile
 from PIL import Image
 from scripts.volumes.formats import tiff
+from scripts.volumes.read_options import ReadOptions
 from scripts.volumes.reading import read_header, read_volume
 from scripts.volumes.writing import write_volume
 from volume_files import SHAPE, expect_refusal, sizes_of, stack, volume
@@ -50,7 +51,7 @@ def test_unknown_unit_is_named(tmp_path, caplog):
     """The ratio of the sizes is right in any unit, and is what the factor comes from."""
     metadata = {"axes": "ZYX", "spacing": 2.5, "unit": "furlong"}
     tifffile.imwrite(tmp_path / "v.tif", stack(), imagej=True, resolution=(1, 1), metadata=metadata)
-    read_volume(tmp_path / "v.tif", [3, 2, 1])
+    read_volume(tmp_path / "v.tif", ReadOptions([3, 2, 1]))
     assert caplog.text == ""  # what is replaced is in no doubt
     for _ in range(3):
         loaded = read_volume(tmp_path / "v.tif")
@@ -181,7 +182,7 @@ def test_pages_that_a_file_calls_something_else_than_slices(tmp_path, axes, mean
     options: dict[str, Any] = {"compression": compression, "photometric": "minisblack"}
     tifffile.imwrite(path, stack(), metadata={"axes": axes}, **options)
     expect_refusal(path, "v.tif", axes, f"5 {meaning}", "--axes ZYX")
-    assert np.array_equal(read_volume(path, axes="ZYX")[0], stack().transpose(2, 1, 0))
+    assert np.array_equal(read_volume(path, ReadOptions(axes="ZYX"))[0], stack().transpose(2, 1, 0))
 
 
 @pytest.mark.parametrize("shape, kind", [(SHAPE, "imagej"), (SHAPE, "ome"), ((3, 6, 7), None)])
@@ -191,7 +192,7 @@ def test_stack_written_without_saying_that_it_is_one(tmp_path, shape, kind):
     options: dict[str, Any] = {kind: True} if kind else {}
     tifffile.imwrite(path, array, **options)
     expect_refusal(path, f"{shape[0]} ", "channels", "--axes ZYX")
-    assert np.array_equal(read_volume(path, axes="zyx")[0], array.transpose(2, 1, 0))
+    assert np.array_equal(read_volume(path, ReadOptions(axes="zyx"))[0], array.transpose(2, 1, 0))
 
 
 @pytest.mark.parametrize("compression", [None, "zlib"])
@@ -202,11 +203,11 @@ def test_axes_in_any_order(tmp_path, axes, compression):
     assert np.array_equal(read_volume(tmp_path / "says.tif")[0], expected)
     sizes: dict[str, Any] = {"resolution": (1 / 2, 1 / 3), "metadata": {"axes": "ZYX", "spacing": 5, "unit": "nm"}}
     tifffile.imwrite(tmp_path / "told.tif", stack(), imagej=True, **sizes)
-    loaded = read_volume(tmp_path / "told.tif", axes=axes)
+    loaded = read_volume(tmp_path / "told.tif", ReadOptions(axes=axes))
     assert np.array_equal(loaded[0], expected)
     # pages are 5 apart, rows 3 and columns 2, whatever they are called
     assert dict(zip("XYZ", sizes_of(loaded).round(6))) == dict(zip(axes, (5, 3, 2)))
-    assert read_header(tmp_path / "told.tif", axes=axes).shape == tuple(loaded.shape[1:])
+    assert read_header(tmp_path / "told.tif", ReadOptions(axes=axes)).shape == tuple(loaded.shape[1:])
 
 
 def test_axes_with_those_of_length_one(tmp_path):
@@ -214,7 +215,7 @@ def test_axes_with_those_of_length_one(tmp_path):
     tifffile.imwrite(path, stack().reshape(5, 1, 1, 6, 7), metadata={"axes": "TZCYX"})
     expect_refusal(path, "TYX", "--axes ZYX")
     for axes in ("ZYX", "ZTCYX", "ztcyx"):
-        assert np.array_equal(read_volume(path, axes=axes)[0], stack().transpose(2, 1, 0))
+        assert np.array_equal(read_volume(path, ReadOptions(axes=axes))[0], stack().transpose(2, 1, 0))
     expect_refusal(path, "--axes TZCYX", "5 x 1 x 1 x 6 x 7", axes="TZCYX")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 from scripts.errors import InputError
+from scripts.volumes.read_options import ReadOptions
 from scripts.volumes.reading import read_volume
 from scripts.volumes.writing import write_volume
 from volume_files import (
@@ -154,20 +155,20 @@ def test_nifti_images_that_are_no_volume(tmp_path):
 def test_axes_of_nifti(tmp_path, name, axes):
     array, affine = stack("int16"), np.diag([1.0, 2, 3, 1])
     nib.save(nib.Nifti1Image(array, affine), tmp_path / name)
-    loaded = read_volume(tmp_path / name, axes=axes)
+    loaded = read_volume(tmp_path / name, ReadOptions(axes=axes))
     assert np.array_equal(loaded[0], array.transpose([axes.index(axis) for axis in "XYZ"]))
     assert dict(zip("XYZ", sizes_of(loaded))) == dict(zip(axes, (1, 2, 3)))
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(content[:-9])  # to its last byte, in any order
     with pytest.raises(InputError, match="cannot be read"):
-        read_volume(tmp_path / name, axes=axes)
+        read_volume(tmp_path / name, ReadOptions(axes=axes))
 
 
 def test_slices_along_the_time_of_nifti(tmp_path):
     path = tmp_path / "v.nii"
     nib.save(nib.Nifti1Image(stack().transpose(2, 1, 0)[:, :, None], np.diag([1.0, 2, 3, 1])), path)
     expect_refusal(path, "5 volumes or channels", "--axes XYZ")
-    loaded = read_volume(path, axes="XYZ")
+    loaded = read_volume(path, ReadOptions(axes="XYZ"))
     assert np.array_equal(loaded[0], stack().transpose(2, 1, 0))
     np.testing.assert_allclose(sizes_of(loaded), (1, 2, 3))
 

@@ -17,6 +17,7 @@ import zarr
 from chunked_files import SHAPE, assert_coded, coded, voxel_size, write_group, write_json, write_zarr
 from scripts.errors import InputError
 from scripts.volumes.formats import precomputed, registry, slice_folder
+from scripts.volumes.read_options import ReadOptions
 from scripts.volumes.reading import VolumeSource, read_volume
 from volume_files import assert_in_one_line, expect_refusal, save_slices
 from zarr.codecs import BytesCodec
@@ -95,7 +96,7 @@ def test_levels_of_a_pyramid(tmp_path, version):
 
 
 def read_volume_of(path: Path, **how: Any) -> np.ndarray:
-    with VolumeSource(path, **how) as source:
+    with VolumeSource(path, ReadOptions(**how)) as source:
         return np.stack([source.read(index) for index in range(source.header.shape[2])], axis=2)
 
 
@@ -362,7 +363,7 @@ def test_wrong_store(tmp_path, name, words):
 def test_dataset_that_does_not_exist(tmp_path, dataset, words):
     write_zarr(tmp_path / "other.zarr")
     with pytest.raises(InputError) as error:
-        VolumeSource(write_pyramid(tmp_path / "v.zarr"), dataset=dataset)
+        VolumeSource(write_pyramid(tmp_path / "v.zarr"), ReadOptions(dataset=dataset))
     assert_in_one_line(error, f"--dataset {dataset}: ", str(tmp_path / "v.zarr"), words)
 
 
@@ -388,7 +389,7 @@ def test_doubtful_voxel_size_is_told(tmp_path, attributes, words, caplog):
     """Both sides are named; with ``--spacing`` nothing is in doubt."""
     path = write_zarr(tmp_path / "v.zarr", attributes=attributes)
     with caplog.at_level(logging.WARNING):
-        with VolumeSource(path, spacing=[3, 2, 1]):
+        with VolumeSource(path, ReadOptions([3, 2, 1])):
             assert not caplog.messages
         with VolumeSource(path):
             pass

@@ -37,6 +37,7 @@ from scripts.reconstruction.save_blocks import SaveBlocks
 from scripts.volumes.factor import factor_of, why_not_cubic
 from scripts.volumes.outputs import check_folder, check_output, check_space, free_space
 from scripts.volumes.paths import check_place
+from scripts.volumes.read_options import AS_STORED, ReadOptions
 from scripts.volumes.reading import Header, check_volume, read_header
 from scripts.volumes.writing import stored_dtype
 from torch import nn
@@ -53,9 +54,8 @@ def check_inference(
     saver: SaveBlocks | None,
     trial: ReconstructionTrial,
     weights: str | Path,
-    spacing: Sequence[float] | None = None,
+    reading: ReadOptions = AS_STORED,
     factor: float | None = None,
-    axes: str | None = None,
 ) -> None:
     """
     Tell what ``inference.yaml`` would do. The weights are already in the network of the trial, so they fit.
@@ -63,7 +63,7 @@ def check_inference(
     Args:
         saver: of the run: its volumes and outputs; None where no output is given.
         trial: of the run.
-        weights, spacing, factor, axes: the options.
+        weights, reading, factor: the options.
 
     Raises:
         InputError: the run would end in the same.
@@ -74,7 +74,7 @@ def check_inference(
     smallest, largest = trial.inferer.train_factors
     for volume, path in zip(saver.dataset.volumes, saver.output_paths()):
         check_output(path, overwrite=True, inputs=[volume.path, weights])
-        header = page.volume(volume.path, spacing, axes)
+        header = page.volume(volume.path, reading)
         page.output(header, page.factor(header, factor), path, saver.overwrite)
         costs.append(trial.measure(header))
         if not smallest <= volume.factor <= largest:
@@ -90,16 +90,15 @@ def check_generate(
     weights: str | Path,
     prior_factor: float,
     trial: RestorationTrial,
-    spacing: Sequence[float] | None = None,
+    reading: ReadOptions = AS_STORED,
     factor: float | None = None,
     overwrite: bool | None = False,
-    axes: str | None = None,
 ) -> None:
     """
     Tell what ``generate.yaml`` would do.
 
     Args:
-        volume, weights, spacing, factor, overwrite, axes: the options; None for an output that is finished and stays.
+        volume, weights, reading, factor, overwrite: the options; None for an output that is finished and stays.
         output: the pseudo-HR volume.
         prior_factor: k.
         trial: of the run.
@@ -109,7 +108,7 @@ def check_generate(
     """
     page = Page()
     check_output(output, overwrite=True, inputs=[volume, weights])
-    header = page.volume(volume, spacing, axes)
+    header = page.volume(volume, reading)
     page.factor(header, factor)
     check_restoration(header, output, prior_factor)
     if prior_factor == 1:
@@ -125,16 +124,15 @@ def check_training(
     volume: str | Path,
     result: str | Path,
     trial: TrainingTrial,
-    spacing: Sequence[float] | None = None,
+    reading: ReadOptions = AS_STORED,
     needs_factor: bool = False,
     factor: float | None = None,
-    axes: str | None = None,
 ) -> None:
     """
     Tell what ``train_diffusion.yaml`` or ``train.yaml`` would do.
 
     Args:
-        volume, spacing, factor, axes: the options.
+        volume, reading, factor: the options.
         result: weights that are written at the end.
         trial: of the run.
         needs_factor: whether the training depends on the factor.
@@ -144,7 +142,7 @@ def check_training(
     """
     page, name = Page(), Path(result).name
     check_folder(Path(result).parent, [name, "checkpoint.pt"], [volume], [name], unless="checkpoint.pt")
-    header = page.volume(volume, spacing, axes)
+    header = page.volume(volume, reading)
     if needs_factor:
         page.factor(header, factor)
     page.line("output", f"{result} (weights), with checkpoint and curves beside it")
@@ -162,16 +160,15 @@ def check_d2r(
     stages: Sequence[Mapping[str, Any]],
     config_dir: str | Path,
     device: torch.device,
-    spacing: Sequence[float] | None = None,
+    reading: ReadOptions = AS_STORED,
     factor: float | None = None,
     overwrite: bool = False,
-    axes: str | None = None,
 ) -> None:
     """
     Tell what ``d2r.yaml`` would do, stage by stage.
 
     Args:
-        volume, output, workdir, preset, spacing, factor, overwrite, axes: the options.
+        volume, output, workdir, preset, reading, factor, overwrite: the options.
         stages, config_dir: see :func:`scripts.cli.pipeline.run_stages`; each config has a section ``trial``.
         device: of the run.
 
@@ -181,7 +178,7 @@ def check_d2r(
     page, record = Page(), Path(workdir) / "run.json"
     check_output(output, overwrite=True, inputs=[volume])
     check_place(record)
-    header = page.volume(volume, spacing, axes)
+    header = page.volume(volume, reading)
     page.output(header, page.factor(header, factor), output, None if is_done(workdir, output, overwrite) else overwrite)
     page.line(
         "workdir", f"{workdir}: {'holds a part of this run already' if record.is_file() else 'nothing there yet'}"
@@ -221,19 +218,19 @@ class Page:
         for index, part in enumerate(lines):
             print(f"{'' if index else title:<{_TITLE_WIDTH}}{part}", flush=True)
 
-    def volume(self, path: str | os.PathLike, spacing: Sequence[float] | None, axes: str | None) -> Header:
+    def volume(self, path: str | os.PathLike, reading: ReadOptions) -> Header:
         """Print what the input is; a volume that is not large is read, so that all its faults are found."""
-        header = read_header(path, spacing, axes)
+        header = read_header(path, reading)
         if 4 * math.prod(header.shape) <= READ_UP_TO:
-            values = "values from {:g} to {:g}".format(*check_volume(path, spacing, axes, self.warnings.append))
+            values = "values from {:g} to {:g}".format(*check_volume(path, reading, self.warnings.append))
         else:
             values = "values not read"
             self.warnings.append(
                 f"{path} is large, so only its header was read; the run itself finds voxels that are NaN or damaged"
             )
         self.line("input", f"{path}: {_sizes(header.shape)} voxels (x, y, z), {header.dtype}, {values}")
-        source = ", from the file" if spacing is None else ", given by --spacing"
-        if spacing is None and header.unit == "pixel" and header.voxel_size == (1, 1, 1):
+        source = ", from the file" if reading.spacing is None else ", given by --spacing"
+        if reading.spacing is None and header.unit == "pixel" and header.voxel_size == (1, 1, 1):
             source = ": the file has no voxel size; --spacing '[z,y,x]' gives it"
         self.line("voxel size", f"{_sizes(header.voxel_size)} {header.unit} (x, y, z){source}")
         return header

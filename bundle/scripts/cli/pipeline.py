@@ -49,6 +49,16 @@ _PLACES = {
     "overwrite",
     "device",
     "axes",
+    "array",
+    "time",
+    "channel",
+    "axis",
+    "slice_table",
+    "ome_zarr_version",
+    "chunk",
+    "shard",
+    "compression",
+    "block",
 }  # options that say where, not what
 
 

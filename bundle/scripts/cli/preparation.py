@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -28,7 +29,7 @@ from scripts.cli.option_types import kept_as_typed
 from scripts.cli.renamed import RENAMED, check_effect, check_renamed
 from scripts.cli.signals import stop_on_signals
 from scripts.cli.single_process import check_single_process
-from scripts.cli.words import Typed, read_command, words_given
+from scripts.cli.words import Typed, is_array_name, read_command, words_given
 from scripts.errors import InputError, one_line
 
 _prepared = False  # whether the workflow that the command line asked for has been prepared
@@ -77,6 +78,7 @@ def prepare(config: str, debug: bool | str = False) -> None:
         print(format_help(file))
         _replace(workflow.parser, "help", [])
         return
+    restore_dataset(workflow.parser, file)
     check_names(workflow.parser)
     set_options(workflow.parser, read_help(file).options, typed)
     if "training_config" in workflow.parser and "over_training" in workflow.parser:
@@ -84,6 +86,28 @@ def prepare(config: str, debug: bool | str = False) -> None:
         set_options(workflow.parser, read_help(training).options, typed)
         if workflow.run_id == "run":
             workflow.run_id = "over_training"
+
+
+def restore_dataset(parser: ConfigParser, file: Path) -> None:
+    """
+    Make the option ``array`` of a word that was given for ``dataset``, and give the config its section of that name
+    back.
+
+    Args:
+        parser: of a workflow.
+        file: of the bundle's config.
+    """
+    value = parser.get("dataset")
+    if not is_array_name(value):
+        return
+    section = ConfigParser.load_config_file(file).get("dataset")
+    config: Any = parser.config
+    if section is None:
+        del config["dataset"]
+    else:
+        config["dataset"] = section
+    config["array"] = str(value)
+    parser.parse(reset=True)
 
 
 def check_names(parser: ConfigParser) -> None:

@@ -23,6 +23,7 @@ from scripts.diffusion.room import check_restoration_memory, restored_shape, roo
 from scripts.errors import InputError
 from scripts.volumes.memory import check_memory
 from scripts.volumes.outputs import check_space, free_space
+from scripts.volumes.read_options import AS_STORED, ReadOptions
 from scripts.volumes.reading import Header, read_header
 from scripts.volumes.writing import stored_dtype
 
@@ -71,8 +72,7 @@ def check_decimation(
     output: str | os.PathLike,
     factor: float,
     degradation: str = "sampling",
-    spacing: Sequence[float] | None = None,
-    axes: str | None = None,
+    reading: ReadOptions = AS_STORED,
 ) -> None:
     """
     Check that at least two slices are left of a volume, that memory holds it and the disk what is left.
@@ -81,7 +81,7 @@ def check_decimation(
         InputError: one is not so.
     """
     factor = lattice.check_factor(factor)
-    header = read_header(volume, spacing, axes)
+    header = read_header(volume, reading)
     x, y, slices = header.shape
     kept = lattice.decimated_indices(slices, factor)
     if len(kept) < 2:

@@ -144,7 +144,17 @@ def _read_words(arguments: Sequence[str]) -> Command:
         for name, (word, _) in zip((name for name in RUN_PARAMETERS if name not in options), unnamed)
     }
     options.update(by_position)
+    if "dataset" in options and is_array_name(options["dataset"].value):
+        options["array"] = options.pop("dataset")
     return Command(options, unnamed)
+
+
+def is_array_name(value: Any) -> bool:
+    """Whether a value that is given for ``dataset`` is the path of an array in a file, or the number of a level: the
+    option that configs call ``array``. MONAI has the name for a section of the config.
+    """
+    plain = isinstance(value, str) and not value.startswith(("$", "@", "%"))
+    return plain or (isinstance(value, int) and not isinstance(value, bool))
 
 
 def _is_name(word: str) -> bool:

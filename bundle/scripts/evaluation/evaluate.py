@@ -36,6 +36,7 @@ from scripts.volumes.json_file import write_json
 from scripts.volumes.memory import check_memory
 from scripts.volumes.outputs import check_folder
 from scripts.volumes.paths import as_path
+from scripts.volumes.read_options import AS_STORED, ReadOptions
 from scripts.volumes.reading import read_header, read_volume
 from scripts.volumes.whole_file import write_whole
 
@@ -48,8 +49,8 @@ def evaluate(
     truth: str | os.PathLike,
     factor: float,
     output_dir: str | os.PathLike,
-    axes: str | None = None,
-    reconstruction_axes: str | None = None,
+    reading: ReadOptions = AS_STORED,
+    reconstruction_reading: ReadOptions = AS_STORED,
 ) -> dict[str, Any]:
     """Score a reconstruction and both interpolations of the slices it was made from; print and write the result.
 
@@ -60,8 +61,8 @@ def evaluate(
         reconstruction: volume made from every ``factor``-th slice of the truth.
         truth: isotropic volume. Slices after the last lattice position are left out.
         factor: whole number; for others no slice of the truth lies on the lattice.
-        axes: of the file of the truth, in place of what it says; see :func:`scripts.volumes.reading.open_volume`.
-        reconstruction_axes: the same of the reconstruction.
+        reading: how the truth is read.
+        reconstruction_reading: how the reconstruction is read.
 
     Returns:
         What ``scores.json`` holds.
@@ -77,9 +78,9 @@ def evaluate(
         for name in _WRITTEN:
             claims.enter_context(Claim(folder / name))
         check_folder(folder, _WRITTEN, inputs=[reconstruction, truth])
-        voxels = math.prod(read_header(truth, axes=axes).shape)
+        voxels = math.prod(read_header(truth, reading).shape)
         check_memory(_BYTES_A_VOXEL * voxels, f"{truth}: scores of it need", "free some, or cut the volumes")
-        return _evaluate(reconstruction, truth, factor, folder, axes, reconstruction_axes)
+        return _evaluate(reconstruction, truth, factor, folder, reading, reconstruction_reading)
 
 
 def _evaluate(
@@ -87,15 +88,15 @@ def _evaluate(
     truth: str | os.PathLike,
     factor: float,
     folder: Path,
-    axes: str | None,
-    reconstruction_axes: str | None,
+    reading: ReadOptions,
+    reconstruction_reading: ReadOptions,
 ) -> dict[str, Any]:
     """The work of :func:`evaluate`, once it can be written."""
     try:
-        result = read_volume(reconstruction, axes=reconstruction_axes)
+        result = read_volume(reconstruction, reconstruction_reading)
     except InputError as error:
         raise InputError(str(error).replace("--axes", "--reconstruction_axes")) from None
-    reference = read_volume(truth, axes=axes)
+    reference = read_volume(truth, reading)
     true = _array(reference)[..., : lattice.covered_size(reference.shape[-1], factor)]
     lowres = axial_decimate(torch.from_numpy(true), factor)
     dtype = str(reference.meta["dtype"])

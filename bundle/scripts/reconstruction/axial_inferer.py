@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
@@ -33,6 +34,7 @@ from scripts.reconstruction.predictor import Predictor, TTAPredictor
 from scripts.reconstruction.tile_size import choose_tile
 from scripts.volumes.background import Background, to_device, to_host
 from scripts.volumes.batches import check_memory, check_volumes, with_grid_of
+from scripts.volumes.factor import factor_to
 from scripts.volumes.volume_block import COPIED, FACTOR, block_of
 from tqdm import tqdm
 
@@ -64,6 +66,7 @@ class AxialInferer(Inferer):
             :class:`scripts.reconstruction.predictor.TTAPredictor`; 16 times the work.
         amp: compute in bfloat16 where torch's autocast finds it safe.
         progress: show a progress bar for each volume or block.
+        target_spacing: distance of the slices of the result in the unit of the volume, in place of ``factor``.
 
     Raises:
         InputError: an argument is out of its range.
@@ -80,9 +83,11 @@ class AxialInferer(Inferer):
         tta: bool = False,
         amp: bool = False,
         progress: bool = False,
+        target_spacing: float | None = None,
     ) -> None:
         super().__init__()
         self.factor = None if factor is None else lattice.check_factor(factor)
+        self.target_spacing = target_spacing
         self.train_factors = train_factors
         if tile is not None and not (isinstance(tile, int) and tile > 0):
             raise InputError(f"--tile {tile}: give a whole number of voxels above 0, such as 256")
@@ -212,12 +217,15 @@ class AxialInferer(Inferer):
         return lattice.blocks(shape, side, self.halo, POOL_CELL, intervals, factor, box)
 
     def _factor(self, inputs: torch.Tensor) -> float:
-        if self.factor is not None:
+        if self.factor is not None and self.target_spacing is None:
             return self.factor
         affines = inputs.affine if isinstance(inputs, MetaTensor) else torch.eye(4)
-        factors = {
-            lattice.isotropic_factor(lattice.voxel_size(affine)) for affine in affines.reshape(-1, 4, 4).cpu().numpy()
-        }
+        sizes = [lattice.voxel_size(affine) for affine in affines.reshape(-1, 4, 4).cpu().numpy()]
+        if self.target_spacing is None:
+            factors = {lattice.isotropic_factor(size) for size in sizes}
+        else:
+            units = np.ravel(inputs.meta.get("unit", "pixel") if isinstance(inputs, MetaTensor) else "pixel")
+            factors = {factor_to(self.target_spacing, size[2], str(units[0]), self.factor) for size in sizes}
         if len(factors) > 1:
             raise InputError(
                 f"--factor is missing: the items of the batch have voxel sizes that ask for {len(factors)} different "

@@ -29,6 +29,7 @@ from scripts.volumes.factor import factor_of
 from scripts.volumes.formats import nifti
 from scripts.volumes.formats.registry import suffix_of_volume
 from scripts.volumes.paths import as_path
+from scripts.volumes.read_options import AS_STORED, ReadOptions
 from scripts.volumes.reading import VolumeSource
 from scripts.volumes.volume_block import BLOCK, VOLUME, WHOLE, VolumeBlock
 
@@ -71,9 +72,12 @@ class BlockDataset(Dataset):
         inferer: that the blocks are for: its factor, tiles and halo.
         network: of stage III, on the device.
         device: that computes.
-        spacing: voxel size [z, y, x] in place of the files'.
-        axes: of the files, in place of what they say.
+        reading: how the files are read.
         whole: whether volumes are loaded whole.
+
+    Attributes:
+        inferer: the same.
+        volumes: that lie on disk.
 
     Raises:
         InputError: there is no volume, or one cannot be used.
@@ -86,14 +90,13 @@ class BlockDataset(Dataset):
         inferer: AxialInferer,
         network: torch.nn.Module,
         device: str | torch.device,
-        spacing: Sequence[float] | None = None,
-        axes: str | None = None,
+        reading: ReadOptions = AS_STORED,
         whole: bool = False,
     ) -> None:
         super().__init__(list(data), transform)
         self.volumes: list[Volume] = []
         self._entries: list[tuple[Mapping[str, Any], int]] = []  # items of data, and the numbers of their volumes
-        self._inferer, self._network, self._device = inferer, network, torch.device(device)
+        self.inferer, self._network, self._device = inferer, network, torch.device(device)
         for item in self.data:
             image = item.get("image")
             if image is None:
@@ -101,8 +104,9 @@ class BlockDataset(Dataset):
             if whole or not isinstance(image, (str, os.PathLike)):
                 self._entries.append((item, -1))
                 continue
-            source = VolumeSource(image, spacing, axes)
-            factor = inferer.check_trained(factor_of(source.header, inferer.factor))
+            source = VolumeSource(image, reading)
+            factor = factor_of(source.header, inferer.factor, inferer.target_spacing)
+            inferer.check_trained(factor)
             self._entries.append((item, len(self.volumes)))
             self.volumes.append(Volume(image, source, factor, []))
             self.cut(len(self.volumes) - 1)
@@ -120,7 +124,7 @@ class BlockDataset(Dataset):
         volume.blocks = [
             block
             for box in boxes
-            for block in self._inferer.blocks(shape, volume.factor, self._network, self._device, most, box)
+            for block in self.inferer.blocks(shape, volume.factor, self._network, self._device, most, box)
         ]
         self._list()
 
@@ -130,9 +134,9 @@ class BlockDataset(Dataset):
         """
         volume = self.volumes[number]
         shape, factor = volume.source.header.shape, volume.factor
-        if tile is not None and depth_batch is not None and self._inferer.tile is None:
-            self._inferer.cut_alike(shape, factor, self._device, tile, depth_batch)
-        return self._inferer.tile_and_batch(shape, factor, self._network, self._device)
+        if tile is not None and depth_batch is not None and self.inferer.tile is None:
+            self.inferer.cut_alike(shape, factor, self._device, tile, depth_batch)
+        return self.inferer.tile_and_batch(shape, factor, self._network, self._device)
 
     def _list(self) -> None:
         """List what the dataset yields: blocks of files, and volumes in memory as they are."""

@@ -28,14 +28,15 @@ from scripts import lattice
 from scripts.errors import InputError, warn_once
 from scripts.reconstruction.block_dataset import BlockDataset, named_after
 from scripts.reconstruction.outputs import FileOutput, Output, StoreOutput
+from scripts.reconstruction.slice_table import write_slice_table
 from scripts.reconstruction.unfinished_store import UnfinishedStore
 from scripts.volumes.claim import Claim, there_at_start
 from scripts.volumes.factor import why_not_cubic
 from scripts.volumes.formats.ome_zarr_writer import DEFAULT_LAYOUT, Layout, check_sizes
 from scripts.volumes.formats.registry import is_store
 from scripts.volumes.identity import identify_source
-from scripts.volumes.outputs import check_output, check_space
-from scripts.volumes.paths import as_path
+from scripts.volumes.outputs import check_no_input, check_output, check_space
+from scripts.volumes.paths import as_path, check_place
 from scripts.volumes.volume_block import VOLUME, block_of
 from scripts.volumes.writing import stored_dtype
 
@@ -58,6 +59,8 @@ class SaveBlocks:
         block: voxels (z, y, x) of a store that are computed and written as a whole; None for a shard.
         resume_must_match: what the voxels depend on beside the volume and its factor; a store that was begun with
             something else is refused.
+        slice_table: file that says where the input slices are in the output, see
+            :func:`scripts.reconstruction.slice_table.write_slice_table`.
         key: of the prediction.
 
     Raises:
@@ -74,6 +77,7 @@ class SaveBlocks:
         layout: Layout = DEFAULT_LAYOUT,
         block: Sequence[int] | None = None,
         resume_must_match: Mapping[str, Any] | None = None,
+        slice_table: str | os.PathLike | None = None,
         key: str = "pred",
     ) -> None:
         if output is not None and output_dir is not None:
@@ -82,8 +86,14 @@ class SaveBlocks:
             raise InputError(
                 f"--output {output}: {len(dataset.data)} volumes cannot have one output; give --output_dir"
             )
+        if slice_table is not None and len(dataset.data) > 1:
+            raise InputError(
+                f"--slice_table {slice_table}: {len(dataset.data)} volumes cannot have one table; reconstruct them one "
+                "by one"
+            )
         self.dataset = dataset
         self.output = output
+        self.slice_table = slice_table
         self.output_dir = output_dir
         self.overwrite = overwrite
         self.inputs = inputs
@@ -124,6 +134,9 @@ class SaveBlocks:
         volumes = self.dataset.volumes
         self._outputs, self._open = self.output_paths(), {}
         inputs = [*(each.path for each in volumes), *self.inputs]
+        if self.slice_table is not None:
+            check_no_input(self.slice_table, [*inputs, *self._outputs])
+            check_place(self.slice_table)
         for path in self._outputs:
             self._claims.enter_context(Claim(path))
             check_output(path, self.overwrite, inputs)
@@ -207,6 +220,9 @@ class SaveBlocks:
         return part.output(self.dataset.volumes[number].factor)
 
     def _finish(self, engine: Engine) -> None:
+        if self.slice_table is not None and engine.last_event_name != Events.EXCEPTION_RAISED:
+            volume, copied = self.dataset.volumes[0], self.dataset.inferer.input_slices == "copy"
+            write_slice_table(self.slice_table, volume.source.header.shape[2], volume.factor, copied)
         self._claims.close()
 
     def _abort(self, engine: Engine, error: BaseException) -> None:

@@ -26,6 +26,7 @@ from scripts.volumes.claim import Claim
 from scripts.volumes.identity import identify
 from scripts.volumes.outputs import check_folder
 from scripts.volumes.paths import as_path
+from scripts.volumes.read_options import AS_STORED, ReadOptions
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
@@ -39,7 +40,7 @@ class OutputFolder:
         inputs: volumes by name, which are read and never replaced; None for one that a run does without.
         resume_must_match: what a continued run must share beside its inputs, see :func:`scripts.provenance.resolve`.
         max_epochs: of the run.
-        spacing, axes: of the inputs, see :func:`scripts.volumes.identity.identify`.
+        reading: how the inputs are read.
 
     Attributes:
         checkpoint: path of the checkpoint.
@@ -55,14 +56,13 @@ class OutputFolder:
         inputs: Mapping[str, str | os.PathLike | None],
         resume_must_match: Mapping[str, Any],
         max_epochs: int,
-        spacing: Sequence[float] | None = None,
-        axes: str | None = None,
+        reading: ReadOptions = AS_STORED,
     ) -> None:
         self.folder = as_path(folder)
         self.checkpoint = self.folder / "checkpoint.pt"
         self.weights = self.folder / weights
         self.inputs = list(inputs.values())
-        identities = {name: partial(identify, path, spacing, axes=axes) for name, path in inputs.items()}
+        identities = {name: partial(identify, path, reading) for name, path in inputs.items()}
         self.resume_must_match = {**resume_must_match, **identities}
         self.max_epochs = max_epochs
         self.curves = _LazyWriter(self.folder)

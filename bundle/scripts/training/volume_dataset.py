@@ -21,22 +21,21 @@ from monai.data import CacheDataset
 from monai.transforms import EnsureTyped
 from scripts.transforms.load_volume import LoadVolumed
 from scripts.transforms.scale_intensity import ScalePercentilesd
+from scripts.volumes.read_options import ReadOptions
 
 
-def loading(
-    spacing: Sequence[float] | None, axes: str | None, percentiles: Sequence[float], device: str | torch.device
-) -> list[Callable]:
+def loading(reading: ReadOptions, percentiles: Sequence[float], device: str | torch.device) -> list[Callable]:
     """
     Return the transforms that a training's volume begins with: read "image", scale it to [0, 1], move it to the device.
 
     Args:
-        spacing, axes: see :class:`~scripts.transforms.load_volume.LoadVolumed`.
+        reading: how it is read.
         percentiles: of the intensities that become 0 and 1.
         device: where batches are cut, too.
     """
     lower, upper = percentiles
     return [
-        LoadVolumed("image", spacing=spacing, axes=axes),
+        LoadVolumed("image", reading),
         ScalePercentilesd("image", lower, upper),
         EnsureTyped("image", device=torch.device(device)),
     ]

@@ -14,12 +14,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
-from scripts.volumes.axes import check_axes
+from scripts.volumes.read_options import AS_STORED, ReadOptions
 from scripts.volumes.reading import read_volume
 from scripts.volumes.volume_block import RECORDED, VolumeBlock
 
@@ -29,17 +29,11 @@ class LoadVolume(Transform):
     Load a TIFF, a NIfTI file or a folder of slices; see :func:`scripts.volumes.reading.read_volume` for what comes out.
 
     Args:
-        spacing: voxel size [z, y, x] that replaces the one in the file.
-        axes: what the axes of the file are, such as "ZYX", in place of what it says; see
-            :func:`scripts.volumes.reading.open_volume`.
-
-    Raises:
-        InputError: the axes are not Z, Y and X once each.
+        reading: how it is read.
     """
 
-    def __init__(self, spacing: Sequence[float] | None = None, axes: str | None = None) -> None:
-        self.spacing = spacing
-        self.axes = check_axes(axes)
+    def __init__(self, reading: ReadOptions = AS_STORED) -> None:
+        self.reading = reading
 
     def __call__(self, data: str | os.PathLike | VolumeBlock) -> MetaTensor:
         """
@@ -54,7 +48,7 @@ class LoadVolume(Transform):
         """
         if isinstance(data, VolumeBlock):
             return data.read()
-        volume = read_volume(data, self.spacing, self.axes)
+        volume = read_volume(data, self.reading)
         if volume.meta["dtype"].startswith("float"):
             volume.meta[RECORDED] = volume.as_tensor().clone()
         return volume
@@ -66,24 +60,15 @@ class LoadVolumed(MapTransform):
 
     Args:
         keys: keys of the paths.
-        spacing: voxel size [z, y, x] that replaces the one in each file.
-        axes: what the axes of each file are, such as "ZYX", in place of what it says; see
-            :func:`scripts.volumes.reading.open_volume`.
+        reading: how each is read.
         allow_missing_keys: whether to pass over keys that are not there.
-
-    Raises:
-        InputError: the axes are not Z, Y and X once each.
     """
 
     def __init__(
-        self,
-        keys: KeysCollection,
-        spacing: Sequence[float] | None = None,
-        axes: str | None = None,
-        allow_missing_keys: bool = False,
+        self, keys: KeysCollection, reading: ReadOptions = AS_STORED, allow_missing_keys: bool = False
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.load = LoadVolume(spacing, axes)
+        self.load = LoadVolume(reading)
 
     def __call__(self, data: Mapping[Hashable, str | os.PathLike | VolumeBlock]) -> dict:
         """

@@ -16,21 +16,59 @@ from __future__ import annotations
 import math
 
 from scripts import lattice
-from scripts.errors import warn_once
+from scripts.errors import InputError, warn_once
 from scripts.volumes.header import Header
 
 _CUBIC = 0.02  # voxels whose sides differ by less look cubic
 
 
-def factor_of(header: Header, factor: float | None) -> float:
-    """Return the factor: the given one, or the one that makes the voxels of the header isotropic.
+def factor_of(header: Header, factor: float | None, target_spacing: float | None = None) -> float:
+    """
+    Return the factor: the given one, the one that gives slices of a distance, or the one that makes the voxels of the
+    header isotropic.
+
+    Args:
+        header: of the volume.
+        factor: the option ``--factor``.
+        target_spacing: the option ``--target_spacing``: distance of the slices of the result in the unit of the header.
 
     Raises:
-        InputError: it is not above 1, or nothing is coarse in Z.
+        InputError: it is not above 1, both are given, the voxel size is not known, or nothing is coarse in Z.
     """
+    if target_spacing is not None:
+        return factor_to(target_spacing, header.voxel_size[2], header.unit, factor)
     if factor is not None:
         return lattice.check_factor(factor)
     return header.isotropic_factor
+
+
+def factor_to(target_spacing: float, spacing: float, unit: str, factor: float | None = None) -> float:
+    """
+    Return the factor from a distance of slices to another.
+
+    Args:
+        target_spacing: of the result.
+        spacing: of the volume.
+        unit: of both.
+        factor: the option ``--factor``, which may not be given as well.
+
+    Raises:
+        InputError: it is, the voxel size is not known, or the result would not be finer.
+    """
+    if factor is not None:
+        raise InputError(
+            f"--factor {factor:g} and --target_spacing {target_spacing:g} both say how fine Z becomes: give one of them"
+        )
+    if unit == "pixel":
+        raise InputError(
+            f"--target_spacing {target_spacing:g}: the voxel size is not known; give it with --spacing '[z,y,x]', or "
+            "give --factor"
+        )
+    if not 0 < target_spacing < spacing:
+        raise InputError(
+            f"--target_spacing {target_spacing:g}: the slices are {spacing:g} {unit} apart; give a distance below that"
+        )
+    return lattice.exact_factor(spacing / target_spacing)
 
 
 def warn_unless_cubic(header: Header, factor: float) -> None:

@@ -17,12 +17,12 @@ import hashlib
 import math
 import os
 import zipfile
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from scripts.errors import InputError
 from scripts.lattice import sample_boxes
+from scripts.volumes.read_options import AS_STORED, ReadOptions
 from scripts.volumes.reading import VolumeSource, open_volume
 from tqdm import tqdm
 
@@ -31,14 +31,13 @@ _PART = 2**20  # bytes that are read at once
 _digests: dict[tuple, str] = {}  # of this process, since each stage of a run asks for the same volume
 
 
-def identify(path: str | os.PathLike | None, spacing: Sequence[float] | None = None, **how: Any) -> dict | None:
+def identify(path: str | os.PathLike | None, reading: ReadOptions = AS_STORED) -> dict | None:
     """
     Return the identity of a volume. The same voxels with the same voxel size have it in any format and under any name.
 
     Args:
         path: file or folder, as in :func:`scripts.volumes.reading.open_volume`; None where a run has no such input.
-        spacing: as in :func:`scripts.volumes.reading.open_volume`.
-        how: further arguments of :func:`scripts.volumes.reading.open_volume`.
+        reading: how it is read.
 
     Returns:
         "name" of the file, for information, "shape" (x, y, z), "dtype", "voxel_size" (x, y, z), "unit", "affine" and
@@ -49,7 +48,7 @@ def identify(path: str | os.PathLike | None, spacing: Sequence[float] | None = N
     """
     if path is None:
         return None
-    with open_volume(path, spacing, **how) as source:
+    with open_volume(path, reading) as source:
         return identify_source(source)
 
 

@@ -33,6 +33,7 @@ from scripts.volumes.formats.stores import url_of
 from scripts.volumes.header import Header, check_spacing, header_of
 from scripts.volumes.memory import check_memory, free_memory
 from scripts.volumes.paths import as_path, stamp
+from scripts.volumes.read_options import AS_STORED, ReadOptions
 from scripts.volumes.slice_cache import SlabCache, SliceCache
 from scripts.volumes.slice_faults import SliceFaults
 
@@ -54,14 +55,7 @@ class VolumeSource:
     Args:
         path: TIFF or NIfTI file, or folder of 2-D slices (PNG or TIFF), or a pattern of the names of such slices, as
             ``folder/slice_*.png``; what exists under just that name comes first.
-        spacing: voxel size [z, y, x] that replaces the one in the file, in the unit of the file, or in micrometer
-            when the file names none.
-        axes: names of the axes of the file in its order, such as "ZYX", in place of those in the file; any letters for
-            axes of length 1.
-        dataset: path of the array in a file or folder that holds several, or number of a level of a pyramid.
-        time: number of a time point, from 0.
-        channel: number of a channel, from 0.
-        axis: of the file that is coarse, "z", "y" or "x"; it becomes the last one of the volume.
+        reading: how it is read.
 
     Attributes:
         path: of the file or folder.
@@ -72,26 +66,17 @@ class VolumeSource:
         InputError: as :func:`read_volume`, except for what only the voxels show.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike,
-        spacing: Sequence[float] | None = None,
-        axes: str | None = None,
-        dataset: str | None = None,
-        time: int | None = None,
-        channel: int | None = None,
-        axis: str = "z",
-    ) -> None:
+    def __init__(self, path: str | os.PathLike, reading: ReadOptions = AS_STORED) -> None:
         self.path = file = as_path(path)
-        self._selection = check_selection(axes, dataset, time, channel)
-        voxel_size = check_spacing(spacing)
+        self._selection = check_selection(reading.axes, reading.dataset, reading.time, reading.channel)
+        voxel_size = check_spacing(reading.spacing)
         _check_readable(file)
         with ExitStack() as opened:
             with _cannot_be_read(file):
                 stack = opened.enter_context(format_to_read(file).open_stack(file, self._selection))
-            self.header = header_of(stack, voxel_size, file, axis)
-            if axis != "z":
-                stack = _turned(stack, Turn.of(axis), file)
+            self.header = header_of(stack, voxel_size, file, reading.axis)
+            if reading.axis != "z":
+                stack = _turned(stack, Turn.of(reading.axis), file)
             self.chunk = stack.chunk
             self._read = self._read_for_block = stack.read
             self._read_box = stack.read_box
@@ -221,73 +206,69 @@ class VolumeSource:
             warn(f"{self.path}: {sentence}")
 
 
-def open_volume(
-    path: str | os.PathLike, spacing: Sequence[float] | None = None, axes: str | None = None
-) -> VolumeSource:
+def open_volume(path: str | os.PathLike, reading: ReadOptions = AS_STORED) -> VolumeSource:
     """
     Open a volume without reading its voxels, as a context manager or until it is closed.
 
     Args:
-        path, spacing, axes: as in :class:`VolumeSource`.
+        path, reading: as in :class:`VolumeSource`.
 
     Raises:
         InputError: as :func:`read_volume`, except for what only the voxels show.
     """
-    return VolumeSource(path, spacing, axes)
+    return VolumeSource(path, reading)
 
 
-def read_header(path: str | os.PathLike, spacing: Sequence[float] | None = None, axes: str | None = None) -> Header:
+def read_header(path: str | os.PathLike, reading: ReadOptions = AS_STORED) -> Header:
     """
     Read the header of a volume: shape, dtype and voxel size.
 
     Args:
-        path, spacing, axes: as in :func:`open_volume`.
+        path, reading: as in :func:`open_volume`.
 
     Raises:
         InputError: as :func:`read_volume`, except for what only the voxels show.
     """
-    with open_volume(path, spacing, axes) as source:
+    with open_volume(path, reading) as source:
         return source.header
 
 
-def read_volume(path: str | os.PathLike, spacing: Sequence[float] | None = None, axes: str | None = None) -> MetaTensor:
+def read_volume(path: str | os.PathLike, reading: ReadOptions = AS_STORED) -> MetaTensor:
     """
     Read a volume from a TIFF or NIfTI file or from a folder of 2-D slices (PNG or TIFF).
 
     Args:
-        path, spacing, axes: as in :func:`open_volume`.
+        path, reading: as in :func:`open_volume`.
 
     Returns:
         Volume (1, X, Y, Z), float32, with the values of the file; ``affine`` with the voxel size;
         ``meta["unit"]`` of the affine: "nanometer", "micrometer", "millimeter", or "pixel" with voxels of size 1 when
-        nothing is known; ``meta["dtype"]`` of the file; ``meta["filename_or_obj"]``.
+        nothing is known; ``meta["dtype"]`` of the file; ``meta["axis"]`` of the file that is the last one here;
+        ``meta["filename_or_obj"]``.
 
     Raises:
         InputError: the file is missing, damaged or of another format; it is no single-channel volume of at least two
             slices; its axes or the order of its slices are ambiguous; its voxels are not finite, all the same, not
             numbers, or too large for float32; the spacing is not three positive numbers.
     """
-    with open_volume(path, spacing, axes) as source:
+    with open_volume(path, reading) as source:
         header = source.header
         check_memory(4 * math.prod(header.shape), f"{path}: needs", "free some, or cut the volume")
         voxels = np.empty((1, *header.shape), np.float32)
         for index, plane in enumerate(source.checked_slices()):
             voxels[0, :, :, index] = plane
-    meta = {"unit": header.unit, "dtype": header.dtype, "filename_or_obj": str(path)}
+    meta = {"unit": header.unit, "dtype": header.dtype, "axis": header.axis, "filename_or_obj": str(path)}
     return MetaTensor(torch.from_numpy(voxels), affine=torch.as_tensor(header.affine, dtype=torch.float64), meta=meta)
 
 
 def check_volume(
-    path: str | os.PathLike,
-    spacing: Sequence[float] | None = None,
-    axes: str | None = None,
-    warn: Callable[[str], None] = warn_once,
+    path: str | os.PathLike, reading: ReadOptions = AS_STORED, warn: Callable[[str], None] = warn_once
 ) -> tuple[float, float]:
     """
     Read all voxels of a volume without keeping them, before work that must not begin on a damaged file.
 
     Args:
-        path, spacing, axes: as in :func:`open_volume`.
+        path, reading: as in :func:`open_volume`.
         warn: as in :meth:`VolumeSource.checked_slices`.
 
     Returns:
@@ -296,7 +277,7 @@ def check_volume(
     Raises:
         InputError: as :func:`read_volume`.
     """
-    with open_volume(path, spacing, axes) as source:
+    with open_volume(path, reading) as source:
         ranges = [(float(plane.min()), float(plane.max())) for plane in source.checked_slices(warn)]
     return min(low for low, _ in ranges), max(high for _, high in ranges)
 

@@ -81,7 +81,7 @@ class VolumeBlock(NamedTuple):
             )
         affine = np.array(header.affine, dtype=np.float64)
         affine[:3, 3] += affine[:3, :3] @ [self.x.start, self.y.start, self.z.start]
-        meta = {"unit": header.unit, "dtype": header.dtype, WHOLE: self.source, **self.meta}
+        meta = {"unit": header.unit, "dtype": header.dtype, "axis": header.axis, WHOLE: self.source, **self.meta}
         if voxels.dtype.kind == "f":
             wide = np.promote_types(voxels.dtype, np.float32).newbyteorder("=")
             meta[RECORDED] = torch.from_numpy(voxels.astype(wide))[None]
