@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
 
 from humanize import naturalsize
 from scripts import lattice

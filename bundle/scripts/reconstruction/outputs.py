@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from scripts.errors import InputError
-from scripts.lattice import Box
+from scripts.lattice import Box, Turn
 from scripts.reconstruction.unfinished_store import UnfinishedStore
 from scripts.volumes.background import Background, to_host
 from scripts.volumes.block_writer import BlockWriter
@@ -62,11 +62,20 @@ class FileOutput:
         affine: 4x4.
         unit: of the affine.
         overwrite: see :func:`scripts.volumes.writing.volume_writer`.
+        turn: that made the volume of the file; shape and affine are those of the file that is written.
     """
 
     def __init__(
-        self, path: Path, shape: tuple[int, int, int], dtype: str, affine: np.ndarray, unit: str, overwrite: bool
+        self,
+        path: Path,
+        shape: tuple[int, int, int],
+        dtype: str,
+        affine: np.ndarray,
+        unit: str,
+        overwrite: bool,
+        turn: Turn,
     ) -> None:
+        self._turn = turn
         self.path, self.shape, self.affine, self.unit = path, shape, affine, unit
         self.left = math.prod(shape)
         self._dtype = stored_dtype(dtype, path)
@@ -78,7 +87,7 @@ class FileOutput:
 
     def write(self, block: MetaTensor, place: tuple[slice, slice, slice]) -> None:
         """See :meth:`Output.write`."""
-        self.left -= _send(block, place, self._dtype, self.path, self._background, self._writer)
+        self.left -= _send(block, place, self._dtype, self.path, self._background, self._writer, self._turn)
 
     def close(self) -> None:
         """See :meth:`Output.close`."""
@@ -96,7 +105,7 @@ class StoreOutput:
 
     Args:
         store: which has begun.
-        shape, dtype, affine, unit: as of :class:`FileOutput`.
+        shape, dtype, affine, unit, turn: as of :class:`FileOutput`.
         todo: the boxes that are still to be made.
         replace: see :func:`scripts.volumes.whole_file.move_whole`.
     """
@@ -110,7 +119,9 @@ class StoreOutput:
         unit: str,
         todo: list[Box],
         replace: bool,
+        turn: Turn,
     ) -> None:
+        self._turn = turn
         self.store, self.shape, self.affine, self.unit, self.replace = store, shape, affine, unit, replace
         self.left = sum(math.prod(box.sizes) for box in todo)
         self._dtype = stored_dtype(dtype, store.path)
@@ -127,7 +138,7 @@ class StoreOutput:
         if not self._measured:
             self.store.remember(_intensity_in(block.meta))
             self._measured = True
-        self.left -= _send(block, place, self._dtype, self.store.path, self._background, self._assembler)
+        self.left -= _send(block, place, self._dtype, self.store.path, self._background, self._assembler, self._turn)
 
     def close(self) -> None:
         """See :meth:`Output.close`."""
@@ -147,6 +158,7 @@ def _send(
     path: Path,
     background: Background,
     writer: BlockWriter,
+    turn: Turn,
 ) -> int:
     """Give a block (1, X, Y, Z) to a writer, in the background; return how many voxels it has."""
     values, sizes = block.as_tensor(), tuple(side.stop - side.start for side in place)
@@ -161,8 +173,8 @@ def _send(
     if sent is not None:
         values = values.to(sent)
     arrive = to_host(values[0].movedim((0, 2), (2, 0)).contiguous())  # in the order of the file
-    begin = [side.start for side in place]
-    background.run(lambda: writer.write(arrive().numpy().transpose(2, 1, 0), *begin))
+    begin = turn.to_file([side.start for side in place])
+    background.run(lambda: writer.write(arrive().numpy().transpose(2, 1, 0).transpose(turn.back), *begin))
     return math.prod(sizes)
 
 

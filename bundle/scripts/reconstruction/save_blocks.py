@@ -26,6 +26,7 @@ from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from scripts import lattice
 from scripts.errors import InputError, warn_once
+from scripts.lattice import Box, Turn
 from scripts.reconstruction.block_dataset import BlockDataset, named_after
 from scripts.reconstruction.outputs import FileOutput, Output, StoreOutput
 from scripts.reconstruction.slice_table import write_slice_table
@@ -155,9 +156,11 @@ class SaveBlocks:
         """Begin a store, or go on with an unfinished one, and have the dataset yield the blocks that it lacks."""
         path, volume = self._outputs[number], self.dataset.volumes[number]
         header = volume.source.header
-        affine = lattice.refined_affine(header.affine, volume.factor)
+        turn = Turn.of(header.axis)
+        shape = turn.to_file(volume.output_shape)
+        affine = turn.affine_of_file(lattice.refined_affine(header.affine, volume.factor))
         dtype = stored_dtype(header.dtype, path)
-        store = UnfinishedStore(path, volume.output_shape, dtype, affine, header.unit, self.layout, self.block)
+        store = UnfinishedStore(path, shape, dtype, affine, header.unit, self.layout, self.block)
         tile, depth_batch = self.dataset.cut_alike(number, store.recorded("tile"), store.recorded("depth_batch"))
         store.begin(
             {
@@ -175,9 +178,9 @@ class SaveBlocks:
         todo = [box for box in store.boxes() if box not in done]
         if done:
             logger.info(f"{path}: {len(done)} of {len(done) + len(todo)} blocks are finished already")
-        self.dataset.cut(number, todo)
+        self.dataset.cut(number, [Box(*turn.to_volume(box)) for box in todo])
         replace = self.overwrite or there_at_start(path)
-        return StoreOutput(store, volume.output_shape, header.dtype, affine, header.unit, todo, replace)
+        return StoreOutput(store, shape, header.dtype, affine, header.unit, todo, replace, turn)
 
     def _leave_out_what_is_done(self, engine: Engine) -> None:
         engine.state.epoch_length = len(self.dataset)
@@ -208,8 +211,9 @@ class SaveBlocks:
         else:  # a volume in memory is one block
             x, y, z = block.shape[-3:]
             shape, affine = (x, y, z), np.asarray(block.affine)
-        path = self._outputs[number]
-        return FileOutput(path, shape, dtype, affine, unit, self.overwrite)
+        turn = Turn.of(str(block.meta.get("axis", "z")))
+        shape, affine = turn.to_file(shape), turn.affine_of_file(affine)
+        return FileOutput(self._outputs[number], shape, dtype, affine, unit, self.overwrite, turn)
 
     def _place(self, number: int, block: MetaTensor) -> tuple[slice, slice, slice]:
         """Which voxels of the output a block is."""

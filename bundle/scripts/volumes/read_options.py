@@ -26,8 +26,8 @@ class ReadOptions(NamedTuple):
         spacing: voxel size [z, y, x] that replaces the one in the file, in the unit of the file, or in micrometer when
             the file names none.
         axes: names of the axes of the file in its order, such as "ZYX"; any letters for axes of length 1.
-        dataset: the option ``--dataset``, which configs call ``array``: path of the array in a file or folder that holds several, or number of a level
-            of a pyramid.
+        dataset: the option ``--dataset``, which configs call ``array``: path of the array in a file or folder that
+            holds several, or number of a level of a pyramid.
         time: number of a time point, from 0.
         channel: number of a channel, from 0.
         axis: of the file that is coarse, "z", "y" or "x"; it becomes the last one of the volume.

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from scripts.errors import InputError, warn_once
+from scripts.lattice import Turn
 from scripts.volumes.block_writer import BlockWriter
 from scripts.volumes.claim import Claim, there_at_start
 from scripts.volumes.formats.registry import format_to_write, formats_with
@@ -82,7 +83,8 @@ def write_volume(volume: MetaTensor, path: str | os.PathLike, overwrite: bool = 
 
     Args:
         volume: (1, X, Y, Z) or (X, Y, Z) with ``affine`` and ``meta["unit"]``. If ``meta["dtype"]`` is there, it is
-            the dtype written: for integers the values are rounded and clipped to its range.
+            the dtype written: for integers the values are rounded and clipped to its range. If ``meta["axis"]`` is
+            there, the volume is turned back so that its Z becomes that axis.
         path, overwrite: as in :func:`volume_writer`.
 
     Raises:
@@ -94,10 +96,12 @@ def write_volume(volume: MetaTensor, path: str | os.PathLike, overwrite: bool = 
         array = array[0]
     if array.ndim != 3:
         raise ValueError(f"a volume has the shape (1, X, Y, Z) or (X, Y, Z), not {tuple(array.shape)}")
-    x, y, z = array.shape
+    turn = Turn.of(str(volume.meta.get("axis", "z")))
+    x, y, z = turn.to_file(array.shape)
     dtype, unit = str(volume.meta.get("dtype", array.dtype.name)), str(volume.meta.get("unit", "pixel"))
-    with volume_writer(path, (x, y, z), dtype, np.asarray(volume.affine), unit, overwrite) as writer:
-        writer.write(array)
+    affine = turn.affine_of_file(np.asarray(volume.affine))
+    with volume_writer(path, (x, y, z), dtype, affine, unit, overwrite) as writer:
+        writer.write(array.transpose(turn.back))
 
 
 def tell_written(path: str | os.PathLike, shape: Sequence[int], affine: np.ndarray, unit: str) -> None:
