@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import cast
 
 from scripts.errors import InputError
-from scripts.volumes.formats import hdf5, metaimage, mrc, n5, nifti, nrrd, precomputed, slice_folder, tiff, zarr
+from scripts.volumes.formats import hdf5, metaimage, mrc, n5, nifti, nrrd, precomputed, slice_folder, tiff, vendor, zarr
 from scripts.volumes.formats.base import Format, ReadableFormat
 from scripts.volumes.formats.stores import url_of
 
 # a new format is added here
-_FORMATS: tuple[ReadableFormat, ...] = (tiff, nifti, hdf5, mrc, nrrd, metaimage, zarr, n5, precomputed)
+_FORMATS: tuple[ReadableFormat, ...] = (tiff, nifti, hdf5, mrc, nrrd, metaimage, zarr, n5, precomputed, vendor)
 
 
 def _written(kind: ReadableFormat) -> tuple[str, ...]:
