@@ -45,7 +45,7 @@ def test_completion_offers_jobs_options_and_values(tmp_path):
         return subprocess.run(["bash", "-c", lines], capture_output=True, text=True).stdout.split()
 
     assert offered("inf") == ["inference"]
-    assert offered("inference", "--o") == ["--output", "--output_dir", "--overwrite"]
+    assert offered("inference", "--out") == ["--output", "--output_dir"]
     assert offered("inference", "ch") == ["check"]
     assert "--workdir" in offered("d2r", "--volume", "a.tif", "--")
     assert offered("inference", "--volume", "a") == []  # bash completes files

@@ -16,8 +16,6 @@ from __future__ import annotations
 import logging
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 logger = logging.getLogger(__name__)
 _NO_MEMORY = (  # how PyTorch says it in RuntimeErrors
     "can't allocate memory",
@@ -97,6 +95,8 @@ def warn_once(line: str) -> None:
         line: names the file, says what is odd and what to do.
     """
     if line not in _told:
+        from tqdm import tqdm  # not at the top: help and mistakes of the command line would wait for it
+
         _told.add(line)
         with tqdm.external_write_mode():  # not into a progress bar
             logger.warning(line)
