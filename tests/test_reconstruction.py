@@ -444,7 +444,7 @@ def stream(
         overwrite=overwrite,
         input_slices=inferer.input_slices,
         network_def=network,
-        model=network,
+        network=network,
         trained={"percentiles": PERCENTILES},
         inferer=inferer,
         device=torch.device("cpu"),

@@ -98,7 +98,7 @@ def file_to_file(network: torch.nn.Module, source: Path, target: Path, clock: Cl
         workflow_type="infer",
         logging_file=False,
         network_def=network,
-        model=network,
+        network=network,
         volume=str(source),
         output=str(target),
         factor=FACTOR,

@@ -289,7 +289,7 @@ def file_to_file(network: AENet, folder: Path, sizes: Sizes) -> Row:
         workflow_type="infer",
         logging_file=False,
         network_def=network,
-        model=network,
+        network=network,
         trained={"percentiles": [0.1, 99.9], "train_factors": [2, 12]},
         device=DEVICE,
         **options,
