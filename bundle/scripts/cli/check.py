@@ -56,6 +56,7 @@ def check_inference(
     weights: str | Path,
     reading: ReadOptions = AS_STORED,
     factor: float | None = None,
+    target_spacing: float | None = None,
 ) -> None:
     """
     Tell what ``inference.yaml`` would do. The weights are already in the network of the trial, so they fit.
@@ -63,7 +64,7 @@ def check_inference(
     Args:
         saver: of the run: its volumes and outputs; None where no output is given.
         trial: of the run.
-        weights, reading, factor: the options.
+        weights, reading, factor, target_spacing: the options.
 
     Raises:
         InputError: the run would end in the same.
@@ -75,7 +76,7 @@ def check_inference(
     for volume, path in zip(saver.dataset.volumes, saver.output_paths()):
         check_output(path, overwrite=True, inputs=[volume.path, weights])
         header = page.volume(volume.path, reading)
-        page.output(header, page.factor(header, factor), path, saver.overwrite)
+        page.output(header, page.factor(header, factor, target_spacing), path, saver.overwrite)
         costs.append(trial.measure(header))
         if not smallest <= volume.factor <= largest:
             page.warnings.append(f"the factor {volume.factor:g} is outside the range that the weights were trained for")
@@ -92,13 +93,14 @@ def check_generate(
     trial: RestorationTrial,
     reading: ReadOptions = AS_STORED,
     factor: float | None = None,
+    target_spacing: float | None = None,
     overwrite: bool | None = False,
 ) -> None:
     """
     Tell what ``generate.yaml`` would do.
 
     Args:
-        volume, weights, reading, factor, overwrite: the options; None for an output that is finished and stays.
+        volume, weights, reading, factor, target_spacing, overwrite: the options; None for an output that is finished and stays.
         output: the pseudo-HR volume.
         prior_factor: k.
         trial: of the run.
@@ -109,7 +111,7 @@ def check_generate(
     page = Page()
     check_output(output, overwrite=True, inputs=[volume, weights])
     header = page.volume(volume, reading)
-    page.factor(header, factor)
+    page.factor(header, factor, target_spacing)
     check_restoration(header, output, prior_factor)
     if prior_factor == 1:
         page.line("output", f"{output}: the volume as it is, for k is 1")
@@ -127,12 +129,13 @@ def check_training(
     reading: ReadOptions = AS_STORED,
     needs_factor: bool = False,
     factor: float | None = None,
+    target_spacing: float | None = None,
 ) -> None:
     """
     Tell what ``train_diffusion.yaml`` or ``train.yaml`` would do.
 
     Args:
-        volume, reading, factor: the options.
+        volume, reading, factor, target_spacing: the options.
         result: weights that are written at the end.
         trial: of the run.
         needs_factor: whether the training depends on the factor.
@@ -144,7 +147,7 @@ def check_training(
     check_folder(Path(result).parent, [name, "checkpoint.pt"], [volume], [name], unless="checkpoint.pt")
     header = page.volume(volume, reading)
     if needs_factor:
-        page.factor(header, factor)
+        page.factor(header, factor, target_spacing)
     page.line("output", f"{result} (weights), with checkpoint and curves beside it")
     page.line("network", _describe(trial.network))
     if Path(result).is_file():
@@ -162,13 +165,14 @@ def check_d2r(
     device: torch.device,
     reading: ReadOptions = AS_STORED,
     factor: float | None = None,
+    target_spacing: float | None = None,
     overwrite: bool = False,
 ) -> None:
     """
     Tell what ``d2r.yaml`` would do, stage by stage.
 
     Args:
-        volume, output, workdir, preset, reading, factor, overwrite: the options.
+        volume, output, workdir, preset, reading, factor, target_spacing, overwrite: the options.
         stages, config_dir: see :func:`scripts.cli.pipeline.run_stages`; each config has a section ``trial``.
         device: of the run.
 
@@ -179,7 +183,12 @@ def check_d2r(
     check_output(output, overwrite=True, inputs=[volume])
     check_place(record)
     header = page.volume(volume, reading)
-    page.output(header, page.factor(header, factor), output, None if is_done(workdir, output, overwrite) else overwrite)
+    page.output(
+        header,
+        page.factor(header, factor, target_spacing),
+        output,
+        None if is_done(workdir, output, overwrite) else overwrite,
+    )
     page.line(
         "workdir", f"{workdir}: {'holds a part of this run already' if record.is_file() else 'nothing there yet'}"
     )
@@ -235,10 +244,14 @@ class Page:
         self.line("voxel size", f"{_sizes(header.voxel_size)} {header.unit} (x, y, z){source}")
         return header
 
-    def factor(self, header: Header, factor: float | None) -> float:
+    def factor(self, header: Header, factor: float | None, target_spacing: float | None) -> float:
         """Print the factor and return it."""
-        value = factor_of(header, factor)
-        source = "given by --factor" if factor is not None else "from the voxel size: Z becomes as fine as XY"
+        value = factor_of(header, factor, target_spacing)
+        source = "from the voxel size: Z becomes as fine as XY"
+        if target_spacing is not None:
+            source = f"for slices {target_spacing:g} {header.unit} apart, given by --target_spacing"
+        elif factor is not None:
+            source = "given by --factor"
         self.line("factor", f"{value:g}, {source}")
         not_cubic = why_not_cubic(header, value)
         self.warnings.extend([not_cubic] if not_cubic else [])
