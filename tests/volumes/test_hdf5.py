@@ -47,12 +47,12 @@ def test_voxels_of_every_type_and_byte_order(tmp_path, dtype, options):
         (CREMI, (8, 4, 40), "nanometer", (16, 12, 400)),
         ({"element_size_um": (0.5, 0.1, 0.2)}, (0.2, 0.1, 0.5), "micrometer", (0, 0, 0)),
         ({"voxel_size": (40, 4, 8), "units": ["nm"] * 3, "offset": (1, 2, 3)}, (8, 4, 40), "nanometer", (3, 2, 1)),
-        ({"voxel_size": (4, 2, 3), "units": ["um", "nm", "nm"]}, (0.003, 0.002, 4), "micrometer", (0, 0, 0)),
+        ({"voxel_size": (4, 2, 3), "units": ["um", "nm", "nm"]}, (3, 2, 4000), "nanometer", (0, 0, 0)),
         ({"voxel_size": (4, 2, 3), "units": "micrometers"}, (3, 2, 4), "micrometer", (0, 0, 0)),
         ({"voxel_size": (4, 2, 3), "units": ["", "", ""]}, (3, 2, 4), "pixel", (0, 0, 0)),
         ({"resolution": (4, 2, 3), "units": [b"um"] * 3, "offset": (1, 0, 0)}, (3, 2, 4), "micrometer", (0, 0, 1)),
-        ({"resolution": (500, 100, 200), "element_size_um": (0.5, 0.1, 0.2)}, (0.2, 0.1, 0.5), "micrometer", (0, 0, 0)),
-        ({**CREMI, "element_size_um": (0.04, 0.004, 0.008)}, (0.008, 0.004, 0.04), "micrometer", (0.016, 0.012, 0.4)),
+        ({"resolution": (500, 100, 200), "element_size_um": (0.5, 0.1, 0.2)}, (200, 100, 500), "nanometer", (0, 0, 0)),
+        ({**CREMI, "element_size_um": (0.04, 0.004, 0.008)}, (8, 4, 40), "nanometer", (16, 12, 400)),
         ({}, (1, 1, 1), "pixel", (0, 0, 0)),
     ],
 )
@@ -73,7 +73,7 @@ def test_the_source_of_the_voxel_size_is_known(tmp_path):
     from scripts.volumes.formats.hdf5 import open_stack
 
     with open_stack(save(tmp_path / "v.h5", attributes=CREMI)) as stack:
-        assert stack.source == "resolution (nanometer) of volumes/raw"
+        assert stack.source == "resolution of volumes/raw"
 
 
 AXES: dict[str, tuple[tuple[int, ...], dict[str, Any], dict[str, Any]]] = {
@@ -204,9 +204,13 @@ WRONG: dict[str, tuple[Callable[[Path], Any], dict[str, Any], tuple[str, ...]]] 
     "three names for four axes": (
         make(array=np.zeros((3, 4, 5, 6)), attributes={"axis_names": ["z", "y", "x"]}),
         {},
-        ("axis_names", "name 3 axes, but the array has 4"),
+        ("axis_names of volumes/raw are z, y, x,", "its 4 axes"),
     ),
-    "names of other axes": (make(attributes={"axis_names": ["z", "y", "q"]}), {}, ("z, y, q, not z, y and x",)),
+    "names of other axes": (
+        make(attributes={"axis_names": ["z", "y", "q"]}),
+        {},
+        ("z, y, q, which are not z, y and x",),
+    ),
     "wrong axes": (make(), {"axes": "TZYX"}, ("--axes TZYX", "5 x 6 x 7")),
     "time without time": (make(), {"time": 1}, ("--time 1", "no axis of time points")),
     "zero": (make(attributes={"resolution": (0, 4, 4)}), {}, ("not positive", "--spacing")),
@@ -246,12 +250,12 @@ BESIDE = {"resolution": (40, 4, 8), "element_size_um": (0.04, 0.004, 0.016)}
 @pytest.mark.parametrize(
     "attributes, words, size, unit",
     [
-        (BESIDE, "differ, of which the first", (0.016, 0.004, 0.04), "micrometer"),
-        ({"voxel_size": (40, 4, 8)}, "voxel_size of volumes/raw has no units", (8, 4, 40), "pixel"),
-        ({"voxel_size": (40, 4, 8), "units": ["furlong"] * 3}, "unit furlong of", (8, 4, 40), "pixel"),
-        ({"resolution": (40, 4)}, "resolution of volumes/raw is [40, 4], not three numbers", (1, 1, 1), "pixel"),
-        ({"resolution": "fine"}, "is fine, not three numbers", (1, 1, 1), "pixel"),
-        ({**CREMI, "offset": (0, 1)}, "offset of volumes/raw, [0, 1], is no place", (8, 4, 40), "nanometer"),
+        (BESIDE, "its element_size_um 0.016 x 0.004 x 0.04 micrometer, of which the first", (8, 4, 40), "nanometer"),
+        ({"voxel_size": (40, 4, 8)}, "voxel_size has the voxel size 8 x 4 x 40 without a unit", (8, 4, 40), "pixel"),
+        ({"voxel_size": (40, 4, 8), "units": ["furlong"] * 3}, 'unit of length, "furlong"', (8, 4, 40), "pixel"),
+        ({"resolution": (40, 4)}, "resolution has 2 sizes for 3 axes, and is not used", (1, 1, 1), "pixel"),
+        ({"resolution": "fine"}, "resolution is no list of numbers ('fine'), and is not used", (1, 1, 1), "pixel"),
+        ({**CREMI, "offset": (0, 1)}, "resolution has 2 origin for 3 axes, and is not used", (1, 1, 1), "pixel"),
     ],
 )
 def test_doubtful_voxel_size_is_told(tmp_path, caplog, attributes, words, size, unit):
@@ -290,8 +294,8 @@ def test_written_files_have_what_others_read(tmp_path, dtype, unit, nanometers):
     np.testing.assert_allclose(attributes["offset"], np.array([3, -2, 1]) * nanometers)
     np.testing.assert_allclose(attributes["element_size_um"], np.array([4, 0.5, 0.25]) * nanometers / 1000)
     assert list(attributes["units"]) == ["nm"] * 3 and list(attributes["axis_names"]) == ["z", "y", "x"]
-    scale = nanometers / 1000
-    assert_read(tmp_path / "v.h5", coded(dtype), np.diag(AFFINE)[:3] * scale, "micrometer", AFFINE[:3, 3] * scale)
+    voxel, origin = np.diag(AFFINE)[:3] * nanometers, AFFINE[:3, 3] * nanometers
+    assert_read(tmp_path / "v.h5", coded(dtype), voxel, "nanometer", origin)
 
 
 def test_chunks_of_a_larger_volume(tmp_path):
@@ -325,7 +329,7 @@ def test_volume_without_a_unit_claims_none(tmp_path):
 def test_origin_of_a_turned_volume_is_left_out(tmp_path):
     turned = np.array([[0, -1, 0, 5], [1, 0, 0, 6], [0, 0, 2, 7], [0, 0, 0, 1]])
     write_in_parts(tmp_path / "v.h5", coded(), turned, "nanometer")
-    assert_read(tmp_path / "v.h5", coded(), (1e-3, 1e-3, 2e-3), "micrometer")
+    assert_read(tmp_path / "v.h5", coded(), (1, 1, 2), "nanometer")
 
 
 def test_failed_write_leaves_nothing(tmp_path):

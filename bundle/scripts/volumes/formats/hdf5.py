@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from scripts.errors import InputError, one_line, warn_once
@@ -29,9 +29,11 @@ from scripts.volumes.axes import NO_SELECTION, Selection
 from scripts.volumes.block_writer import BlockWriter
 from scripts.volumes.cast import cast
 from scripts.volumes.formats.array_stack import array_stack
+from scripts.volumes.formats.axis_names import given_names, letters, unnamed
 from scripts.volumes.formats.base import Stack
 from scripts.volumes.formats.straight_grid import straight_grid
-from scripts.volumes.units import MILLIMETERS, common_unit
+from scripts.volumes.formats.voxel_attributes import of_funlib, settle, state
+from scripts.volumes.units import MILLIMETERS
 from scripts.volumes.write_all import write_all
 
 NAME = "HDF5"
@@ -41,7 +43,6 @@ DATASET = "volumes/raw"
 """The array that is written, where CREMI's files have theirs."""
 
 _CHUNK = 64
-_AXES = {"z": "Z", "y": "Y", "x": "X", "t": "T", "c": "C", "s": "S", "time": "T", "channel": "C", "sample": "S"}
 _FILTERS = {
     4: "szip",
     307: "bzip2",
@@ -62,12 +63,10 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
     """
     Open an array of a file.
 
-    Its voxel size is that of the first of these attributes of the array, or of a group that it is in:
-    ``element_size_um`` (z, y, x), ``voxel_size`` in the ``units`` of the axes, ``resolution`` in nanometers unless
-    there are ``units``; ``offset`` has the unit of the last two, nanometers without them, and is that of the center of the first
-    voxel. The names
-    of its axes are those of ``axis_names``, ``axistags`` or its dimension labels; an array of three axes without names
-    is z, y, x.
+    Its voxel size is that of the first of these attributes of the array, or of a group that it is in: ``voxel_size`` in
+    the ``units`` of the axes, ``resolution``, in nanometers unless there are ``units``, both with an ``offset``, and
+    ``element_size_um`` (z, y, x). The names of its axes are those of ``axis_names``, ``axistags`` or its dimension
+    labels; an array of three axes without names is z, y, x.
 
     Args:
         path: file to read.
@@ -87,9 +86,16 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
         dataset = _dataset(h5py, file, selection, path)
         name = dataset.name.strip("/")
         _check_storage(h5py, dataset, name, path)
-        names = _axis_names(dataset, name, selection, path)
-        grid = _grid(dataset, name, selection.axes or names)
-        yield array_stack(dataset, names, selection, path, chunk=dataset.chunks, **grid._asdict())
+        attributes = _attributes(dataset)
+        names = _axis_names(dataset, attributes, selection, path)
+        statements = of_funlib(names, attributes, "nm")
+        if "element_size_um" in attributes:
+            statements.append(state("element_size_um", "ZYX", attributes["element_size_um"], None, "um"))
+        size = settle(statements)
+        source = size.source and f"{size.source} of {name}"
+        yield array_stack(
+            dataset, names, selection, path, size.voxel_size, size.unit, size.origin, dataset.chunks, size.doubt, source
+        )
 
 
 def _arrays(h5py: Any, group: Any, least: int) -> dict[str, tuple[int, ...]]:
@@ -215,178 +221,37 @@ def _attributes(dataset: Any) -> dict[str, Any]:
         each = each.parent
 
 
-def _axis_names(dataset: Any, name: str, selection: Selection, path: Path) -> str:
+def _axis_names(dataset: Any, attributes: dict[str, Any], selection: Selection, path: Path) -> str:
     """One letter for each axis."""
-    ndim = len(dataset.shape)
-    attributes = _attributes(dataset)
-    found = None
+    given = given_names(selection, dataset.shape)
+    if given is not None or selection.axes is not None:
+        return given or "I" * len(dataset.shape)  # what does not fit is refused with the option
+    name = dataset.name.strip("/")
+    source, listed = "", None
     if "axis_names" in attributes:
-        listed = attributes["axis_names"]
-        found = ("axis_names", list(listed) if isinstance(listed, (list, str)) else [])
+        source, listed = "axis_names", attributes["axis_names"]
     elif "axistags" in attributes:
         try:
-            found = ("axistags", [each["key"] for each in json.loads(attributes["axistags"])["axes"]])
+            source, listed = "axistags", [each["key"] for each in json.loads(attributes["axistags"])["axes"]]
         except (TypeError, ValueError, KeyError):
             warn_once(f"{path}: the axistags of {name} cannot be understood, and are not used")
     elif all(dimension.label for dimension in dataset.dims):
-        found = ("dimension labels", [dimension.label for dimension in dataset.dims])
-    if selection.axes is not None:
-        return "I" * ndim  # the option counts
-    if found is None:
-        long = [place for place, size in enumerate(dataset.shape) if size > 1]
-        if ndim > 3 and len(long) == 3:
-            return "".join("ZYX"[long.index(place)] if place in long else "I" for place in range(ndim))
-        if ndim != 3:
-            sizes = " x ".join(str(size) for size in dataset.shape)
-            example = {4: "CZYX", 5: "TCZYX"}.get(ndim, "TCZYX")
-            raise InputError(
-                f"{path}: {name} has {ndim} axes without names, of the sizes {sizes}; say what they are with --axes, "
-                f"such as --axes {example}"
-            )
-        return "ZYX"
-    source, listed = found
-    if len(listed) != ndim:
+        source, listed = "dimension labels", [dimension.label for dimension in dataset.dims]
+    if listed is None:
+        return unnamed(path, dataset.shape, "ZYX")
+    shown = [str(each) for each in listed] if isinstance(listed, list) else [str(listed)]
+    # funlib's names for axes that nobody has named
+    in_space = [place for place, each in enumerate(shown) if re.fullmatch(r"d\d+", each)]
+    named = ["c" if re.fullmatch(r"c\d+\^?", each) else each for each in shown]
+    for place, axis in zip(in_space, "zyx" if len(in_space) == 3 else ""):
+        named[place] = axis
+    found = letters(named, len(dataset.shape))
+    if found is None or any(found.count(axis) != 1 for axis in "ZYX"):
         raise InputError(
-            f"{path}: the {source} of {name} name {len(listed)} axes, but the array has {ndim}; say what they are with "
-            "--axes"
+            f"{path}: the {source} of {name} are {', '.join(shown)}, which are not z, y and x once each among its "
+            f"{len(dataset.shape)} axes; say what they are with --axes"
         )
-    letters = [_AXES.get(str(each).lower().rstrip("^"), "?") for each in listed]
-    unnamed = [place for place, each in enumerate(listed) if re.fullmatch(r"d\d+", str(each))]  # of funlib
-    if len(unnamed) == 3:
-        for place, letter in zip(unnamed, "ZYX"):
-            letters[place] = letter
-        for place, each in enumerate(listed):
-            letters[place] = "C" if re.fullmatch(r"c\d+\^?", str(each)) else letters[place]
-    if any(letters.count(letter) != 1 for letter in "ZYX"):
-        raise InputError(
-            f"{path}: the {source} of {name} are {', '.join(str(each) for each in listed)}, not z, y and x once each; "
-            "say what they are with --axes"
-        )
-    return "".join(letters)
-
-
-class _Grid(NamedTuple):
-    """Of :func:`array_stack`."""
-
-    voxel_size: dict[str, float] | None = None
-    unit: str | None = None
-    origin: dict[str, float] | None = None
-    doubt: str | None = None
-    source: str | None = None
-
-
-def _three(values: Any, names: str, all_axes: bool) -> dict[str, float] | None:
-    """An attribute by the axes: one number for each of Z, Y and X in this order, or where ``all_axes`` in that of the
-    array, for each of its axes or for those of them that are in space. None if it is something else.
-    """
-    try:
-        numbers = [float(value) for value in values]
-    except (TypeError, ValueError):
-        return None
-    order = "".join(name for name in names if name in "ZYX")
-    if all_axes and len(numbers) == len(names):
-        return {name: number for name, number in zip(names, numbers) if name in "ZYX"}
-    return dict(zip(order if all_axes else "ZYX", numbers)) if len(numbers) == 3 else None
-
-
-def _units(units: Any, names: str) -> list[str] | None:
-    """The names of the units along Z, Y and X; None if there are none."""
-    if isinstance(units, str):
-        return [units] * 3
-    if not isinstance(units, list) or not all(isinstance(each, str) for each in units):
-        return None
-    order = "".join(name for name in names if name in "ZYX")
-    if len(units) == len(names):
-        by_name = dict(zip(names, units))
-    elif len(units) == 3:
-        by_name = dict(zip(order, units))
-    else:
-        return None
-    return [by_name[letter] for letter in "ZYX"]
-
-
-class _Sizes(NamedTuple):
-    """What one attribute says of the voxel size: its name, the sizes along Z, Y and X in its unit, how many of the unit
-    a number of the file is along each of them, and what is doubtful.
-    """
-
-    attribute: str
-    sizes: dict[str, float]
-    unit: str | None
-    scales: dict[str, float]
-    doubt: str | None
-
-    def __str__(self) -> str:
-        return f"{self.attribute} {' x '.join(f'{self.sizes[axis]:g}' for axis in 'ZYX')} {self.unit or ''}".rstrip()
-
-
-def _sizes(attribute: str, value: Any, units: list[str] | None, names: str, name: str) -> _Sizes | str:
-    """What an attribute of an array says of the voxel size, or why it says nothing."""
-    numbers = _three(value, names, attribute != "element_size_um")
-    if numbers is None:
-        return f"the {attribute} of {name} is {value}, not three numbers, and is not used"
-    own = {"element_size_um": ["um"] * 3, "resolution": units or ["nm"] * 3}.get(attribute, units)
-    common, doubt = None, None
-    if own is None:
-        doubt = f"the {attribute} of {name} has no units, so that it is taken without a unit"
-    else:
-        common = common_unit(own)
-        if common is None:
-            unknown = " ".join(dict.fromkeys(own))
-            doubt = f"the unit {unknown} of the {attribute} of {name} is not known, so that it is taken without a unit"
-    scales = dict(zip("ZYX", common.scales if common is not None else (1.0, 1.0, 1.0)))
-    sizes = {axis: number * scales[axis] for axis, number in numbers.items()}
-    return _Sizes(attribute, sizes, common.unit if common is not None else None, scales, doubt)
-
-
-def _origin(offset: Any, of: _Sizes, unit: str | None, names: str) -> dict[str, float] | None:
-    """The offset of an array, in the unit of its voxel size; it is stored in that of ``of``. None if it is no place."""
-    places, scale = _three(offset, names, True), _scale(of.unit, unit)
-    if places is None or scale is None or not all(math.isfinite(place) for place in places.values()):
-        return None
-    return {axis: place * of.scales[axis] * scale for axis, place in places.items()}
-
-
-def _grid(dataset: Any, name: str, names: str) -> _Grid:
-    """The voxel size of an array, and what is doubtful about it."""
-    attributes = _attributes(dataset)
-    if not all(axis in names for axis in "ZYX"):
-        names = "ZYX"
-    units = _units(attributes.get("units"), names)
-    told = [
-        _sizes(attribute, attributes[attribute], units, names, name)
-        for attribute in ("element_size_um", "voxel_size", "resolution")
-        if attribute in attributes
-    ]
-    doubts = [each for each in told if isinstance(each, str)]
-    known = [each for each in told if isinstance(each, _Sizes)]
-    if not known:
-        return _Grid(doubt=doubts[0] if doubts else None)
-    first = known[0]
-    doubts = [*(each.doubt for each in known[:1] if each.doubt is not None), *doubts]
-    for other in known[1:]:
-        scale = _scale(other.unit, first.unit)
-        pairs = [(first.sizes[axis], other.sizes[axis] * (scale or math.nan)) for axis in "ZYX"]
-        if not all(math.isclose(*pair, rel_tol=0.01) for pair in pairs):
-            doubts.append(f"of {name}, the {first} and the {other} (z, y, x) differ, of which the first is taken")
-    origin = None
-    if "offset" in attributes:
-        stored = next((each for each in known if each.attribute != "element_size_um"), None)
-        stored = stored or _Sizes("", {}, "nanometer", dict.fromkeys("ZYX", 1.0), None)
-        origin = _origin(attributes["offset"], stored, first.unit, names)
-        if origin is None:
-            doubts.append(f"the offset of {name}, {attributes['offset']}, is no place in that unit and is not used")
-    source = f"{first.attribute} ({first.unit or 'no unit'}) of {name}"
-    return _Grid(first.sizes, first.unit, origin, doubts[0] if doubts else None, source)
-
-
-def _scale(from_unit: str | None, to_unit: str | None) -> float | None:
-    """How many of one unit another one is, None if they cannot be compared."""
-    if from_unit == to_unit:
-        return 1.0
-    if from_unit not in MILLIMETERS or to_unit not in MILLIMETERS:
-        return None
-    return MILLIMETERS[from_unit] / MILLIMETERS[to_unit]
+    return found
 
 
 class _Writer:

@@ -119,6 +119,35 @@ def of_transform(transform: dict[str, Any], rank: int) -> Statement:
     return state("transform", names, transform.get("scale"), transform.get("translate"), transform.get("units"))
 
 
+def of_funlib(names: str, attributes: Mapping[str, Any], of_resolution: str | None = None) -> list[Statement]:
+    """
+    Read the attributes of funlib and CREMI, whose numbers follow the order of the array.
+
+    Args:
+        names: a letter for each axis of the array.
+        attributes: beside it.
+        of_resolution: unit of ``resolution`` where there are no ``units``; None if it is not known.
+    """
+    statements = []
+    for key in ("voxel_size", "resolution"):
+        sizes = attributes.get(key)
+        if sizes is None:
+            continue
+        # funlib gives numbers for the axes in space alone
+        axes = "".join(each for each in names if each in "XYZ") or names
+        if isinstance(sizes, list) and len(sizes) == len(names):
+            axes = names
+        offset, unit = attributes.get("offset"), attributes.get("units", attributes.get("unit"))
+        if isinstance(unit, list) and len(unit) == len(names) != len(axes):
+            unit = [each for each, letter in zip(unit, names) if letter in "XYZ"]
+        if isinstance(offset, list) and len(offset) == len(names) != len(axes):
+            offset = [each for each, letter in zip(offset, names) if letter in "XYZ"]
+        if unit is None and key == "resolution":
+            unit = of_resolution
+        statements.append(state(key, axes, sizes, offset, unit))
+    return statements
+
+
 def settle(statements: Sequence[Statement]) -> VoxelSize:
     """
     Return the voxel size that the first usable attribute says.

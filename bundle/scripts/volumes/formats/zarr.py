@@ -26,7 +26,7 @@ from scripts.volumes.formats.axis_names import given_names, letters, unnamed
 from scripts.volumes.formats.base import Stack
 from scripts.volumes.formats.chunked_array import open_array
 from scripts.volumes.formats.ome_zarr_writer import open_writer
-from scripts.volumes.formats.voxel_attributes import Statement, of_transform, settle, state
+from scripts.volumes.formats.voxel_attributes import Statement, of_funlib, of_transform, settle, state
 
 __all__ = ["DTYPES", "NAME", "SUFFIXES", "is_store", "is_written", "open_stack", "open_writer"]
 
@@ -154,20 +154,7 @@ def _of_array(names: str, attributes: dict[str, Any]) -> list[Statement]:
     transform = attributes.get("transform")
     if isinstance(transform, dict):
         statements.append(of_transform(transform, len(names)))
-    for key in ("voxel_size", "resolution"):
-        sizes = attributes.get(key)
-        if sizes is None:
-            continue
-        # funlib gives numbers for the axes in space alone
-        axes = "".join(each for each in names if each in "XYZ") or names
-        if isinstance(sizes, list) and len(sizes) == len(names):
-            axes = names
-        offset, unit = attributes.get("offset"), attributes.get("units", attributes.get("unit"))
-        if isinstance(unit, list) and len(unit) == len(names) != len(axes):
-            unit = [each for each, letter in zip(unit, names) if letter in "XYZ"]
-        if isinstance(offset, list) and len(offset) == len(names) != len(axes):
-            offset = [each for each, letter in zip(offset, names) if letter in "XYZ"]
-        statements.append(state(key, axes, sizes, offset, unit))
+    statements += of_funlib(names, attributes)
     pixels = attributes.get("pixelResolution")
     if isinstance(pixels, dict):
         statements.append(state("pixelResolution", "XYZ", pixels.get("dimensions"), None, pixels.get("unit")))
