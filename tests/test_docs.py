@@ -24,6 +24,7 @@ PAGE_IDS = [page.relative_to(REPOSITORY).as_posix() for page in PAGES]
 # of MONAI, TensorBoard, d2r.py, MONAI Label and benchmarks/tables.py; and one that a page shows as a mistake
 OTHER_OPTIONS = {
     "config_file",
+    "dataset",  # what the command line calls the option array of the configs
     "args_file",
     "bundle_root",
     "logdir",

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import types
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,8 @@ from scripts.volumes.formats.base import Stack
 from scripts.volumes.outputs import check_output
 from scripts.volumes.reading import read_volume
 from scripts.volumes.writing import volume_writer
+
+BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 
 
 @pytest.mark.parametrize(
@@ -79,3 +83,10 @@ def test_format_that_is_added(tmp_path, monkeypatch):
     loaded = read_volume(tmp_path / "v.npy")
     assert np.array_equal(loaded[0], voxels) and loaded.meta["dtype"] == "uint16"
     assert loaded.pixdim.tolist() == [1, 2, 3]
+
+
+def test_libraries_of_formats_wait_for_their_files():
+    """Help and mistakes in options are told before anything that takes seconds to import."""
+    code = "import sys; import scripts.volumes.formats.registry; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], cwd=BUNDLE, capture_output=True, text=True, check=True)
+    assert {"h5py", "mrcfile", "itk", "bioio"} & set(found.stdout.split()) == set()
