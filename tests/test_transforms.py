@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,15 +13,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 from monai.data import MetaTensor, decollate_batch, list_data_collate
+from monai.transforms import Compose, Invertd
 from scripts import lattice
 from scripts.errors import InputError
 from scripts.evaluation.show_disagreement import ShowDisagreementd
+from scripts.transforms.adopt_grid import AdoptGridd
 from scripts.transforms.axial_decimate import AxialDecimate, AxialDecimated, axial_decimate
 from scripts.transforms.axial_interpolate import AxialInterpolate, AxialInterpolated, axial_interpolate
+from scripts.transforms.copy_recorded import CopyRecordedd
 from scripts.transforms.hold_out import HoldOut, HoldOutd
 from scripts.transforms.match_noise import MatchNoise, MatchNoised
 from scripts.transforms.rand_sequences import RandSequences, RandSequencesd
 from scripts.transforms.rand_slice_patches import RandSlicePatches, RandSlicePatchesd
+from scripts.transforms.save_volume import SaveVolumed
 from scripts.transforms.scale_intensity import (
     RestoreIntensity,
     RestoreIntensityd,
@@ -207,6 +212,161 @@ def test_decimation_coarsens_the_affine(factor):
 def test_factor_is_checked(make):
     with pytest.raises(InputError, match="--factor"):
         make(1)
+
+
+# ---- the way back ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+@pytest.mark.parametrize("size", [33, 30])
+@pytest.mark.parametrize("make", [AxialDecimate, AxialInterpolate, partial(AxialInterpolate, mode="linear")])
+def test_inverse_is_on_the_grid_before(make, factor, size):
+    """The field where it lay, in as many slices: from a coarse grid up to the bend between its slices."""
+    volume = with_affine(field(torch.arange(float(size)) / 10)[None], 2, 3, 4)
+    transform = make(factor)
+    changed = transform(volume)
+    assert volume.applied_operations == [] and len(changed.applied_operations) == 1
+    again = transform.inverse(changed)
+    assert again.shape == volume.shape and again.applied_operations == []
+    assert np.allclose(again.affine, volume.affine)
+    inside = slice(None, None)
+    if make is AxialDecimate:  # beyond the last slice that was kept there is only its copy, and the kept ones are not
+        kept = lattice.decimated_indices(size, factor)  # quite at the places of a real factor
+        inside = slice(kept[0], kept[-2] + 1)
+    error = (again - volume).as_tensor().abs()[..., inside].max()
+    assert error < (0.03 if float(factor).is_integer() else 0.06)
+
+
+@pytest.mark.parametrize("mode", ["linear", "cubic", "nearest"])
+def test_inverse_of_a_whole_factor_brings_back_the_slices(mode):
+    volume = with_affine(random_volume(3, 4, 7), 1, 1, 8)
+    transform = AxialInterpolate(8, mode)
+    assert torch.allclose(transform.inverse(transform(volume)), volume, atol=1e-6)
+
+
+def test_a_chain_of_what_changes_the_grid_is_inverted():
+    """By Compose.inverse and by Invertd, which takes a prediction back to the grid of the image."""
+    volume = with_affine(random_volume(6, 10, 13), 2, 3, 4)
+    chain = Compose(
+        [
+            HoldOutd(["image", "other"], "validation", "y", 0.5, allow_missing_keys=True),
+            AxialDecimated("image", 4),
+            AxialInterpolated(["image", "other"], 2, "linear", allow_missing_keys=True),
+        ]
+    )
+    data = chain({"image": volume})
+    assert data["image"].shape == (1, 6, 5, 7) and spacing_of(data["image"]) == pytest.approx((2, 3, 8))
+    back = chain.inverse(data)["image"]
+    assert back.shape == volume.shape and np.allclose(back.affine, volume.affine)
+    assert torch.allclose(back[..., 5:, ::4], volume[..., 5:, ::4], atol=1e-6) and not back[:, :, :5].any()
+
+    data = chain({"image": volume})
+    for nearest, expected in ((True, [2, 2, 4, 4, 4]), (False, [2, 2.5, 3, 3.5, 4])):
+        data["pred"] = MetaTensor(torch.arange(7.0).expand(1, 6, 5, 7))
+        pred = Invertd("pred", chain, "image", nearest_interp=nearest)(data)["pred"]
+        assert pred.shape == volume.shape and np.allclose(pred.affine, volume.affine)
+        assert pred[0, 0, 5, 4:9].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_inverse_without_the_way_forth_is_refused():
+    with pytest.raises(ValueError, match="applied_operations"):
+        AxialDecimate(4).inverse(with_affine(random_volume(3, 3, 5), 1, 1, 1))
+
+
+def test_labels_of_integers_are_interpolated():
+    volume = torch.tensor([0, 10, 20]).expand(1, 2, 2, 3)
+    assert axial_interpolate(volume, 2, "linear")[0, 0, 0].tolist() == [0, 5, 10, 15, 20]
+    assert axial_interpolate(volume, 2.5, "nearest")[0, 0, 0].tolist() == [0, 0, 10, 10, 20, 20]
+
+
+# ---- keys ------------------------------------------------------------------------------------------------------------
+
+
+def reconstruction(values: torch.Tensor, copied: bool = True) -> MetaTensor:
+    return MetaTensor(values, meta={"factor": 2, "input_slices_copied": copied})
+
+
+SIDE = random_volume(20, 20, 13, seed=1)
+KEYED: dict[str, tuple[Any, Callable[[], Any], list[str]]] = {
+    "AxialDecimated": (partial(AxialDecimated, factor=4), lambda: with_affine(SIDE, 1, 1, 1), []),
+    "AxialInterpolated": (partial(AxialInterpolated, factor=4), lambda: with_affine(SIDE, 1, 1, 1), []),
+    "HoldOutd": (partial(HoldOutd, part="train", axis="x"), lambda: with_affine(SIDE, 1, 1, 1), []),
+    "ScalePercentilesd": (partial(ScalePercentilesd, lower=1, upper=99), lambda: MetaTensor(SIDE), []),
+    "RestoreIntensityd": (
+        RestoreIntensityd,
+        lambda: ScalePercentiles(1, 99)(MetaTensor(SIDE, meta={"dtype": "float32"})),
+        [],
+    ),
+    "MatchNoised": (partial(MatchNoised, factor=4, target_key=["ta", "tb"]), lambda: SIDE, ["ta", "tb"]),
+    "AdoptGridd": (partial(AdoptGridd, grid_of="grid"), lambda: with_affine(SIDE, 1, 1, 1), []),
+    "CopyRecordedd": (
+        partial(CopyRecordedd, image_key=["ia", "ib"]),
+        lambda: reconstruction(torch.zeros(1, 20, 20, 25)),
+        [],
+    ),
+}
+
+
+def differs(first: torch.Tensor, second: torch.Tensor) -> bool:
+    same = first.shape == second.shape and torch.equal(torch.as_tensor(first), torch.as_tensor(second))
+    return not same or str(getattr(first, "meta", None)) != str(getattr(second, "meta", None))
+
+
+@pytest.mark.parametrize("name", KEYED)
+def test_every_key_is_transformed_and_a_missing_one_may_be_missing(name):
+    make, item, new = KEYED[name]
+    others = {"grid": with_affine(SIDE[..., :3], 1, 1, 1), "ia_recorded": SIDE, "ib_recorded": SIDE}
+    both = make(["a", "b"])({"a": item(), "b": item(), **others})
+    assert set(both) == {"a", "b", *others, *new}
+    assert differs(both["a"], item()) and differs(both["b"], item())
+    assert torch.equal(both["a"], both["b"])
+
+    alone = make(["a", "b"], allow_missing_keys=True)({"b": item(), **others})
+    assert set(alone) == {"b", *others, *new[1:]} and torch.equal(alone["b"], both["b"])
+    with pytest.raises(KeyError):
+        make(["a", "b"])({"b": item(), **others})
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(RandSequencesd, patch_size=(8, 8), num_samples=3, target_key=["ta", "tb"]),
+        partial(RandSlicePatchesd, patch_size=(8, 9), factor=4, num_samples=3),
+    ],
+)
+def test_every_key_gives_its_samples(make):
+    data = {"a": SIDE, "b": 10 + SIDE}
+    items = make(["a", "b"])(data)
+    assert [bool(item["image"].max() > 5) for item in items] == [False] * 3 + [True] * 3
+    assert len(make(["a", "b"], allow_missing_keys=True)({"b": SIDE})) == 3
+    with pytest.raises(KeyError):
+        make(["a", "b"])({"b": SIDE})
+
+
+def test_targets_are_those_of_their_key():
+    draw = RandSequencesd(["a", "b"], (8, 8), target_key=["ta", "tb"], edge_probability=0)
+    items = draw({"a": SIDE, "b": SIDE, "ta": 20 + SIDE, "tb": 30 + SIDE})
+    assert [int(item["label"].min() / 10) for item in items] == [2, 3]
+
+
+def test_recorded_slices_are_those_of_their_volume():
+    volumes = {"pa": reconstruction(torch.zeros(1, 2, 2, 5)), "pb": reconstruction(torch.zeros(1, 2, 2, 5))}
+    recorded = {"a_recorded": torch.full((1, 2, 2, 3), 1.5), "b_recorded": torch.full((1, 2, 2, 3), 2.5)}
+    result = CopyRecordedd(["pa", "pb"], ["a", "b"])({**volumes, **recorded})
+    assert result["pa"][0, 0, 0].tolist() == [1.5, 0, 1.5, 0, 1.5]
+    assert result["pb"][0, 0, 0].tolist() == [2.5, 0, 2.5, 0, 2.5]
+    predicted = {**volumes, "pb": reconstruction(torch.zeros(1, 2, 2, 5), copied=False)}
+    assert not CopyRecordedd(["pa", "pb"], ["a", "b"])({**predicted, **recorded})["pb"].any()
+
+
+def test_a_disagreement_is_drawn_of_two_volumes(tmp_path):
+    draw = ShowDisagreementd(["image", "map"], tmp_path / "map.png", allow_missing_keys=True)
+    draw({"image": with_affine(SIDE, 1, 1, 1)})
+    assert not (tmp_path / "map.png").exists()
+    draw({"image": with_affine(SIDE, 1, 1, 1), "map": with_affine(SIDE, 1, 1, 1)})
+    assert (tmp_path / "map.png").exists()
+    with pytest.raises(ValueError, match="takes two keys, not 1"):
+        ShowDisagreementd("image", "none.png")
 
 
 # ---- intensity -------------------------------------------------------------------------------------------------------
@@ -416,13 +576,15 @@ def test_hold_out_knows_where_it_lies_and_can_be_undone():
     "transform",
     [
         partial(RandSequencesd, patch_size=(8, 8)),
-        partial(RandSlicePatchesd, patch_size=(8, 8), factor=2),
         partial(MatchNoised, factor=2),
+        partial(SaveVolumed, path="out.tif"),
+        CopyRecordedd,
     ],
 )
-def test_several_keys_are_refused_where_only_one_would_be_used(transform):
+def test_one_name_for_the_results_of_several_keys_is_refused(transform):
+    """One would overwrite the other."""
     transform("image")
-    with pytest.raises(ValueError, match="takes one key, not 2"):
+    with pytest.raises(ValueError, match=r"has 1 for the keys \['image', 'other'\]: give one for each key"):
         transform(["image", "other"])
 
 

@@ -28,18 +28,28 @@ class ShowDisagreementd(MapTransform):
     """Write a PNG of an XZ and a YZ slice with |XZ - YZ|.
 
     Args:
-        keys: the pseudo-HR volume and the disagreement, (1, X, Y, Z) each.
+        keys: two, of the pseudo-HR volume and of the disagreement, (1, X, Y, Z) each.
         path: PNG to write; replaced if it exists.
+        allow_missing_keys: whether to draw nothing where one is not there.
+
+    Raises:
+        ValueError: for more or fewer keys than two.
     """
 
     def __init__(self, keys: KeysCollection, path: str | Path, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
+        if len(self.keys) != 2:
+            raise ValueError(f"ShowDisagreementd takes two keys, not {len(self.keys)}")
         self.path = path
 
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
-        pseudo, disagreement = (data[key] for key in self.keys)
+        result = dict(data)
+        found = [result[key] for key in self.key_iterator(result)]
+        if len(found) < 2:
+            return result
+        pseudo, disagreement = found
         spacing = lattice.voxel_size(pseudo.affine.numpy())
         unit = str(pseudo.meta.get("unit", "pixel"))
         volume, map_of_it = (only_channel(each, type(self).__name__).numpy() for each in (pseudo, disagreement))
         show_disagreement(self.path, volume, map_of_it, spacing, unit)
-        return dict(data)
+        return result

@@ -20,9 +20,10 @@ import torch
 import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, Transform
+from monai.transforms import InvertibleTransform, MapTransform
 from scripts import lattice
 from scripts.errors import InputError
+from scripts.transforms.axial_interpolate import AxialResampling
 
 DEGRADATIONS = ("sampling", "average", "gaussian")
 """How a coarse slice comes about: one fine slice, the mean of ``factor`` fine slices, or a Gaussian axial PSF."""
@@ -62,21 +63,21 @@ def _blur(volume: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return F.conv1d(rows, weights.to(volume)[None, None]).reshape(volume.shape)
 
 
-class AxialDecimate(Transform):
-    """Decimate a volume (C, X, Y, Z) along Z and coarsen its affine; see :func:`axial_decimate`."""
+class AxialDecimate(AxialResampling):
+    """Decimate a volume (C, X, Y, Z) along Z and coarsen its affine; see :func:`axial_decimate`.
+
+    The inverse is cubic interpolation to as many slices as there were.
+    """
 
     def __init__(self, factor: float, degradation: str = "sampling") -> None:
         self.factor = lattice.check_factor(factor)
         self.degradation = degradation
 
     def __call__(self, volume: torch.Tensor) -> torch.Tensor:
-        result = axial_decimate(volume, self.factor, self.degradation)
-        if isinstance(result, MetaTensor):
-            result.affine = torch.as_tensor(lattice.coarsened_affine(result.affine.numpy(), self.factor))
-        return result
+        return self.track_factor(axial_decimate(volume, self.factor, self.degradation), volume, 1.0 / self.factor)
 
 
-class AxialDecimated(MapTransform):
+class AxialDecimated(MapTransform, InvertibleTransform):
     """Dictionary form of :class:`AxialDecimate`."""
 
     def __init__(
@@ -89,4 +90,11 @@ class AxialDecimated(MapTransform):
         result = dict(data)
         for key in self.key_iterator(result):
             result[key] = self.decimate(result[key])
+        return result
+
+    def inverse(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
+        """Bring the volumes back to their grid."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = self.decimate.inverse(result[key])
         return result

@@ -19,7 +19,8 @@ from functools import lru_cache
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, Transform
+from monai.transforms import InvertibleTransform, MapTransform
+from monai.utils import TraceKeys
 from scripts import lattice
 
 # Catmull-Rom; on noisy tissue it scores higher than the sharper -0.75 of torch's bicubic, so it is the stricter
@@ -39,40 +40,98 @@ def _linear_weight(distance: float) -> float:
     return max(0.0, 1.0 - abs(distance))
 
 
-_KERNELS = {"linear": _linear_weight, "cubic": _cubic_weight}
+def _nearest_weight(distance: float) -> float:
+    return float(-0.5 <= distance < 0.5)
+
+
+_KERNELS = {"nearest": _nearest_weight, "linear": _linear_weight, "cubic": _cubic_weight}
+
+# What the trace of a volume calls them: MONAI's words, for only those does its Invertd replace by "nearest".
+_TRACED = {"nearest": "nearest", "linear": "linear", "cubic": "bicubic"}
+_MODE_OF = {traced: mode for mode, traced in _TRACED.items()}
 
 
 @lru_cache(maxsize=64)
-def interpolation_matrix(slices: int, factor: float, mode: str, device: torch.device | None = None) -> torch.Tensor:
+def interpolation_matrix(
+    slices: int, factor: float, mode: str, device: torch.device | None = None, size: int | None = None
+) -> torch.Tensor:
     """Weights (K, output size) that carry K slices to the lattice of ``factor``; edge slices are repeated outwards.
 
     Args:
-        mode: "linear" or "cubic" (Keys 1981 with a = -0.5).
+        mode: "nearest", "linear" or "cubic" (Keys 1981 with a = -0.5).
+        size: number of output slices; default: those that the K slices cover.
     """
     kernel = _KERNELS[mode]
-    places = lattice.positions(slices, factor)
-    weights = torch.zeros(slices, len(places), dtype=torch.float64)
-    for j, place in enumerate(places):
+    size = lattice.output_size(slices, factor) if size is None else size
+    weights = torch.zeros(slices, size, dtype=torch.float64)
+    for j in range(size):
+        place = lattice.position(j, factor)
         for offset, index in enumerate(lattice.window(place.interval, slices)):
             weights[index, j] += kernel(place.depth + 1 - offset)
     return weights.float().to(device)
 
 
-def axial_interpolate(volume: torch.Tensor, factor: float, mode: str = "cubic") -> torch.Tensor:
+def axial_interpolate(
+    volume: torch.Tensor, factor: float, mode: str = "cubic", size: int | None = None
+) -> torch.Tensor:
     """Interpolate the last axis, (..., K) -> (..., floor((K - 1) * factor) + 1).
 
     Unlike ``torch.nn.functional.interpolate(align_corners=False)`` the first slice stays where it is.
+
+    Args:
+        volume: of floats; integers become float32.
+        factor: slices of the output for one of the input; below 1 there are fewer, without a blur before.
+        mode: "nearest", "linear" or "cubic".
+        size: number of slices of the output, in place of floor((K - 1) * factor) + 1; those beyond the last slice of
+            the input repeat it.
     """
-    matrix = interpolation_matrix(volume.shape[-1], float(factor), mode, volume.device)
+    volume = volume if volume.is_floating_point() else volume.float()
+    matrix = interpolation_matrix(volume.shape[-1], float(factor), mode, volume.device, size)
     return volume @ matrix.to(volume.dtype)
 
 
-class AxialInterpolate(Transform):
+class AxialResampling(InvertibleTransform):
+    """What makes a volume (C, X, Y, Z) finer or coarser along Z, and the way back to the grid before.
+
+    The inverse interpolates, so it brings back the grid, not what was lost of the volume.
+    """
+
+    def track_factor(
+        self, result: torch.Tensor, volume: torch.Tensor, factor: float, mode: str = "cubic"
+    ) -> torch.Tensor:
+        """Give a result its affine and, for the inverse, what was done.
+
+        Args:
+            result: of ``volume``, on the lattice of ``factor``.
+            volume: that came in.
+            factor: slices of ``result`` for one of ``volume``.
+            mode: of the inverse, see :func:`axial_interpolate`.
+
+        Returns:
+            ``result``, unchanged unless it is a MetaTensor.
+        """
+        if not isinstance(result, MetaTensor):
+            return result
+        result.affine = torch.as_tensor(lattice.refined_affine(result.affine.numpy(), factor))
+        done = {"factor": factor, "mode": _TRACED[mode]}
+        return self.push_transform(result, orig_size=tuple(volume.shape[1:]), extra_info=done)
+
+    def inverse(self, data: MetaTensor) -> MetaTensor:
+        """(C, X, Y, Z) on the grid that this transform gave -> (C, X, Y, K) on the grid that it was given."""
+        done = self.pop_transform(data)
+        factor = 1.0 / float(done[TraceKeys.EXTRA_INFO]["factor"])
+        mode = _MODE_OF[done[TraceKeys.EXTRA_INFO]["mode"]]
+        result = axial_interpolate(data, factor, mode, int(done[TraceKeys.ORIG_SIZE][-1]))
+        result.affine = torch.as_tensor(lattice.refined_affine(result.affine.numpy(), factor))
+        return result
+
+
+class AxialInterpolate(AxialResampling):
     """Interpolate a volume (C, X, Y, K) along Z by ``factor`` and refine its affine.
 
     Args:
         factor: real number above 1.
-        mode: "linear" or "cubic".
+        mode: "nearest", "linear" or "cubic", of the inverse as well.
     """
 
     def __init__(self, factor: float, mode: str = "cubic") -> None:
@@ -81,12 +140,10 @@ class AxialInterpolate(Transform):
 
     def __call__(self, volume: torch.Tensor) -> torch.Tensor:
         result = axial_interpolate(volume, self.factor, self.mode)
-        if isinstance(result, MetaTensor):
-            result.affine = torch.as_tensor(lattice.refined_affine(result.affine.numpy(), self.factor))
-        return result
+        return self.track_factor(result, volume, self.factor, self.mode)
 
 
-class AxialInterpolated(MapTransform):
+class AxialInterpolated(MapTransform, InvertibleTransform):
     """Dictionary form of :class:`AxialInterpolate`."""
 
     def __init__(
@@ -99,4 +156,11 @@ class AxialInterpolated(MapTransform):
         result = dict(data)
         for key in self.key_iterator(result):
             result[key] = self.interpolate(result[key])
+        return result
+
+    def inverse(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
+        """Bring the volumes back to their grid."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = self.interpolate.inverse(result[key])
         return result

@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from typing import Any
 
 import torch
 from monai.config import KeysCollection
@@ -42,17 +42,18 @@ def only_channel(volume: torch.Tensor, name: str) -> torch.Tensor:
     return torch.Tensor.as_subclass(volume, torch.Tensor)[0]
 
 
-def only_key(keys: KeysCollection, name: str) -> Hashable:
-    """The key of a transform that makes several items of one volume.
+def one_for_each(values: Any, keys: KeysCollection, what: str) -> tuple:
+    """The values that belong to the keys of a transform, one to each.
 
     Args:
+        values: one or several.
         keys: as of MONAI's ``MapTransform``.
-        name: of the transform, for the error.
+        what: the argument that has the values, for the error.
 
     Raises:
-        ValueError: if there are several keys, of which all but one would be ignored.
+        ValueError: if there are more or fewer values than keys: one would overwrite or hide another.
     """
-    all_keys = ensure_tuple(keys)
-    if len(all_keys) != 1:
-        raise ValueError(f"{name} takes one key, not {len(all_keys)}")
-    return all_keys[0]
+    each, names = ensure_tuple(values), ensure_tuple(keys)
+    if len(each) != len(names):
+        raise ValueError(f"{what} has {len(each)} for the keys {list(names)}: give one for each key")
+    return each

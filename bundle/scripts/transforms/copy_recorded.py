@@ -20,7 +20,8 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from scripts import lattice
-from scripts.volumes.volume_block import COPIED, FACTOR, RECORDED, block_of
+from scripts.transforms.channels import one_for_each
+from scripts.volumes.volume_block import COPIED, FACTOR, block_of, recorded_of
 
 
 class CopyRecordedd(MapTransform):
@@ -33,11 +34,18 @@ class CopyRecordedd(MapTransform):
     Args:
         keys: of reconstructions (1, X, Y, Z) in the values of the file, as the inferer made them of a volume or of a
             block.
+        image_key: of the recorded volume that they were made of, one for each key.
         allow_missing_keys: whether to pass over keys that are not there.
+
+    Raises:
+        ValueError: unless there is one ``image_key`` for each key.
     """
 
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self, keys: KeysCollection, image_key: KeysCollection = "image", allow_missing_keys: bool = False
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
+        self.image_keys = one_for_each(image_key, keys, "image_key")
 
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict[Hashable, MetaTensor]:
         """
@@ -48,11 +56,9 @@ class CopyRecordedd(MapTransform):
             The same, with the type of the recorded slices where that is wider.
         """
         result = dict(data)
-        recorded = result.get(RECORDED)
-        if recorded is None:
-            return result
-        for key in self.key_iterator(result):
-            if result[key].meta[COPIED]:
+        for key, image_key in self.key_iterator(result, self.image_keys):
+            recorded = result.get(recorded_of(image_key))
+            if recorded is not None and result[key].meta[COPIED]:
                 result[key] = self._copy(torch.as_tensor(recorded), result[key])
         return result
 

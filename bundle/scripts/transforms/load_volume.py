@@ -21,7 +21,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 from scripts.volumes.read_options import AS_STORED, ReadOptions
 from scripts.volumes.reading import read_volume
-from scripts.volumes.volume_block import RECORDED, VolumeBlock
+from scripts.volumes.volume_block import RECORDED, VolumeBlock, recorded_of
 
 
 class LoadVolume(Transform):
@@ -48,10 +48,7 @@ class LoadVolume(Transform):
         """
         if isinstance(data, VolumeBlock):
             return data.read()
-        volume = read_volume(data, self.reading)
-        if volume.meta["dtype"].startswith("float"):
-            volume.meta[RECORDED] = volume.as_tensor().clone()
-        return volume
+        return read_volume(data, self.reading)
 
 
 class LoadVolumed(MapTransform):
@@ -76,16 +73,19 @@ class LoadVolumed(MapTransform):
             data: paths by key.
 
         Returns:
-            The same with the paths replaced by volumes (1, X, Y, Z); and "recorded", where the voxels of the file are
-            floats.
+            The same with the paths replaced by volumes (1, X, Y, Z); for those whose files have floats, also the item
+            of :func:`scripts.volumes.volume_block.recorded_of`, for
+            :class:`scripts.transforms.copy_recorded.CopyRecordedd`.
 
         Raises:
             InputError: a file cannot be used.
         """
         result: dict = dict(data)
         for key in self.key_iterator(result):
-            result[key] = self.load(result[key])
-            recorded = result[key].meta.pop(RECORDED, None)
+            result[key] = volume = self.load(result[key])
+            recorded = volume.meta.pop(RECORDED, None)
+            if recorded is None and volume.meta["dtype"].startswith("float"):
+                recorded = volume.as_tensor().clone()
             if recorded is not None:
-                result[RECORDED] = recorded
+                result[recorded_of(key)] = recorded
         return result

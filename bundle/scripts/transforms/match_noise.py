@@ -20,7 +20,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 from scripts import lattice
-from scripts.transforms.channels import only_channel, only_key
+from scripts.transforms.channels import one_for_each, only_channel
 
 _GAIN = 20  # of white noise by the Laplacian: the sum of its squared coefficients, 4 * 4 + 4 * 1
 
@@ -74,22 +74,30 @@ class MatchNoised(MapTransform):
     """Dictionary form of :class:`MatchNoise`, which also keeps the volume without the noise.
 
     Args:
-        keys: of the volume, one key.
+        keys: of the volumes.
         factor, seed: see there.
-        target_key: of the volume without the noise.
+        target_key: of the volume without the noise, one for each key.
+        allow_missing_keys: whether to pass over keys that are not there.
 
     Raises:
-        ValueError: for several keys.
+        ValueError: unless there is one ``target_key`` for each key.
     """
 
-    def __init__(self, keys: KeysCollection, factor: float, seed: int = 0, target_key: str = "target") -> None:
-        super().__init__(keys)
-        self.key = only_key(keys, type(self).__name__)
+    def __init__(
+        self,
+        keys: KeysCollection,
+        factor: float,
+        seed: int = 0,
+        target_key: KeysCollection = "target",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.target_keys = one_for_each(target_key, keys, "target_key")
         self.match_noise = MatchNoise(factor, seed)
-        self.target_key = target_key
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
         result = dict(data)
-        result[self.target_key] = result[self.key]
-        result[self.key] = self.match_noise(result[self.key])
+        for key, target_key in self.key_iterator(result, self.target_keys):
+            result[target_key] = result[key]
+            result[key] = self.match_noise(result[key])
         return result

@@ -22,7 +22,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 from scripts.errors import InputError
 from scripts.lattice import INPUT_SLICES
-from scripts.transforms.channels import only_channel, only_key
+from scripts.transforms.channels import one_for_each, only_channel
 from scripts.transforms.patches import Patch, cut_patches, place_patch
 
 _DIMS = {"x": 0, "y": 1, "z": 2}
@@ -160,16 +160,20 @@ class RandSequences(Randomizable):
 
 
 class RandSequencesd(Randomizable, MapTransform):
-    """Dictionary form of :class:`RandSequences`: one volume in, a list of its items out.
+    """Dictionary form of :class:`RandSequences`: volumes in, a list of the items of all of them out.
+
+    It has no inverse: planes of several places and directions, turned and flipped, are no part of the volume's grid,
+    and the items have no affine.
 
     Args:
-        keys: of the volume, one key.
-        target_key: of the volume that the target planes are cut from; where it is missing, they are cut from the same
-            volume.
+        keys: of the volumes, each of which gives ``num_samples`` items, those of the first key first.
+        target_key: of the volume that the target planes are cut from, one for each key; where it is missing from the
+            data, they are cut from the same volume.
         patch_size, train_factors, num_targets, num_samples, axes, edge_probability, input_slice_probability: see there.
+        allow_missing_keys: whether to pass over keys that are not there.
 
     Raises:
-        ValueError: for several keys.
+        ValueError: unless there is one ``target_key`` for each key.
     """
 
     def __init__(
@@ -182,11 +186,11 @@ class RandSequencesd(Randomizable, MapTransform):
         axes: Sequence[str] = ("x", "y"),
         edge_probability: float = 0.05,
         input_slice_probability: float = 0.0,
-        target_key: str = "target",
+        target_key: KeysCollection = "target",
+        allow_missing_keys: bool = False,
     ) -> None:
-        MapTransform.__init__(self, keys)
-        self.key = only_key(keys, type(self).__name__)
-        self.target_key = target_key
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        self.target_keys = one_for_each(target_key, keys, "target_key")
         self.sequences = RandSequences(
             patch_size, train_factors, num_targets, num_samples, axes, edge_probability, input_slice_probability
         )
@@ -198,4 +202,5 @@ class RandSequencesd(Randomizable, MapTransform):
         return self
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
-        return self.sequences(data[self.key], data.get(self.target_key))
+        pairs = self.key_iterator(dict(data), self.target_keys)
+        return [item for key, target_key in pairs for item in self.sequences(data[key], data.get(target_key))]

@@ -25,7 +25,7 @@ from scripts import lattice
 from scripts.errors import InputError
 from scripts.transforms.axial_decimate import axial_decimate
 from scripts.transforms.axial_interpolate import axial_interpolate
-from scripts.transforms.channels import only_channel, only_key
+from scripts.transforms.channels import only_channel
 from scripts.transforms.patches import Patch, cut_patches, place_patch
 
 
@@ -127,14 +127,15 @@ class RandSlicePatches(Randomizable):
 
 
 class RandSlicePatchesd(Randomizable, MapTransform):
-    """Dictionary form of :class:`RandSlicePatches`: one volume in, a list of items "image" and "mu" out.
+    """Dictionary form of :class:`RandSlicePatches`: volumes in, a list of items "image" and "mu" of all of them out.
+
+    It has no inverse: turned and flipped patches of several slices are no part of the volume's grid, and the items have
+    no affine.
 
     Args:
-        keys: of the volume, one key.
+        keys: of the volumes, each of which gives ``num_samples`` items, those of the first key first.
         patch_size, factor, prior_factor, num_samples, degradation, with_linear: see there.
-
-    Raises:
-        ValueError: for several keys.
+        allow_missing_keys: whether to pass over keys that are not there.
     """
 
     def __init__(
@@ -146,9 +147,9 @@ class RandSlicePatchesd(Randomizable, MapTransform):
         num_samples: int = 1,
         degradation: str = "sampling",
         with_linear: bool = False,
+        allow_missing_keys: bool = False,
     ) -> None:
-        MapTransform.__init__(self, keys)
-        self.key = only_key(keys, type(self).__name__)
+        MapTransform.__init__(self, keys, allow_missing_keys)
         self.patches = RandSlicePatches(patch_size, factor, prior_factor, num_samples, degradation, with_linear)
 
     def set_random_state(self, seed: int | None = None, state: Any = None) -> RandSlicePatchesd:
@@ -158,4 +159,4 @@ class RandSlicePatchesd(Randomizable, MapTransform):
         return self
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
-        return self.patches(data[self.key])
+        return [item for key in self.key_iterator(dict(data)) for item in self.patches(data[key])]

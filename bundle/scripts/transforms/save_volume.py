@@ -20,6 +20,7 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
+from scripts.transforms.channels import one_for_each
 from scripts.volumes.claim import Claim
 from scripts.volumes.outputs import check_output
 from scripts.volumes.writing import tell_written, write_volume
@@ -66,23 +67,26 @@ class SaveVolumed(MapTransform):
     Dictionary form of :class:`SaveVolume`.
 
     Args:
-        keys: key of the volume.
-        path: file to write.
+        keys: of the volumes.
+        path: file to write, one for each key.
         overwrite: whether an existing file may be replaced.
-        allow_missing_keys: whether to pass over a key that is not there.
+        allow_missing_keys: whether to pass over keys that are not there.
         inputs: files and folders that are never replaced, as those that the volume was made from.
+
+    Raises:
+        ValueError: unless there is one ``path`` for each key.
     """
 
     def __init__(
         self,
         keys: KeysCollection,
-        path: str | os.PathLike,
+        path: str | os.PathLike | Sequence[str | os.PathLike],
         overwrite: bool = False,
         allow_missing_keys: bool = False,
         inputs: Sequence[str | os.PathLike | None] = (),
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.save = SaveVolume(path, overwrite, inputs)
+        self.saves = [SaveVolume(each, overwrite, inputs) for each in one_for_each(path, keys, "path")]
 
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict:
         """
@@ -96,6 +100,6 @@ class SaveVolumed(MapTransform):
             InputError: the file cannot be written.
         """
         result = dict(data)
-        for key in self.key_iterator(result):
-            result[key] = self.save(result[key])
+        for key, save in self.key_iterator(result, self.saves):
+            result[key] = save(result[key])
         return result

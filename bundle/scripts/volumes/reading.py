@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from monai.data import MetaTensor
+from monai.utils import MetaKeys
 from scripts.errors import InputError, one_line, warn_once
 from scripts.lattice import Turn, sample_boxes
 from scripts.volumes.axes import check_selection
@@ -244,7 +245,7 @@ def read_volume(path: str | os.PathLike, reading: ReadOptions = AS_STORED) -> Me
         Volume (1, X, Y, Z), float32, with the values of the file; ``affine`` with the voxel size;
         ``meta["unit"]`` of the affine: "nanometer", "micrometer", "millimeter", or "pixel" with voxels of size 1 when
         nothing is known; ``meta["dtype"]`` of the file; ``meta["axis"]`` of the file that is the last one here;
-        ``meta["filename_or_obj"]``.
+        ``meta["filename_or_obj"]``; ``meta["original_channel_dim"]``, which is 0.
 
     Raises:
         InputError: the file is missing, damaged or of another format; it is no single-channel volume of at least two
@@ -258,6 +259,7 @@ def read_volume(path: str | os.PathLike, reading: ReadOptions = AS_STORED) -> Me
         for index, plane in enumerate(source.checked_slices()):
             voxels[0, :, :, index] = plane
     meta = {"unit": header.unit, "dtype": header.dtype, "axis": header.axis, "filename_or_obj": str(path)}
+    meta[MetaKeys.ORIGINAL_CHANNEL_DIM] = 0  # for MONAI's EnsureChannelFirst
     return MetaTensor(torch.from_numpy(voxels), affine=torch.as_tensor(header.affine, dtype=torch.float64), meta=meta)
 
 

@@ -13,12 +13,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
+from monai.utils import MetaKeys
 from scripts.errors import InputError
 from scripts.lattice import Block
 from scripts.volumes.reading import VolumeSource
@@ -36,12 +37,17 @@ COPIED = "input_slices_copied"
 """Entry of the meta data of a reconstruction: whether it has copies of the recorded slices."""
 
 RECORDED = "recorded"
-"""Item with the voxels of an image in the type of the file, where they are floats."""
+"""Entry of the meta data of a block that has been read: its voxels in the type of the file, where they are floats."""
 
 WHOLE = "whole_volume"
 """Entry of the meta data of a part that has been read: the :class:`VolumeSource` it is of, for what depends on all of
 the volume.
 """
+
+
+def recorded_of(key: Hashable) -> str:
+    """The item with the voxels of the image ``key`` in the type of the file, where they are floats."""
+    return f"{key}_{RECORDED}"
 
 
 class VolumeBlock(NamedTuple):
@@ -81,7 +87,8 @@ class VolumeBlock(NamedTuple):
             )
         affine = np.array(header.affine, dtype=np.float64)
         affine[:3, 3] += affine[:3, :3] @ [self.x.start, self.y.start, self.z.start]
-        meta = {"unit": header.unit, "dtype": header.dtype, "axis": header.axis, WHOLE: self.source, **self.meta}
+        meta = {"unit": header.unit, "dtype": header.dtype, "axis": header.axis, MetaKeys.ORIGINAL_CHANNEL_DIM: 0}
+        meta.update({WHOLE: self.source, **self.meta})
         if voxels.dtype.kind == "f":
             wide = np.promote_types(voxels.dtype, np.float32).newbyteorder("=")
             meta[RECORDED] = torch.from_numpy(voxels.astype(wide))[None]
