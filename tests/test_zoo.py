@@ -35,7 +35,6 @@ from monai.bundle import (
     verify_net_in_out,
 )
 from scripts.networks.aenet import AENet
-from scripts.networks.trained_settings import current_name
 from scripts.networks.weights import load_weights
 
 from release import make_bundle
@@ -283,14 +282,28 @@ def test_copy_reconstructs(copied, tmp_path):
     np.testing.assert_array_equal(fine[:, :, ::5], volume.transpose(2, 1, 0)[:, :, ::2])
 
 
-def test_load_gives_the_weights(copied):
-    """MONAI builds a network from JSON configs only, so that without a network the weights come."""
-    with pytest.warns(UserWarning, match="state dict"):
-        weights: Any = load(NAME, bundle_dir=str(copied.parent), device="cpu", source="github")
-    expected = shipped().state_dict()
-    found = {current_name(name): value for name, value in weights.items()}
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], value) for name, value in expected.items())
+LOAD = """
+import sys
+import torch
+from monai.bundle import load
+network = load(sys.argv[1], bundle_dir=sys.argv[2], device="cpu")
+torch.save((network.eval()(*torch.load(sys.argv[3])), network.state_dict()), sys.argv[4])
+"""
+
+
+@pytest.mark.slow
+def test_load_gives_the_network(copied, tmp_path):
+    """By the name alone, in a program that knows nothing of the bundle, with the shipped weights."""
+    inputs = example(48, 32, 0.25, 8)
+    torch.save(inputs, tmp_path / "inputs.pt")
+    names = [NAME, str(copied.parent), "inputs.pt", "result.pt"]
+    subprocess.run([sys.executable, "-c", LOAD, *names], cwd=tmp_path, env=environment(), check=True)
+    result, state = torch.load(tmp_path / "result.pt")
+    expected = shipped()
+    with torch.no_grad():
+        assert torch.equal(result, expected(*inputs))
+    assert state.keys() == expected.state_dict().keys()
+    assert all(torch.equal(state[name], value) for name, value in expected.state_dict().items())
 
 
 def test_load_fills_a_network(copied):

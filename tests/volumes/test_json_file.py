@@ -28,6 +28,7 @@ def test_json_is_strict_json(tmp_path):
     write_json(path, document)
     read = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
     assert read["psnr"] == {"xy": "inf", "xz": 25.5} and float(read["psnr"]["xy"]) == math.inf
+    assert path.read_text(encoding="utf-8") == json.dumps(read, indent=4) + "\n"  # as the model zoo lays it out
     assert read["slices"] == 3 and read["list"] == [1.0, None] and read["path"] == "a.tif" and read["done"] is True
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from functools import lru_cache
+from typing import cast
 
 import torch
 from monai.config import KeysCollection
@@ -121,7 +122,7 @@ class AxialResampling(InvertibleTransform):
         done = self.pop_transform(data)
         factor = 1.0 / float(done[TraceKeys.EXTRA_INFO]["factor"])
         mode = _MODE_OF[done[TraceKeys.EXTRA_INFO]["mode"]]
-        result = axial_interpolate(data, factor, mode, int(done[TraceKeys.ORIG_SIZE][-1]))
+        result = cast(MetaTensor, axial_interpolate(data, factor, mode, int(done[TraceKeys.ORIG_SIZE][-1])))
         result.affine = torch.as_tensor(lattice.refined_affine(result.affine.numpy(), factor))
         return result
 

@@ -23,7 +23,7 @@ from scripts.volumes.whole_file import write_whole
 
 
 def write_json(path: str | os.PathLike, document: Mapping[str, Any]) -> None:
-    """Write a document as JSON; the file appears once it is complete.
+    """Write a document as JSON, in the layout of the model zoo; the file appears once it is complete.
 
     Infinity, which a perfect slice scores and JSON does not know, is written as the string "inf", NaN as null.
 
