@@ -50,7 +50,7 @@ def _draw_factor(axes: Axes, factor: float) -> None:
         axes.plot([i, i], [1.0, 1.5], color=INPUT, linewidth=5, solid_capstyle="butt")
         axes.text(i, 1.58, f"slice {i}", ha="center", va="bottom", color=INPUT)
     for j, place in enumerate(places):
-        at, kept = place.interval + place.depth, place.depth == 0
+        at, kept = place.interval + place.relative_depth, place.relative_depth == 0
         color = KEPT if kept else NEW
         axes.plot([at, at], [0.1, 0.6], color=color, linewidth=5 if kept else 2.5, solid_capstyle="butt")
         axes.text(at, 0.03, str(j), ha="center", va="top", color=color)
@@ -65,9 +65,10 @@ def _draw_factor(axes: Axes, factor: float) -> None:
         if repeated:
             axes.plot([x, x], [1.0, 1.5], color=INPUT, linewidth=5, alpha=0.35, solid_capstyle="butt")
             axes.text(x, 1.58, f"slice {index} again", ha="center", va="bottom", color=MARK)
-    at = place.interval + place.depth
+    at = place.interval + place.relative_depth
     axes.annotate(
-        f"output {chosen}: {chosen} / {factor:g} = {at:g}, so depth {place.depth:g} in interval {place.interval}",
+        f"output {chosen}: {chosen} / {factor:g} = {at:g}, so relative depth {place.relative_depth:g} in interval "
+        f"{place.interval}",
         xy=(at, -0.12),
         xytext=(max(at, 1) + 0.15, -0.27),  # to the right of it, in the row between the numbers and the intervals
         va="center",

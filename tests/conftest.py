@@ -10,7 +10,8 @@ if "OMP_NUM_THREADS" not in os.environ:  # before torch is imported; also for th
 
 import pytest
 import torch
-from scripts.networks.aenet import AENet, ChannelGate
+from scripts.networks.aenet import AENet
+from toy_network import toy_aenet
 
 torch.set_num_threads(1)  # two busy test processes on two cores would wait for each other
 
@@ -22,19 +23,7 @@ def untrained() -> AENet:
 
 @pytest.fixture(scope="session")
 def trained() -> AENet:
-    """Residuals of a few per cent of the range, with gates that follow the image from cell to cell."""
-    torch.manual_seed(0)
-    network = AENet(widths=(4, 4, 6, 8)).eval()
-    with torch.no_grad():
-        network.output.head.weight.normal_(std=0.5)
-        network.output.head.weight -= network.output.head.weight.mean(
-            (2, 3), keepdim=True
-        )  # no offset: what is added varies in space
-        for module in network.modules():
-            if isinstance(module, ChannelGate):
-                module.mix.weight.normal_(std=2.0)
-                module.mix.bias.copy_(0.5 * torch.randn(len(module.mix.weight)))  # type: ignore[union-attr]
-    return network
+    return toy_aenet()
 
 
 @pytest.fixture(autouse=True)

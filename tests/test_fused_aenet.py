@@ -15,12 +15,14 @@ import pytest
 import torch
 from scripts import errors
 from scripts.networks import optimize
-from scripts.networks.aenet import AENet, ChannelGate
+from scripts.networks.aenet import AENet
 from scripts.networks.fused_aenet import fuse
 from scripts.networks.optimize import optimize_for_inference
 from scripts.networks.plain_ops import PLAIN
 from scripts.networks.plane_conv import fold_planes
+from toy_network import toy_aenet
 
+WIDTHS = (6, 8, 12, 16)
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 KERNELS = pytest.mark.skipif(
@@ -28,20 +30,6 @@ KERNELS = pytest.mark.skipif(
     or not (torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"),
     reason="no Triton, or no GPU for it",
 )
-
-
-def network(strides=(2, 1, 2, 2, 1), device: str = "cpu") -> AENet:
-    """With residuals of a few per cent of the range, biases, and gates that differ from cell to cell."""
-    torch.manual_seed(0)
-    result = AENet((6, 8, 12, 16), strides).eval()
-    with torch.no_grad():
-        torch.nn.init.normal_(result.output.head.weight, std=0.05)
-        for module in result.modules():
-            if isinstance(module, ChannelGate):
-                torch.nn.init.normal_(module.mix.weight, std=2.0)
-            elif isinstance(module, (torch.nn.Conv2d, torch.nn.Conv3d)) and module.bias is not None:
-                torch.nn.init.normal_(module.bias, std=0.1)
-    return result.to(device)
 
 
 def random(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
@@ -56,20 +44,20 @@ def random(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> to
 @pytest.mark.parametrize("sides", [(64, 64), (72, 85), (31, 40)])
 @pytest.mark.parametrize("strides", [(2, 1, 2, 2, 1), (1, 1, 2, 2, 2), (2, 2, 2, 2, 1)])
 def test_fused_network_is_the_network(strides, sides):
-    aenet = network(strides)
+    aenet = toy_aenet(WIDTHS, strides)
     fused = fuse(aenet, PLAIN)
     window, factor = torch.rand(2, 1, *sides, 4), torch.full((4,), 5.0)
     relative_depth = torch.tensor([0.2, 0.6, 0.0, 0.8])
     with torch.no_grad():
         expected = aenet.decode(aenet.encode(window), relative_depth, factor)
         found = fused.decode(fused.encode(window), relative_depth, factor)
-        untrained = AENet((6, 8, 12, 16), strides)(window)
+        untrained = AENet(WIDTHS, strides)(window)
     assert torch.allclose(found, expected, atol=1e-5)
     assert not torch.allclose(expected[:1], untrained[:1], atol=1e-2)  # the fused parts have their say in it
 
 
 def test_fusing_leaves_the_network_alone():
-    aenet = network()
+    aenet = toy_aenet(WIDTHS)
     before = {name: value.clone() for name, value in aenet.state_dict().items()}
     fuse(aenet, PLAIN)
     assert aenet.state_dict().keys() == before.keys()
@@ -82,7 +70,7 @@ def test_fusing_leaves_the_network_alone():
 @pytest.mark.parametrize("amp", [False, True])
 def test_a_cpu_folds_and_does_not_fuse(amp):
     """To the bit what the folded network gives."""
-    aenet, window = network(), torch.rand(1, 1, 40, 33, 4)
+    aenet, window = toy_aenet(WIDTHS), torch.rand(1, 1, 40, 33, 4)
     with torch.no_grad():
         assert torch.equal(optimize_for_inference(aenet, torch.device("cpu"), amp)(window), fold_planes(aenet)(window))
 
@@ -94,7 +82,7 @@ def test_kernels_that_cannot_be_built_are_told_once(monkeypatch, caplog):
         raise RuntimeError("no C compiler\nand much more")
 
     monkeypatch.setattr(optimize, "_fused", fail)
-    aenet, window = network(), torch.rand(1, 1, 40, 33, 4)
+    aenet, window = toy_aenet(WIDTHS), torch.rand(1, 1, 40, 33, 4)
     with caplog.at_level(logging.WARNING):
         found = [optimize_for_inference(aenet, torch.device("cuda"), True) for _ in range(2)]
     (record,) = caplog.records
@@ -106,7 +94,7 @@ def test_kernels_that_cannot_be_built_are_told_once(monkeypatch, caplog):
 @CUDA
 @pytest.mark.parametrize("sides", [(64, 64), (72, 85)])
 def test_fused_network_on_cuda_is_the_network(sides, caplog):
-    aenet = network(device="cuda")
+    aenet = toy_aenet(WIDTHS, device="cuda")
     with caplog.at_level(logging.WARNING):
         fused: Any = optimize_for_inference(aenet, torch.device("cuda"), True)
     assert not caplog.records

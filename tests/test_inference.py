@@ -89,9 +89,11 @@ def test_intervals_are_those_of_the_positions(factor, copy):
         interval = lattice.interval(number, slices, factor, copy)
         if interval.copied is not None:
             found[interval.copied] = (number, 0.0)
-        found.update({interval.first + i: (number, depth) for i, depth in enumerate(interval.depths)})
+        found.update(
+            {interval.first + i: (number, relative_depth) for i, relative_depth in enumerate(interval.relative_depths)}
+        )
     assert [found[index] for index in sorted(found)] == [tuple(place) for place in lattice.positions(slices, factor)]
-    most = max(len(lattice.interval(number, slices, factor, copy).depths) for number in range(slices))
+    most = max(len(lattice.interval(number, slices, factor, copy).relative_depths) for number in range(slices))
     assert lattice.most_in_interval(slices, factor, copy) == most
 
 

@@ -32,13 +32,13 @@ SDE = MeanRevertingSDE()
 
 def test_sequence_inferer_is_the_network_one_by_one(trained):
     window = torch.rand(2, 1, 32, 32, 4)
-    depth, gap = torch.tensor([[0.2, 0.5, 0.8], [0.1, 0.4, 0.9]]), torch.tensor([4.0, 9.0])
+    relative_depth, factor = torch.tensor([[0.2, 0.5, 0.8], [0.1, 0.4, 0.9]]), torch.tensor([4.0, 9.0])
     with torch.no_grad():
-        result = SequenceInferer()(window, trained, depth, gap)
+        result = SequenceInferer()(window, trained, relative_depth, factor)
         assert result.shape == (2, 3, 32, 32)
         for b in range(2):
             for d in range(3):
-                expected = trained(window[b : b + 1], depth[b, d], gap[b])
+                expected = trained(window[b : b + 1], relative_depth[b, d], factor[b])
                 assert torch.allclose(result[b, d], expected[0, 0], atol=1e-5)
 
 

@@ -61,14 +61,14 @@ def test_rounding_of_the_machine_does_not_lose_originals(factor):
 def test_positions_walk_the_whole_axis_once(factor):
     slices = 12
     places = lattice.positions(slices, factor)
-    along = [place.interval + place.depth for place in places]
+    along = [place.interval + place.relative_depth for place in places]
     assert along == pytest.approx([j / factor for j in range(len(places))], abs=1e-5)
     assert along[0] == 0
     assert slices - 1 - 1 / factor < along[-1] <= slices - 1
-    assert all(0 <= place.depth < 1 for place in places)
+    assert all(0 <= place.relative_depth < 1 for place in places)
     assert {place.interval for place in places} >= set(range(slices - 1))
     # Depth above 0 always has a slice on either side.
-    assert all(place.interval <= slices - 2 for place in places if place.depth > 0)
+    assert all(place.interval <= slices - 2 for place in places if place.relative_depth > 0)
 
 
 @pytest.mark.parametrize("nearly", [8 - 1e-9, 8 + 1e-9])

@@ -166,17 +166,6 @@ def test_licenses():
     assert "Takemura" in data_license and "Creative Commons" in data_license
 
 
-def test_json_is_laid_out_as_the_zoo_asks():
-    """pretty-format-json --no-sort-keys --indent=4, of pre-commit-hooks, changes nothing."""
-    others = []
-    for path in tracked_files():
-        if path.suffix == ".json":
-            text = path.read_text(encoding="utf-8")
-            if text != json.dumps(json.loads(text), indent=4) + "\n":
-                others.append(str(path.relative_to(ROOT)))
-    assert others == []
-
-
 def test_no_tracked_file_is_too_large():
     large = [
         f"{path.relative_to(ROOT)} ({path.stat().st_size} bytes)"

@@ -15,7 +15,7 @@ from scripts.networks.cell_average import cell_average, spread
 from scripts.networks.factory import check_network, make_network
 from scripts.networks.nafnet import ConditionalNAFNet
 from scripts.networks.plane_conv import PlaneConv, PlaneConvTranspose, fold_planes
-from scripts.networks.srunet import GRID, LARGEST_FACTOR, SRUNet
+from scripts.networks.srunet import LARGEST_FACTOR, TOTAL_STRIDE, SRUNet
 from scripts.networks.trained_settings import TrainedSettings, agree, trained_settings
 from scripts.reconstruction.axial_inferer import AxialInferer
 from torch import nn
@@ -180,8 +180,8 @@ def test_defaults_are_the_middle_at_the_papers_factor(aenet):
     assert torch.equal(aenet(planes), aenet(planes, torch.tensor([0.5]), torch.tensor([8.0])))
 
 
-def test_one_encoding_serves_many_depths(aenet):
-    """Two windows of three depths each, against six networks runs of one."""
+def test_one_encoding_serves_many_relative_depths(aenet):
+    """Two windows of three relative depths each, against six networks runs of one."""
     planes = random_planes(2, 1, 40, 33, 4)
     relative_depth = torch.tensor([0.2, 0.4, 0.9, 0.1, 0.5, 0.8])
     factor = torch.tensor([5.0, 5.0, 5.0, 10.0, 10.0, 10.0])
@@ -195,7 +195,9 @@ def test_one_encoding_serves_many_depths(aenet):
 @pytest.mark.parametrize("what", ["relative_depth", "factor"])
 def test_condition_reaches_the_residual(aenet, what):
     planes = random_planes(1, 1, 32, 32, 4)
-    planes[..., 2] = planes[..., 1]  # linear interpolation is the same at each depth: what differs is the network's
+    planes[..., 2] = planes[
+        ..., 1
+    ]  # linear interpolation is the same at each relative depth: what differs is the network's
     one = {"relative_depth": torch.tensor(0.3), "factor": torch.tensor(4.0)}
     other = one | {what: one[what] * 2}
     assert (aenet(planes, **one) - aenet(planes, **other)).abs().mean() > 1e-4
@@ -318,10 +320,12 @@ def test_srunet_tiles_agree_with_the_whole(srunet):
     planes = random_planes(1, 1, 120, 8, 4)
     with torch.no_grad():
         whole = srunet.encode(planes)[0]
-        tile = srunet.encode(planes[:, :, 3 * GRID :])[0]
-    begin = 3 * GRID + reach
+        tile = srunet.encode(planes[:, :, 3 * TOTAL_STRIDE :])[0]
+    begin = 3 * TOTAL_STRIDE + reach
     assert torch.allclose(tile[:, :, reach:], whole[:, :, begin:], atol=1e-6)
-    assert not torch.allclose(tile[:, :, :4], whole[:, :, 3 * GRID : 3 * GRID + 4], atol=1e-6)  # edges do differ
+    assert not torch.allclose(
+        tile[:, :, :4], whole[:, :, 3 * TOTAL_STRIDE : 3 * TOTAL_STRIDE + 4], atol=1e-6
+    )  # edges do differ
 
 
 def test_srunet_fills_a_volume(srunet):

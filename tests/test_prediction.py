@@ -11,31 +11,22 @@ from functools import partial
 
 import pytest
 import torch
-from scripts.networks.aenet import AENet, ChannelGate
+from scripts.networks.aenet import AENet
 from scripts.reconstruction.predictor import Predictor, TTAPredictor
+from toy_network import toy_aenet
 
+WIDTHS = (6, 8, 12, 16)
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 
-def network(device: str) -> AENet:
-    """With residuals of a few per cent of the range, and gates that differ from cell to cell."""
-    torch.manual_seed(0)
-    result = AENet(widths=(6, 8, 12, 16)).eval()
-    with torch.no_grad():
-        torch.nn.init.normal_(result.output.head.weight, std=0.05)
-        for module in result.modules():
-            if isinstance(module, ChannelGate):
-                torch.nn.init.normal_(module.mix.weight, std=2.0)
-            elif isinstance(module, (torch.nn.Conv2d, torch.nn.Conv3d)) and module.bias is not None:
-                torch.nn.init.normal_(module.bias, std=0.1)
-    return result.to(device)
-
-
-def expected(aenet: AENet, windows: torch.Tensor, depths: torch.Tensor, factor: float) -> torch.Tensor:
+def expected(aenet: AENet, windows: torch.Tensor, relative_depths: torch.Tensor, factor: float) -> torch.Tensor:
     """Slice by slice."""
-    gap = torch.tensor(factor, device=windows.device)
+    at_factor = torch.tensor(factor, device=windows.device)
     with torch.no_grad():
-        rows = [[aenet(window[None, None], depth, gap)[0, 0] for depth in row] for window, row in zip(windows, depths)]
+        rows = [
+            [aenet(window[None, None], relative_depth, at_factor)[0, 0] for relative_depth in row]
+            for window, row in zip(windows, relative_depths)
+        ]
     return torch.stack([torch.stack(row) for row in rows])
 
 
@@ -44,21 +35,21 @@ def expected(aenet: AENet, windows: torch.Tensor, depths: torch.Tensor, factor: 
 )
 @pytest.mark.parametrize("sides", [(64, 64), (72, 85)])
 def test_batches_are_what_the_network_gives(device, amp, sides, caplog):
-    aenet = network(device)
+    aenet = toy_aenet(WIDTHS, device=device)
     with caplog.at_level(logging.WARNING):
         predict = Predictor(aenet, 5.0, torch.device(device), 2, amp)
     assert not caplog.records  # on CUDA the fused kernels were built
     for _ in range(3):  # on CUDA the second is recorded, and the third replays it
-        windows, depths = torch.rand(3, *sides, 4, device=device), torch.rand(3, 5, device=device)
-        found = predict(windows, depths)
-        difference = (found - expected(aenet, windows, depths, 5.0)).abs()
+        windows, relative_depths = torch.rand(3, *sides, 4, device=device), torch.rand(3, 5, device=device)
+        found = predict(windows, relative_depths)
+        difference = (found - expected(aenet, windows, relative_depths, 5.0)).abs()
         assert found.shape == (3, 5, *sides) and found.dtype == torch.float32
         assert difference.max() < (4 / 255 if amp else 1e-3 if device == "cuda" else 1e-5)
         assert difference.mean() < (0.5 / 255 if amp else 1e-5)
 
 
 def test_the_network_is_left_alone():
-    aenet = network("cpu")
+    aenet = toy_aenet(WIDTHS, device="cpu")
     before = {name: value.clone() for name, value in aenet.state_dict().items()}
     Predictor(aenet, 5.0, torch.device("cpu"), 2, True)(torch.rand(1, 32, 32, 4), torch.rand(1, 2))
     assert all(torch.equal(value, before[name]) for name, value in aenet.state_dict().items())
@@ -66,11 +57,13 @@ def test_the_network_is_left_alone():
 
 @CUDA
 def test_batches_of_another_size_are_recorded_anew():
-    aenet = network("cuda")
+    aenet = toy_aenet(WIDTHS, device="cuda")
     predict = Predictor(aenet, 5.0, torch.device("cuda"), 2, False)
     for sides in ((64, 64), (32, 96), (64, 64)):
-        windows, depths = torch.rand(1, *sides, 4, device="cuda"), torch.rand(1, 2, device="cuda")
-        assert torch.allclose(predict(windows, depths), expected(aenet, windows, depths, 5.0), atol=1e-3)
+        windows, relative_depths = torch.rand(1, *sides, 4, device="cuda"), torch.rand(1, 2, device="cuda")
+        assert torch.allclose(
+            predict(windows, relative_depths), expected(aenet, windows, relative_depths, 5.0), atol=1e-3
+        )
 
 
 # ---- the tta ----------------------------------------------------------------------------------------------------
@@ -88,48 +81,50 @@ TURNS: list[tuple[Callable, Callable]] = [
 ]
 
 
-def by_hand(aenet: AENet, window: torch.Tensor, depth: float, factor: float) -> torch.Tensor:
-    """Mean over the sixteen ways, or over eight at depth 0: (H, W, 4) -> (H, W)."""
+def by_hand(aenet: AENet, window: torch.Tensor, relative_depth: float, factor: float) -> torch.Tensor:
+    """Mean over the sixteen ways, or over eight at relative depth 0: (H, W, 4) -> (H, W)."""
     found = []
     for turn, back in TURNS:
         planes = turn(window.movedim(-1, 0)).movedim(0, -1)[None, None]
-        for each, at in [(planes, depth)] + ([(planes.flip(-1), 1 - depth)] if depth > 0 else []):
+        for each, at in [(planes, relative_depth)] + (
+            [(planes.flip(-1), 1 - relative_depth)] if relative_depth > 0 else []
+        ):
             with torch.no_grad():
                 slice_ = aenet(each.contiguous(), *(torch.tensor(n, device=window.device) for n in (at, factor)))
             found.append(back(slice_[0, 0]))
-    assert len(found) == (16 if depth > 0 else 8)
+    assert len(found) == (16 if relative_depth > 0 else 8)
     return torch.stack(found).mean(0)
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=CUDA)])
 @pytest.mark.parametrize("sides", [(64, 64), (40, 67)])
 def test_ensemble_is_the_mean_of_all_ways_to_look_at_a_window(device, sides):
-    aenet = network(device)
+    aenet = toy_aenet(WIDTHS, device=device)
     predict = TTAPredictor(aenet, 5.0, torch.device(device), 2, False)
-    windows, depths = torch.rand(2, *sides, 4, device=device), torch.tensor([[0.0, 0.2, 0.6], [0.8, 0.0, 0.4]])
+    windows, relative_depths = torch.rand(2, *sides, 4, device=device), torch.tensor([[0.0, 0.2, 0.6], [0.8, 0.0, 0.4]])
     for _ in range(3):  # on CUDA the second is recorded, and the third replays it
-        found = predict(windows, depths.to(device))
+        found = predict(windows, relative_depths.to(device))
         assert found.shape == (2, 3, *sides)
-        for b, row in enumerate(depths.tolist()):
-            for d, depth in enumerate(row):
-                mean = by_hand(aenet, windows[b], depth, 5.0)
+        for b, row in enumerate(relative_depths.tolist()):
+            for d, relative_depth in enumerate(row):
+                mean = by_hand(aenet, windows[b], relative_depth, 5.0)
                 assert torch.allclose(found[b, d], mean, atol=1e-3 if device == "cuda" else 1e-5), (b, d)
-    assert not torch.allclose(predict.predictor(windows, depths.to(device)), found, atol=1e-3)
+    assert not torch.allclose(predict.predictor(windows, relative_depths.to(device)), found, atol=1e-3)
     predict.forget()
 
 
 def test_ensemble_of_a_network_that_turns_with_its_input_changes_nothing():
     interpolation = AENet(widths=(2, 2, 2, 2)).eval()  # untrained, it is that
-    windows, depths = torch.rand(2, 33, 48, 4), torch.rand(2, 3)
+    windows, relative_depths = torch.rand(2, 33, 48, 4), torch.rand(2, 3)
     alone, tta = (kind(interpolation, 5.0, torch.device("cpu"), 4, False) for kind in (Predictor, TTAPredictor))
-    assert torch.allclose(alone(windows, depths), tta(windows, depths), atol=1e-5)
+    assert torch.allclose(alone(windows, relative_depths), tta(windows, relative_depths), atol=1e-5)
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=CUDA)])
 @pytest.mark.parametrize("kind, recordings", [(Predictor, 1), (TTAPredictor, 2)])
 def test_a_predictor_that_is_gone_leaves_its_memory(kind, recordings, device):
     """At once, and not when Python next looks for cycles: the tile is chosen from the memory that is then free."""
-    predict = kind(network(device), 5.0, torch.device(device), 2, True)
+    predict = kind(toy_aenet(WIDTHS, device=device), 5.0, torch.device(device), 2, True)
     assert predict.recordings == recordings
     for _ in range(3):
         predict(torch.rand(1, 32, 64, 4, device=device), torch.rand(1, 1, device=device))

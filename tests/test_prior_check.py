@@ -136,7 +136,7 @@ def test_the_better_interpolation_counts(prior, linear, cubic, says):
 
 
 def test_nothing_to_compare(tmp_path, caplog):
-    """Without diffusion there is no prior; a strip has no room for a gap. What a run before has said is gone."""
+    """Without diffusion there is no prior; a strip has no room for two slices. What a run before has said is gone."""
     caplog.set_level(logging.INFO)
     file = tmp_path / "prior_check.json"
     file.write_text('{"warning": "of a run before"}')

@@ -61,10 +61,10 @@ def test_each_slice_comes_from_its_own_window(trained):
     data, factor = tissue(32, 32, 5), 2.5
     result = reconstruct(trained, data, factor)
     for j, place in enumerate(lattice.positions(5, factor)):
-        if place.depth > 0:
+        if place.relative_depth > 0:
             window = data[..., lattice.window(place.interval, 5)]
             with torch.no_grad():
-                expected = trained(window, torch.tensor(place.depth), torch.tensor(factor))
+                expected = trained(window, torch.tensor(place.relative_depth), torch.tensor(factor))
             assert torch.allclose(result[..., j], expected, atol=1e-5), j
 
 
@@ -211,7 +211,7 @@ def test_tiles_of_an_untrained_network_leave_no_seam(untrained, tile):
 
 
 @pytest.mark.parametrize("factor", [3, 2.5])
-def test_kept_slices_can_be_predicted(trained, factor):
+def test_input_slices_can_be_predicted(trained, factor):
     data = tissue(32, 64, 7)
     result = reconstruct(trained, data, factor, input_slices="predict")
     copied = reconstruct(trained, data, factor)
@@ -227,7 +227,7 @@ def test_kept_slices_can_be_predicted(trained, factor):
             assert torch.allclose(result[..., j], copied[..., j], atol=1e-5), j
 
 
-def test_ensemble_does_not_depend_on_how_the_volume_lies(trained):
+def test_tta_does_not_depend_on_how_the_volume_lies(trained):
     """A network alone does; seen from all sides, a turned and reversed volume gives the turned and reversed result."""
     data = tissue(32, 64, 4)
     turned = data.flip(2, 4).transpose(2, 3)
@@ -487,12 +487,12 @@ def test_file_is_what_memory_gives(trained, tmp_path, name, dtype, output, facto
     if kept == "copy":  # to the bit, floats as well
         kept_indices = lattice.kept_indices(5, factor)
         originals: Any = read_volume(path)[..., [round(j / factor) for j in kept_indices]]
-        kept_slices: Any = result[..., kept_indices]
-        assert torch.equal(kept_slices.as_tensor(), originals.as_tensor())
+        copies: Any = result[..., kept_indices]
+        assert torch.equal(copies.as_tensor(), originals.as_tensor())
     assert sorted(file.name for file in tmp_path.iterdir()) == [name, output]
 
 
-def test_ensemble_from_file_to_file(trained, tmp_path):
+def test_tta_from_file_to_file(trained, tmp_path):
     path = on_disk(tmp_path, "a.nii", "float32", 136, 40, 3)
     inferer = AxialInferer(2, tile=96, halo=20, input_slices="predict", tta=True)
     stream(path, tmp_path / "b.nii", trained, inferer)
@@ -601,8 +601,8 @@ def test_output_of_a_network_that_is_not_finite_is_an_error(untrained, tmp_path,
     broken = copy.deepcopy(untrained)
     decode = broken.decode
 
-    def decode_wrongly(features, depth, gap):
-        slices = decode(features, depth, gap)
+    def decode_wrongly(features, relative_depth, factor):
+        slices = decode(features, relative_depth, factor)
         slices[-1, 0, 20, 7] = value
         return slices
 

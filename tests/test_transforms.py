@@ -350,8 +350,8 @@ def test_targets_are_those_of_their_key():
 
 
 def test_recorded_slices_are_those_of_their_volume():
-    volumes = {"pa": reconstruction(torch.zeros(1, 2, 2, 5)), "pb": reconstruction(torch.zeros(1, 2, 2, 5))}
-    recorded = {"a_recorded": torch.full((1, 2, 2, 3), 1.5), "b_recorded": torch.full((1, 2, 2, 3), 2.5)}
+    volumes: dict = {"pa": reconstruction(torch.zeros(1, 2, 2, 5)), "pb": reconstruction(torch.zeros(1, 2, 2, 5))}
+    recorded: dict = {"a_recorded": torch.full((1, 2, 2, 3), 1.5), "b_recorded": torch.full((1, 2, 2, 3), 2.5)}
     result = CopyRecordedd(["pa", "pb"], ["a", "b"])({**volumes, **recorded})
     assert result["pa"][0, 0, 0].tolist() == [1.5, 0, 1.5, 0, 1.5]
     assert result["pb"][0, 0, 0].tolist() == [2.5, 0, 2.5, 0, 2.5]
@@ -625,7 +625,7 @@ def test_linear_copies_beside_the_cubic_ones(factor):
     items = RandSlicePatches((16, 31), factor, num_samples=12, with_linear=True).set_random_state(0)(volume)
     for item, other in zip(items, RandSlicePatches((16, 31), factor, num_samples=12).set_random_state(0)(volume)):
         assert sorted(other) == ["image", "mu"] and all(torch.equal(item[key], other[key]) for key in other)
-        whole = next(gap for gap in (math.floor(factor), math.ceil(factor)) if met(item, gap))
+        whole = next(each for each in (math.floor(factor), math.ceil(factor)) if met(item, each))
         width = item["image"].shape[-1]
         lowres = item["image"][..., : (width - 1) // whole * whole + 1 : whole]
         expected = axial_interpolate(lowres, whole, "linear")
@@ -658,7 +658,7 @@ def test_fractional_factor_is_met_by_its_neighbors():
     assert 6 + sevens / 80 == pytest.approx(6.25, abs=0.15)
 
 
-def test_smaller_upsampling_coarsens_the_patch_as_well():
+def test_smaller_prior_factor_coarsens_the_patch_as_well():
     """k = 2 at r = 8: columns 4 apart, of which every second is kept."""
     volume = torch.arange(100.0)[None, :, None, None] + 1000 * torch.arange(100.0)[None, None, :, None]
     for item in RandSlicePatches((12, 17), 8, 2, num_samples=10).set_random_state(0)(volume.expand(1, 100, 100, 2)):
@@ -670,7 +670,7 @@ def test_smaller_upsampling_coarsens_the_patch_as_well():
 
 
 @pytest.mark.parametrize("prior_factor", [3, 16, 2.5])
-def test_upsampling_must_divide_the_factor(prior_factor):
+def test_prior_factor_must_divide_the_factor(prior_factor):
     with pytest.raises(InputError, match="--prior_factor"):
         RandSlicePatches((16, 16), 8, prior_factor)
 
@@ -680,7 +680,7 @@ def test_patches_shrink_to_a_small_volume():
     assert {item["image"].shape for item in items} == {(1, 19, 17)}
 
 
-def test_volume_too_narrow_for_a_gap():
+def test_volume_too_narrow_for_its_factor():
     with pytest.raises(InputError, match="too few for slices 8 apart"):
         RandSlicePatches((64, 64), 8).set_random_state(0)(random_volume(8, 8, 3))
 
@@ -721,7 +721,7 @@ def ramp_along(axis: str, *shape: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("axis", ["x", "y", "z"])
-def test_label_lies_where_its_depth_says(axis):
+def test_label_lies_where_its_relative_depth_says(axis):
     """On a ramp the label is the linear interpolation of the middle pair at ``relative_depth``, forwards and
     backwards."""
     volume = ramp_along(axis, 40, 44, 42)
@@ -729,15 +729,15 @@ def test_label_lies_where_its_depth_says(axis):
     directions = set()
     for item in items.set_random_state(0)(volume):
         image, label = item["image"], item["label"]
-        depth, factor = item["relative_depth"], item["factor"]
-        assert image.shape == (1, 8, 8, 4) and label.shape == (3, 8, 8) and depth.shape == (3,)
+        relative_depth, factor = item["relative_depth"], item["factor"]
+        assert image.shape == (1, 8, 8, 4) and label.shape == (3, 8, 8) and relative_depth.shape == (3,)
         planes = image[0, 0, 0]
         assert torch.equal(image[0], planes.expand(8, 8, 4))  # planes across the axis, nothing else
         directions.add(torch.sign(planes[1] - planes[0]).item())
         assert torch.allclose(planes.diff().abs(), factor)
         assert 2 <= factor <= 7
-        assert ((depth > 0) & (depth < 1)).all()
-        expected = planes[1] * (1 - depth) + planes[2] * depth
+        assert ((relative_depth > 0) & (relative_depth < 1)).all()
+        expected = planes[1] * (1 - relative_depth) + planes[2] * relative_depth
         assert torch.allclose(label, expected[:, None, None].expand(3, 8, 8), atol=1e-4)
     assert directions == {-1.0, 1.0}
 
@@ -754,7 +754,7 @@ def test_first_and_last_plane_of_the_volume_are_used():
     assert values.min() == 0 and values.max() == 13
 
 
-def test_depths_of_a_sequence_differ_where_they_can():
+def test_relative_depths_of_a_sequence_differ_where_they_can():
     items = RandSequences((4, 4), (5, 5), num_targets=4, num_samples=5).set_random_state(0)(random_volume(20, 20, 6))
     assert all(len(item["relative_depth"].unique()) == 4 for item in items)
     items = RandSequences((4, 4), (2, 2), num_targets=3, num_samples=2).set_random_state(0)(random_volume(20, 20, 6))

@@ -61,9 +61,13 @@ def shipped() -> AENet:
     return load_weights(parser.get_parsed_content("network_def"), WEIGHTS)
 
 
-def example(x: int, y: int, depth: float, gap: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def example(x: int, y: int, relative_depth: float, factor: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(x + y)
-    return torch.rand(1, 1, x, y, 4, generator=generator), torch.tensor([float(depth)]), torch.tensor([float(gap)])
+    return (
+        torch.rand(1, 1, x, y, 4, generator=generator),
+        torch.tensor([float(relative_depth)]),
+        torch.tensor([float(factor)]),
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- files
@@ -187,7 +191,7 @@ def onnx_result(path: Path, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
 
 
 def test_onnx_of_one_size(tmp_path):
-    """MONAI's command: the size is fixed, and so are the defaults of depth and gap."""
+    """MONAI's command: the size is fixed, and so are the defaults of relative depth and factor."""
     path = tmp_path / "model.onnx"
     onnx_export(
         "network_def", str(path), str(WEIGHTS), META, str(CONFIGS / "inference.yaml"), input_shape=[1, 1, 32, 64, 4]
@@ -197,7 +201,7 @@ def test_onnx_of_one_size(tmp_path):
         torch.testing.assert_close(onnx_result(path, (window,)), shipped()(window), rtol=1e-3, atol=1e-4)
 
 
-def test_onnx_of_any_size_depth_and_gap(tmp_path):
+def test_onnx_of_any_size_relative_depth_and_factor(tmp_path):
     """PyTorch's exporter, which can be told which sizes vary."""
     path, network, any_size = tmp_path / "model.onnx", shipped(), torch.export.Dim.DYNAMIC
     inputs = example(48, 64, 0.25, 8)
@@ -205,7 +209,7 @@ def test_onnx_of_any_size_depth_and_gap(tmp_path):
         network,
         inputs,
         str(path),
-        input_names=["window", "depth", "gap"],
+        input_names=["window", "relative_depth", "factor"],
         output_names=["pred"],
         dynamic_shapes=({2: any_size, 3: any_size}, {}, {}),
         dynamo=True,

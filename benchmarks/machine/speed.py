@@ -229,12 +229,12 @@ def reconstruction(sizes: Sizes, folder: Path) -> list[Row]:
             memory_to_memory(network, volume, factor, sizes.repeats),
         ]
     rows.append(file_to_file(network, folder, sizes))
-    gap = torch.full((1,), 8.0, device=DEVICE)
+    factors = torch.full((1,), 8.0, device=DEVICE)
 
     def encode_every_depth() -> None:
         with torch.no_grad():
             for i in range(1, 8):
-                network(window, torch.full((1,), i / 8, device=DEVICE), gap)
+                network(window, torch.full((1,), i / 8, device=DEVICE), factors)
 
     took = seconds(encode_every_depth, sizes.repeats)
     voxels = 8 * window[..., 0].numel()
@@ -254,13 +254,15 @@ def on_the_device(network: AENet, window: torch.Tensor, factor: float, repeats: 
     """Windows made to slices, both on the device: what a large volume comes close to."""
     reset_memory()
     predict = Predictor(network, factor, DEVICE, 16, AMP)
-    depths = torch.tensor([place.depth for place in lattice.positions(2, factor) if 0 < place.depth < 1], device=DEVICE)
+    relative_depths = torch.tensor(
+        [place.relative_depth for place in lattice.positions(2, factor) if 0 < place.relative_depth < 1], device=DEVICE
+    )
     windows = window[0].expand(predict.windows, -1, -1, -1).contiguous()
-    at = depths.expand(predict.windows, -1).contiguous()
+    at = relative_depths.expand(predict.windows, -1).contiguous()
     took = seconds(lambda: predict(windows, at), 4 * repeats)
     with torch.no_grad():
-        gap = torch.full_like(depths, factor)
-        work, moved = cost(network, lambda: network.decode(network.encode(window), depths, gap))
+        factors = torch.full_like(relative_depths, factor)
+        work, moved = cost(network, lambda: network.decode(network.encode(window), relative_depths, factors))
     voxels = predict.windows * factor * window[..., 0].numel()
     what = f"reconstruction x{factor:g}, on the device"
     return Row(what, voxels / took, "voxel/s", took, predict.windows * work, predict.windows * moved, peak_memory())
@@ -315,11 +317,11 @@ def agreement(sizes: Sizes) -> dict[str, float]:
     with torch.no_grad():
         exact = AxialInferer(8.0, amp=AMP)(windows, network)[0, 0]
         worst, total, count = 0.0, 0.0, 0
-        gap = torch.full((1,), 8.0, device=DEVICE)
+        factors = torch.full((1,), 8.0, device=DEVICE)
         for i in range(coarse.shape[-1] - 1):
             window = windows[..., lattice.window(i, coarse.shape[-1])]
             for j in range(1, 8):
-                plain = network(window, torch.full((1,), j / 8, device=DEVICE), gap)[0, 0].cpu()
+                plain = network(window, torch.full((1,), j / 8, device=DEVICE), factors)[0, 0].cpu()
                 gray = [(255 * values).round().clamp(0, 255) for values in (plain, exact[..., 8 * i + j])]
                 difference = (gray[0] - gray[1]).abs()
                 worst = max(worst, float(difference.max()))

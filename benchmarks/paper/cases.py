@@ -24,14 +24,14 @@ def draw_best_and_worst(reconstruction: Path, truth: Path, factor: int, folder: 
         truth: isotropic.
         factor: whole number.
         folder: gets ``benchmarks_best.png`` and ``benchmarks_worst.png``.
-        side: of a part in voxels, along X; along Z it is the next whole number of gaps. Parts overlap by half.
+        side: of a part in voxels, along X; along Z it is the next whole number of intervals. Parts overlap by half.
 
     Returns:
         The two files.
     """
     result, reference = read_volume(reconstruction), read_volume(truth)
-    depth = result.shape[-1]
-    true = torch.Tensor.as_subclass(reference, torch.Tensor)[0, ..., :depth].numpy()
+    slices = result.shape[-1]
+    true = torch.Tensor.as_subclass(reference, torch.Tensor)[0, ..., :slices].numpy()
     lowres = axial_decimate(torch.from_numpy(true), factor)
     volumes = {
         "input": lowres.numpy(),
@@ -39,13 +39,13 @@ def draw_best_and_worst(reconstruction: Path, truth: Path, factor: int, folder: 
         "reconstruction": torch.Tensor.as_subclass(result, torch.Tensor)[0].numpy(),
         "truth": true,
     }
-    gaps = min(-(-side // factor), lowres.shape[-1] - 1)
+    intervals = min(-(-side // factor), lowres.shape[-1] - 1)
     side = min(side, true.shape[0])
     parts = []
     for y in range(0, true.shape[1], 8):
         for x in range(0, true.shape[0] - side + 1, max(1, side // 2)):
-            for i in range(0, lowres.shape[-1] - gaps, max(1, gaps // 2)):
-                where = slice(x, x + side), y, slice(i * factor, (i + gaps) * factor + 1)
+            for i in range(0, lowres.shape[-1] - intervals, max(1, intervals // 2)):
+                where = slice(x, x + side), y, slice(i * factor, (i + intervals) * factor + 1)
                 lost, left = (
                     float(((volumes[name][where] - true[where]) ** 2).mean())
                     for name in ("linear interpolation", "reconstruction")
@@ -54,7 +54,7 @@ def draw_best_and_worst(reconstruction: Path, truth: Path, factor: int, folder: 
     spacing = lattice.voxel_size(reference.affine.numpy())
     files = []
     for name, (gain, x, y, i) in zip(NAMES, (max(parts), min(parts))):
-        coarse, fine = slice(i, i + gaps + 1), slice(i * factor, (i + gaps) * factor + 1)
+        coarse, fine = slice(i, i + intervals + 1), slice(i * factor, (i + intervals) * factor + 1)
         shown = {
             title: volume[x : x + side, :, coarse if title == "input" else fine] for title, volume in volumes.items()
         }

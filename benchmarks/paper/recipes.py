@@ -138,7 +138,7 @@ class Recipes:
             yield self._network(title, "aenet", stages, learn, shorter, task=task, predict=False)
             around = [math.floor(factor), math.ceil(factor)]
             own = {**learn, "train_factors": around, "val_factor": around[0]}
-            title = f"{title} on {' and '.join(f'x{gap}' for gap in sorted({*around}))} alone"
+            title = f"{title} on {' and '.join(f'x{each}' for each in sorted({*around}))} alone"
             yield self._network(title, "aenet", stages, own, folder / f"x{factor:g}", task=task, predict=False)
 
     def _title(self, epochs: int) -> str:

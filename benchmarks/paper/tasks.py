@@ -40,9 +40,9 @@ def make_task(truth: Path, factor: float, folder: Path) -> Task:
         folder: of the files.
     """
     ratio = Fraction(factor).limit_denominator(100)
-    step, gap = ratio.denominator, ratio.numerator
+    step, axial_step = ratio.denominator, ratio.numerator
     isotropic = _every(truth, (step, step, step), folder / f"truth_x{factor:g}.tif") if step > 1 else truth
-    return Task(isotropic, _every(truth, (step, step, gap), folder / f"lowres_x{factor:g}.tif"), factor)
+    return Task(isotropic, _every(truth, (step, step, axial_step), folder / f"lowres_x{factor:g}.tif"), factor)
 
 
 def _every(volume: Path, steps: tuple[int, int, int], output: Path) -> Path:

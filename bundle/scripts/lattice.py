@@ -11,7 +11,7 @@
 
 """The lattice: the one place where an index is computed from an axial factor.
 
-K input slices with a gap of r fine voxels become ``floor((K - 1) * r) + 1`` output slices. Output index j lies at j / r
+K input slices that lie r fine voxels apart become ``floor((K - 1) * r) + 1`` output slices. Output index j lies at j / r
 input slices; with an integer r the original slice i is found again at j = i * r. The first voxel keeps its
 place and the axial voxel size is divided by r.
 """
@@ -30,7 +30,8 @@ from scripts.errors import InputError
 INPUT_SLICES = 4
 """Number of neighboring slices a stage III network reads; the new slice lies between the middle two."""
 
-# A position closer than this to a slice is that slice: it absorbs the rounding of j / r, and is far below any real gap.
+# A position closer than this to a slice is that slice: it absorbs the rounding of j / r, and is far below any real
+# distance.
 _TOLERANCE = 1e-6
 
 
@@ -38,10 +39,10 @@ _MOST_SLICES = 2**53  # beyond them indices are no longer exact
 
 
 class Position(NamedTuple):
-    """Place of one output slice: ``depth`` (in [0, 1)) of the way from input slice ``interval`` to the next one."""
+    """Place of one output slice: ``relative_depth`` (in [0, 1)) of the way from input slice ``interval`` to the next."""
 
     interval: int
-    depth: float
+    relative_depth: float
 
 
 def check_factor(factor: float) -> float:
@@ -112,8 +113,8 @@ def position(index: int, factor: float) -> Position:
     """Where output slice ``index`` lies among the input slices."""
     place = index / factor
     interval = math.floor(place + _TOLERANCE)
-    depth = place - interval
-    return Position(interval, 0.0 if depth < _TOLERANCE else depth)
+    relative_depth = place - interval
+    return Position(interval, 0.0 if relative_depth < _TOLERANCE else relative_depth)
 
 
 def positions(slices: int, factor: float) -> list[Position]:
@@ -123,7 +124,7 @@ def positions(slices: int, factor: float) -> list[Position]:
 
 def kept_indices(slices: int, factor: float) -> list[int]:
     """Output indices that coincide with an original slice."""
-    return [j for j, place in enumerate(positions(slices, factor)) if place.depth == 0.0]
+    return [j for j, place in enumerate(positions(slices, factor)) if place.relative_depth == 0.0]
 
 
 def decimated_indices(size: int, factor: float) -> list[int]:
@@ -145,8 +146,7 @@ def kept_among(size: int, factor: float) -> list[int]:
 
 
 def window(interval: int, slices: int) -> list[int]:
-    """Indices of the four slices around the gap after slice ``interval``; beyond the ends the edge slice is
-    repeated."""
+    """Indices of the four slices around an interval; beyond the ends the edge slice is repeated."""
     first = interval - (INPUT_SLICES // 2 - 1)
     return [min(max(first + i, 0), slices - 1) for i in range(INPUT_SLICES)]
 
@@ -157,12 +157,12 @@ class Interval(NamedTuple):
     Attributes:
         copied: index of the one that is a copy of the input slice, if any.
         first: index of the first new one.
-        depths: relative depths of the new ones.
+        relative_depths: those of the new ones.
     """
 
     copied: int | None
     first: int
-    depths: list[float]
+    relative_depths: list[float]
 
     def within(self, begin: int, end: int) -> Interval:
         """What of it lies from output slice ``begin`` to before ``end``."""
@@ -174,9 +174,9 @@ class Interval(NamedTuple):
 def interval(number: int, slices: int, factor: float, copy: bool) -> Interval:
     """The output slices of interval ``number``; without ``copy`` all of them are new."""
     begin, end = (_first_output(place, slices, factor) for place in (number, number + 1))
-    depths = [position(index, factor).depth for index in range(begin, end)]
-    copied = copy and bool(depths) and depths[0] == 0
-    return Interval(begin if copied else None, begin + copied, depths[copied:])
+    relative_depths = [position(index, factor).relative_depth for index in range(begin, end)]
+    copied = copy and bool(relative_depths) and relative_depths[0] == 0
+    return Interval(begin if copied else None, begin + copied, relative_depths[copied:])
 
 
 @cache
@@ -184,7 +184,7 @@ def most_in_interval(slices: int, factor: float, copy: bool) -> int:
     """The largest number of new slices that an interval has, see :func:`interval`."""
     begins = [_first_output(number, slices, factor) for number in range(slices + 1)]
     size = begins[-1]
-    copies = [copy and begin < size and position(begin, factor).depth == 0 for begin in begins[:-1]]
+    copies = [copy and begin < size and position(begin, factor).relative_depth == 0 for begin in begins[:-1]]
     return max(end - begin - copied for begin, end, copied in zip(begins, begins[1:], copies))
 
 

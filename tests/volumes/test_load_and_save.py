@@ -35,7 +35,7 @@ def test_every_volume_is_loaded_and_saved_under_its_own_name(tmp_path):
     """Floats are kept as they are stored for each of them, and a volume may be missing."""
     for name, dtype in (("a", "float32"), ("b", "float64"), ("c", "uint8")):
         write_volume(volume(dtype), tmp_path / f"{name}.tif")
-    paths = {name: tmp_path / f"{name}.tif" for name in "abc"}
+    paths: dict = {name: tmp_path / f"{name}.tif" for name in "abc"}
     data = LoadVolumed(["a", "b", "c", "d"], allow_missing_keys=True)(paths)
     assert set(data) == {"a", "b", "c", "a_recorded", "b_recorded"}
     for name in "ab":
@@ -93,4 +93,4 @@ def test_reader_takes_a_voxel_size_and_channels_of_one_grid(tmp_path):
     load = LoadImaged("image", VolumeReader, reading=ReadOptions([8, 4, 4]))
     np.testing.assert_allclose(sizes_of(load({"image": tmp_path / "a.tif"})["image"]), (4, 4, 8))
     with pytest.raises(InputError, match="one size and one voxel size"):
-        LoadImaged("image", reader=VolumeReader())({"image": [tmp_path / "a.tif", tmp_path / "b.tif"]})
+        LoadImaged("image", VolumeReader)({"image": [tmp_path / "a.tif", tmp_path / "b.tif"]})

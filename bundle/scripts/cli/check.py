@@ -267,7 +267,7 @@ class Page:
         voxels = f"{_sizes(fine.shape)} voxels of {_sizes(fine.voxel_size)} {header.unit}"
         self.line("output", f"{path}: {voxels}, {dtype}, {size}{at_most}; {_bytes(free_space(path))} are free there")
         kept = len(lattice.kept_indices(slices, factor))
-        first, last = (len(lattice.interval(i, slices, factor, copy=True).depths) for i in (0, slices - 2))
+        first, last = (len(lattice.interval(i, slices, factor, copy=True).relative_depths) for i in (0, slices - 2))
         self.line(
             "slices",
             f"{slices} become {z}: {kept} of the input ({kept / z:.0%}) and {z - kept} new; {first} new in the first "

@@ -92,7 +92,7 @@ class ReconstructionTrial:
         sizes = [side.stop - side.start for side in block.input]
         image = MetaTensor(torch.rand(1, 1, *sizes, device=self.device), meta={BLOCK: torch.tensor([block.numbers()])})
         copied = self.inferer.input_slices == "copy"
-        new = [len(lattice.interval(number, slices, factor, copied).depths) for number in range(slices)]
+        new = [len(lattice.interval(number, slices, factor, copied).relative_depths) for number in range(slices)]
         intervals = [sum(map(bool, new[each.first : each.last])) for each in blocks]
         seconds, gpu_memory = _time(lambda: self.inferer(image, self.network), self.device)
         work = f"{sum(new)} new slices of {x} x {y}"

@@ -89,7 +89,7 @@ def compare_with_interpolation(
         batch_size: patches at once.
 
     Raises:
-        InputError: if XY is too narrow for one gap.
+        InputError: if XY is too narrow for two slices.
     """
     k = factor if prior_factor is None else prior_factor
     x, y, slices = volume.shape[1:]

@@ -55,7 +55,7 @@ def compare_slices(
         spacing: voxel size (x, y, z) of the volumes with the most slices.
         unit: of the spacing: "micrometer", "nanometer", "millimeter" or "pixel".
         factor: how many times wider apart the slices are in a volume that has fewer of them.
-        plane: "xy" (for volumes of equal depth), "xz" or "yz".
+        plane: "xy" (for volumes of equally many slices), "xz" or "yz".
         index: which slice; the middle one by default.
         captions: title -> a second line under that title, its score for example.
 
@@ -66,7 +66,7 @@ def compare_slices(
         raise InputError(f"plane '{plane}' is unknown: choose one of {', '.join(PLANES)}")
     axis = PLANES[plane]
     arrays = {name: np.asarray(volume) for name, volume in volumes.items()}
-    depth = max(a.shape[2] for a in arrays.values())
+    slices = max(a.shape[2] for a in arrays.values())
     size = min(a.shape[axis] for a in arrays.values())
     index = size // 2 if index is None else index
     if not 0 <= index < size:
@@ -75,7 +75,7 @@ def compare_slices(
     panels = []
     for name, array in arrays.items():
         step = np.array(spacing, dtype=float)
-        step[2] *= factor if array.shape[2] < depth else 1.0
+        step[2] *= factor if array.shape[2] < slices else 1.0
         panels.append((name, array.take(index, axis=axis).astype(np.float32).T, np.delete(step, axis)))
     reference, step = panels[-1][1:]
     window = tuple(np.percentile(reference, (0.5, 99.5)))

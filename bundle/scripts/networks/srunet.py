@@ -26,7 +26,7 @@ from scripts.errors import InputError
 from scripts.networks.trained_settings import TrainedSettings
 from torch import nn
 
-GRID = 4
+TOTAL_STRIDE = 4
 """Pixels, for two poolings by 2. Images are padded inside to multiples; tiles that begin on them agree with the
 whole."""
 
@@ -79,7 +79,7 @@ class SRUNet(nn.Module):
     def __init__(self, factor: int = 8, settings: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.factor = check_whole_factor(factor)
-        self.grid, self.reach = GRID, _REACH
+        self.total_stride, self.reach = TOTAL_STRIDE, _REACH
         first = next(n for n in range(2, self.factor + 1) if self.factor % n == 0)
         self.down = nn.ModuleList(
             [_three_convolutions(1, 32), _three_convolutions(32, 64), _three_convolutions(64, 128)]
@@ -129,7 +129,9 @@ class SRUNet(nn.Module):
     def _planes(self, window: torch.Tensor, begin: int, end: int) -> torch.Tensor:
         """Planes ``begin`` to ``end`` - 1 of the output: (B, 1, X, Y, K) -> (B, end - begin, X, Y)."""
         planes = window[:, 0].permute(0, 3, 1, 2)
-        planes = F.pad(planes, [0, -window.shape[3] % self.grid, 0, -window.shape[2] % self.grid], mode="replicate")
+        planes = F.pad(
+            planes, [0, -window.shape[3] % self.total_stride, 0, -window.shape[2] % self.total_stride], mode="replicate"
+        )
         fine = planes[:, None]
         levels: list[torch.Tensor] = []
         for i, convolutions in enumerate(self.down):

@@ -327,7 +327,7 @@ class AxialInferer(Inferer):
                 recorded = region[core[0], core[1], number - begin[2].start]
                 _bring(recorded[None], output[across, along, interval.copied - origin :], background)
         most = lattice.most_in_interval(block.shape[2], factor, copy)
-        if not any(interval.depths for interval in intervals):
+        if not any(interval.relative_depths for interval in intervals):
             return
         # Batches of one size are recorded once: what is missing is made up, and left out again below.
         numbers = [
@@ -335,18 +335,20 @@ class AxialInferer(Inferer):
             *[first + len(intervals) - 1] * (predictor.windows - len(intervals)),
         ]
         windows = torch.tensor([lattice.window(number, block.shape[2]) for number in numbers]) - begin[2].start
-        depths = torch.tensor(
-            [[*interval.depths, *[0.5] * (most - len(interval.depths))] for interval in intervals]
+        relative_depths = torch.tensor(
+            [[*interval.relative_depths, *[0.5] * (most - len(interval.relative_depths))] for interval in intervals]
             + [[0.5] * most] * (predictor.windows - len(intervals))
         )
         device = volume.device
         planes = (
             region[..., to_device(windows.flatten(), device)].unflatten(-1, windows.shape).movedim(2, 0).contiguous()
         )
-        slices = predictor(planes, to_device(depths, device))[:, :, core[0], core[1]]
+        slices = predictor(planes, to_device(relative_depths, device))[:, :, core[0], core[1]]
         for interval, new in zip(intervals, slices):
-            if interval.depths:
-                _bring(new[: len(interval.depths)], output[across, along, interval.first - origin :], background)
+            if interval.relative_depths:
+                _bring(
+                    new[: len(interval.relative_depths)], output[across, along, interval.first - origin :], background
+                )
 
     def _smaller(self, tile: Block) -> int:
         """Side of the tiles that take the place of one that memory did not hold."""

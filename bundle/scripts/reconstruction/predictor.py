@@ -33,7 +33,7 @@ class Predictor:
 
     Args:
         network: of stage III, on the device; it is copied.
-        factor: gap between the input slices in output slices.
+        factor: output slices for one input slice.
         device: that computes.
         depth_batch: slices of a window decoded at once.
         amp: compute in bfloat16 where torch's autocast finds it safe.
@@ -54,16 +54,16 @@ class Predictor:
         self._step = RecordedStep(partial(_predict, ready, factor, depth_batch, amp), device, shapes=recordings)
 
     @torch.no_grad()
-    def __call__(self, windows: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
+    def __call__(self, windows: torch.Tensor, relative_depths: torch.Tensor) -> torch.Tensor:
         """
         Args:
             windows: (B, H, W, 4) in [0, 1], on the device.
-            depths: (B, D) in [0, 1), on the device.
+            relative_depths: (B, D) in [0, 1), on the device.
 
         Returns:
             Slices (B, D, H, W), float32. On CUDA they are overwritten by the next call.
         """
-        return self._step(windows, depths)
+        return self._step(windows, relative_depths)
 
     def forget(self) -> None:
         """Free the memory of recordings, for tiles of another size."""
@@ -71,13 +71,13 @@ class Predictor:
 
 
 def _predict(
-    network: Any, factor: float, depth_batch: int, amp: bool, windows: torch.Tensor, depths: torch.Tensor
+    network: Any, factor: float, depth_batch: int, amp: bool, windows: torch.Tensor, relative_depths: torch.Tensor
 ) -> torch.Tensor:
     """Encodes each window once and decodes its slices, ``depth_batch`` at a time."""
     with autocast(windows, amp):
         features = network.encode(windows[:, None])
         parts = []
-        for some in depths.split(depth_batch, 1):
+        for some in relative_depths.split(depth_batch, 1):
             slices = network.decode(features, some.flatten(), torch.full_like(some, factor).flatten())
             parts.append(slices.float().view(*some.shape, *slices.shape[-2:]))
     return torch.cat(parts, 1)
@@ -86,8 +86,8 @@ def _predict(
 class TTAPredictor:
     """Mean of what a :class:`Predictor` makes of a window in all 16 ways of looking at it, in the place of one.
 
-    Eight are the turns and flips in XY. Eight more are the same with the slices in reverse order, at depth 1 - d, and
-    are left out at depth 0: the network was trained for depths in [0, 1), not for 1.
+    Eight are the turns and flips in XY. Eight more are the same with the slices in reverse order, at relative depth 1 - d, and
+    are left out at relative depth 0: the network was trained for relative depths in [0, 1), not for 1.
 
     Args:
         network, factor, device, depth_batch, amp: of the predictor.
@@ -105,34 +105,36 @@ class TTAPredictor:
         self.windows, self.device, self.recordings = self.predictor.windows, device, self.predictor.recordings
 
     @torch.no_grad()
-    def __call__(self, windows: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
+    def __call__(self, windows: torch.Tensor, relative_depths: torch.Tensor) -> torch.Tensor:
         """
         Args:
             windows: (B, H, W, 4) in [0, 1], on the device.
-            depths: (B, D) in [0, 1), on the device.
+            relative_depths: (B, D) in [0, 1), on the device.
 
         Returns:
             Slices (B, D, H, W), float32.
         """
-        kept = depths == 0
-        reversed_depths = torch.where(kept, 0.5, 1 - depths)  # what comes out at depth 0 is not used
-        forward = self._turns_and_flips(windows, depths)
-        backward = self._turns_and_flips(windows.flip(-1), reversed_depths)
+        kept = relative_depths == 0
+        reversed_relative_depths = torch.where(
+            kept, 0.5, 1 - relative_depths
+        )  # what comes out at relative depth 0 is not used
+        forward = self._turns_and_flips(windows, relative_depths)
+        backward = self._turns_and_flips(windows.flip(-1), reversed_relative_depths)
         return torch.where(kept[..., None, None], forward, (forward + backward) / 2)
 
     def forget(self) -> None:
         """Free the memory of the recordings, for tiles of another size."""
         self.predictor.forget()
 
-    def _turns_and_flips(self, windows: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
+    def _turns_and_flips(self, windows: torch.Tensor, relative_depths: torch.Tensor) -> torch.Tensor:
         """Mean over the eight."""
-        total = torch.zeros(*depths.shape, *windows.shape[1:3], device=windows.device)
+        total = torch.zeros(*relative_depths.shape, *windows.shape[1:3], device=windows.device)
         for on_its_side, *flips in product((False, True), repeat=3):
             axes = [1 + axis for axis, flip in enumerate(flips) if flip]
             turned = windows.flip(axes)
             if on_its_side:
                 turned = turned.transpose(1, 2).contiguous()
-            slices = self.predictor(turned, depths)
+            slices = self.predictor(turned, relative_depths)
             if on_its_side:
                 slices = slices.transpose(2, 3)
             total += slices.flip([1 + axis for axis in axes])

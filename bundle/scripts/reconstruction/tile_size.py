@@ -32,7 +32,7 @@ _SHARE_OF_FREE = 0.5  # of the GPU's memory: algorithms of convolutions take mor
 
 def choose_tile(
     plane: tuple[int, int],
-    depths: int,
+    new_slices: int,
     tile: int | None,
     depth_batch: int | None,
     halo: int,
@@ -44,7 +44,7 @@ def choose_tile(
 
     Args:
         plane: sides (x, y) of the volume.
-        depths: new slices of an interval.
+        new_slices: those of an interval.
         tile, depth_batch: where they are given.
         halo: of a tile.
         device: that computes.
@@ -59,8 +59,8 @@ def choose_tile(
     for batch in batches:
         trial = min(wanted, _TRIAL_TILE)
         predictor = make_predictor(batch)
-        pixels = _MOST_PIXELS / min(batch, depths) / predictor.windows
-        used = predictor.recordings * _memory_of(predictor, trial, depths)
+        pixels = _MOST_PIXELS / min(batch, new_slices) / predictor.windows
+        used = predictor.recordings * _memory_of(predictor, trial, new_slices)
         del predictor
         torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info(device)
@@ -73,11 +73,11 @@ def choose_tile(
     return tile or max(lattice.smallest_tile(halo, POOL_CELL), min(side, wanted)), batch
 
 
-def _memory_of(predictor: Predictor | TTAPredictor, side: int, depths: int) -> float:
+def _memory_of(predictor: Predictor | TTAPredictor, side: int, new_slices: int) -> float:
     """Bytes of the GPU that a batch of windows of a small tile takes at its peak."""
     device = predictor.device
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     windows = torch.zeros(predictor.windows, side, side, lattice.INPUT_SLICES, device=device)
-    predictor(windows, torch.full((predictor.windows, depths), 0.5, device=device))
+    predictor(windows, torch.full((predictor.windows, new_slices), 0.5, device=device))
     return max(1.0, float(torch.cuda.max_memory_allocated(device) - before))

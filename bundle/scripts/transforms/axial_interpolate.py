@@ -68,7 +68,7 @@ def interpolation_matrix(
     for j in range(size):
         place = lattice.position(j, factor)
         for offset, index in enumerate(lattice.window(place.interval, slices)):
-            weights[index, j] += kernel(place.depth + 1 - offset)
+            weights[index, j] += kernel(place.relative_depth + 1 - offset)
     return weights.float().to(device)
 
 
@@ -117,7 +117,7 @@ class AxialResampling(InvertibleTransform):
         done = {"factor": factor, "mode": _TRACED[mode]}
         return self.push_transform(result, orig_size=tuple(volume.shape[1:]), extra_info=done)
 
-    def inverse(self, data: MetaTensor) -> MetaTensor:
+    def inverse(self, data: torch.Tensor) -> MetaTensor:
         """(C, X, Y, Z) on the grid that this transform gave -> (C, X, Y, K) on the grid that it was given."""
         done = self.pop_transform(data)
         factor = 1.0 / float(done[TraceKeys.EXTRA_INFO]["factor"])
