@@ -168,7 +168,7 @@ class Interval(NamedTuple):
         """What of it lies from output slice ``begin`` to before ``end``."""
         copied = self.copied if self.copied is not None and begin <= self.copied < end else None
         left_out = max(0, begin - self.first)
-        return Interval(copied, self.first + left_out, self.depths[left_out : max(0, end - self.first)])
+        return Interval(copied, self.first + left_out, self.relative_depths[left_out : max(0, end - self.first)])
 
 
 def interval(number: int, slices: int, factor: float, copy: bool) -> Interval:
