@@ -258,7 +258,7 @@ def read_volume(path: str | os.PathLike, reading: ReadOptions = AS_STORED) -> Me
         voxels = np.empty((1, *header.shape), np.float32)
         for index, plane in enumerate(source.checked_slices()):
             voxels[0, :, :, index] = plane
-    meta = {"unit": header.unit, "dtype": header.dtype, "axis": header.axis, "filename_or_obj": str(path)}
+    meta: dict = {"unit": header.unit, "dtype": header.dtype, "axis": header.axis, "filename_or_obj": str(path)}
     meta[MetaKeys.ORIGINAL_CHANNEL_DIM] = 0  # for MONAI's EnsureChannelFirst
     return MetaTensor(torch.from_numpy(voxels), affine=torch.as_tensor(header.affine, dtype=torch.float64), meta=meta)
 
