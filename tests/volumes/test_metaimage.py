@@ -148,6 +148,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any], dict[str, Any], tuple[str, ...]]] 
     "damaged and packed": (damaged, {}, ("compressed voxels are damaged",)),
     "more than there is": (make(DimSize="7 6 6"), {}, ("its voxels go on to",)),
     "more than memory": (make(DimSize="7000000 60000 60000", packed=True), {}, ("compressed as a whole and needs",)),
+    "more than is packed": (make(DimSize="7 6 6", packed=True), {}, ("voxels end after 420 bytes of 504",)),
     "no sizes": (make(DimSize=None), {}, ("DimSize = nothing",)),
     "dimension": (make(NDims=4), {}, ("NDims = 4 and DimSize = 7 6 5",)),
     "negative sizes": (make(DimSize="7 -6 5"), {}, ("DimSize = 7 -6 5",)),

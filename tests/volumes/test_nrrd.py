@@ -169,6 +169,8 @@ WRONG: dict[str, tuple[Callable[[Path], Any], dict[str, Any], tuple[str, ...]]] 
     "more than there is": (make(sizes="7 6 6"), {}, ("its voxels go on to",)),
     "far more than there is": (make(sizes="70000000 60000000 60000000"), {}, ("its voxels go on to",)),
     "more than memory": (make(sizes="7000000 60000 60000", encoding="gzip"), {}, ("compressed as a whole and needs",)),
+    "more than is packed": (make(sizes="7 6 6", encoding="gzip"), {}, ("voxels end after 420 bytes of 504",)),
+    "more than is packed by bzip2": (make(sizes="7 6 6", encoding="bzip2"), {}, ("after 420 bytes of 504",)),
     "no sizes": (make(sizes=None), {}, ("no sizes",)),
     "dimension": (make(dimension=4), {}, ("dimension 4 and the sizes 7 6 5",)),
     "negative sizes": (make(sizes="7 -6 5"), {}, ("the sizes 7 -6 5",)),
