@@ -623,7 +623,7 @@ def test_bad_voxels_are_found_before_anything_is_written(untrained, tmp_path, mo
     broken = read_volume(path)
     broken[0, 3, 4, 4] = float("nan")  # in the last slice
     write_volume(broken, path)
-    monkeypatch.setattr("scripts.reconstruction.save_blocks.volume_writer", None)
+    monkeypatch.setattr("scripts.reconstruction.outputs.volume_writer", None)
     with pytest.raises(InputError, match="a.tif: has 1 voxels that are NaN"):
         stream(path, tmp_path / "b.tif", untrained, AxialInferer(8))
 

@@ -104,7 +104,7 @@ def test_levels_of_a_group(tmp_path, group):
     for where in ({}, {"dataset": "0"}, {"dataset": "em"}, {"dataset": "em/s0"}):
         assert voxel_size(path, **where) == ((4, 5, 40), (0, 0, 0), "nanometer")
     expected = ((8, 10, 160), (2, 2.5, 60), "nanometer")
-    assert voxel_size(path, ReadOptions(dataset="1")) == voxel_size(path / "em", dataset="s1") == expected
+    assert voxel_size(path, dataset="1") == voxel_size(path / "em", dataset="s1") == expected
     assert voxel_size(path / "em" / "s1") == expected
     with VolumeSource(path, ReadOptions(dataset="1")) as source:
         assert source.read(0).min() == 1
@@ -115,7 +115,7 @@ def test_factors_of_a_level_itself(tmp_path):
     write_json(path / "attributes.json", {"pixelResolution": PIXELS})
     write_n5(path / "s0")
     write_n5(path / "s1", {"downsamplingFactors": [2, 2, 1]})
-    assert voxel_size(path, ReadOptions(dataset="1")) == ((8, 10, 40), (2, 2.5, 0), "nanometer")
+    assert voxel_size(path, dataset="1") == ((8, 10, 40), (2, 2.5, 0), "nanometer")
 
 
 def test_groups_without_a_file(tmp_path):
@@ -254,7 +254,7 @@ def test_level_and_group_that_disagree(tmp_path, caplog):
     write_json(tmp_path / "v.n5" / "attributes.json", {"pixelResolution": PIXELS, "scales": [[1, 1, 1], [2, 2, 2]]})
     write_n5(tmp_path / "v.n5" / "s0")
     write_n5(tmp_path / "v.n5" / "s1", {"pixelResolution": PIXELS})
-    assert voxel_size(tmp_path / "v.n5", ReadOptions(dataset="1"))[0] == (4, 5, 40)
+    assert voxel_size(tmp_path / "v.n5", dataset="1")[0] == (4, 5, 40)
     assert "pixelResolution says 4 x 5 x 40" in caplog.text and "of the group 8 x 10 x 80" in caplog.text
 
 

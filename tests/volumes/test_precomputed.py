@@ -40,9 +40,9 @@ def test_scales(tmp_path):
     """By number or by key; the first one is taken."""
     path = write_precomputed(tmp_path / "v", SCALES)
     for dataset in (None, "0", "4_4_40"):
-        assert voxel_size(path, ReadOptions(dataset=dataset)) == ((4, 4, 40), (0, 0, 0), "nanometer")
+        assert voxel_size(path, dataset=dataset) == ((4, 4, 40), (0, 0, 0), "nanometer")
     for dataset in ("1", "8_8_40"):
-        assert voxel_size(path, ReadOptions(dataset=dataset)) == ((8, 8, 40), (80, 160, 1200), "nanometer")
+        assert voxel_size(path, dataset=dataset) == ((8, 8, 40), (80, 160, 1200), "nanometer")
         assert_coded(path, ReadOptions(dataset=dataset))
 
 

@@ -19,7 +19,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,7 @@ from scripts.volumes.whole_file import move_whole
 from tqdm import tqdm
 
 _ADVICE = "delete that folder, or add --overwrite true, to begin anew"
+_MAKERS = 8  # threads that make boxes of the pyramid at the end
 _READERS = 8  # threads that compare what is finished with the ledger
 
 
@@ -87,6 +89,9 @@ class UnfinishedStore:
         self._record = self.folder / "run.json"
         self._ledger = self.folder / "boxes"
         self._fingerprint = ""
+        self._made: list[set[Box]] = [set() for _ in self.store.shapes]
+        self._claimed: set[tuple[int, Box]] = set()
+        self._guard = threading.Lock()
 
     def recorded(self, name: str) -> Any:
         """What an interrupted run was made with, by its name in ``resume_must_match``; None where there is none."""
@@ -124,6 +129,8 @@ class UnfinishedStore:
                 write_json(self._record, resolve(resume_must_match))
             self._fingerprint = hashlib.blake2b(self._record.read_bytes(), digest_size=16).hexdigest()
             self.store.create()
+        for level in range(len(self.store.shapes)):
+            self.finished(level)
 
     def boxes(self, level: int = 0) -> list[Box]:
         """The parts of a level that are made one at a time."""
@@ -146,6 +153,7 @@ class UnfinishedStore:
                 disable=not entries,
             )
             found = {box for box, whole in zip(entries, intact, strict=True) if whole}
+            self._made[level] = set(found)
             for box in every:
                 if box not in found:
                     self._entry(box, level).unlink(missing_ok=True)
@@ -169,8 +177,11 @@ class UnfinishedStore:
                 raise InputError(f"{self.path}: was begun {other.run}; delete {self.folder} to begin anew")
 
     def write(self, box: Box, voxels: np.ndarray) -> None:
-        """Write the voxels (x, y, z) of a box of the store, and enter it in the ledger."""
+        """Write the voxels (x, y, z) of a box of the store, enter it in the ledger, and make what of the pyramid has
+        become possible. Several threads may do so at once.
+        """
         self._make(box, 0, lambda: self.store.write(box, voxels))
+        self._go_up(box, 0)
 
     def complete(self, replace: bool) -> None:
         """
@@ -180,19 +191,53 @@ class UnfinishedStore:
             replace: see :func:`scripts.volumes.whole_file.move_whole`.
         """
         for level in range(1, len(self.store.shapes)):
-            done = self.finished(level)
-            left = [box for box in self.boxes(level) if box not in done]
-            for box in tqdm(left, f"pyramid, level {level}", leave=False, unit="block"):
-                self._make(box, level, lambda box=box, level=level: self.store.reduce(level, box))  # type: ignore[misc]
+            left = [box for box in self.boxes(level) if box not in self._made[level]]
+            with ThreadPoolExecutor(_MAKERS) as pool:
+                made = pool.map(lambda box, level=level: self._reduce(box, level), left)  # type: ignore[misc]
+                for _ in tqdm(made, f"pyramid, level {level}", len(left), leave=False, unit="block", disable=not left):
+                    pass
         with self._errors():
             move_whole(self.store.path, self.path, replace)
             shutil.rmtree(self.folder)
+
+    def _go_up(self, box: Box, level: int) -> None:
+        """Make the boxes of the next level of which this one was the last part."""
+        if level + 1 == len(self.store.shapes):
+            return
+        sides = [(begin // 2, -(-end // 2)) for begin, end in box]
+        for above in self._overlapping(level + 1, sides):
+            below = self._overlapping(level, [(2 * begin, 2 * end) for begin, end in above])
+            with self._guard:
+                ready = all(part in self._made[level] for part in below) and (level + 1, above) not in self._claimed
+                if ready:
+                    self._claimed.add((level + 1, above))
+            if ready and above not in self._made[level + 1]:
+                self._reduce(above, level + 1)
+                self._go_up(above, level + 1)
+
+    def _overlapping(self, level: int, sides: Sequence[tuple[int, int]]) -> list[Box]:
+        """The boxes of a level that have a part between these indices (x, y, z)."""
+        shape = self.store.shapes[level][::-1]
+        sizes = (self.block if level == 0 else self.store.unit_of_writing(level))[::-1]
+        along = [
+            [
+                (place * size, min((place + 1) * size, whole))
+                for place in range(begin // size, -(-min(end, whole) // size))
+            ]
+            for (begin, end), size, whole in zip(sides, sizes, shape, strict=True)
+        ]
+        return [Box(x, y, z) for z in along[2] for y in along[1] for x in along[0]]
+
+    def _reduce(self, box: Box, level: int) -> None:
+        self._make(box, level, lambda: self.store.reduce(level, box))
 
     def _make(self, box: Box, level: int, make: Callable[[], None]) -> None:
         with self._errors():
             make()
             files = {str(file.relative_to(self.store.path)): _digest(file) for file in self.store.files(box, level)}
             write_json(self._entry(box, level), {"run": self._fingerprint, "files": files})
+        with self._guard:
+            self._made[level].add(box)
 
     def _entry(self, box: Box, level: int) -> Path:
         return self._ledger / f"{level}_{box.z[0]}_{box.y[0]}_{box.x[0]}.json"
