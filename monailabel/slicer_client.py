@@ -28,6 +28,7 @@ def reconstruct(
     dtype: str | None = None,
     server: str = SERVER,
     timeout: float = 3600,
+    input_slices: str = "copy",
 ) -> str:
     """Send a volume to the server and write what comes back.
 
@@ -38,19 +39,20 @@ def reconstruct(
         dtype: voxel type of the output, as "uint8"; None: float32. The values are those of the input's type anyway.
         server: address of the server.
         timeout: seconds to wait.
+        input_slices: "copy" copies the input slices, "predict" has the network estimate them too.
 
     Returns:
         ``output``.
 
     Raises:
-        RuntimeError: the server refused; its log tells why.
+        RuntimeError: the server refused, and said why.
         requests.RequestException: the server does not answer.
     """
     name = os.path.basename(output).lower()
     extension = next((end for end in (".nii.gz", ".nii", ".nrrd") if name.endswith(end)), None)
     if extension is None:
         raise ValueError(f"{output}: name a .nrrd, .nii or .nii.gz file")
-    params: dict[str, Any] = {"factor": factor, "result_extension": extension}
+    params: dict[str, Any] = {"factor": factor, "input_slices": input_slices, "result_extension": extension}
     if dtype is not None:
         params["result_dtype"] = dtype
     with open(volume, "rb") as file:
@@ -62,7 +64,11 @@ def reconstruct(
             timeout=timeout,
         )
     if answer.status_code != 200:
-        raise RuntimeError(f"the server answered {answer.status_code}: {answer.text[:200]}; its log tells more")
+        try:
+            reason = answer.json()["detail"]
+        except ValueError:
+            reason = answer.text[:200]
+        raise RuntimeError(f"the server answered {answer.status_code}: {reason}")
     with open(output, "wb") as file:
         file.write(answer.content)
     return output

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bundle as a MONAI Label server uses it, without the server; ``make monailabel`` tries the server itself.
+"""The bundle as a MONAI Label server uses it, and which requests it refuses, without the server.
+
+``make monailabel`` tries the server itself.
 
 What MONAI Label 0.8.5 does with a bundle (its modules tasks/infer/bundle.py, tasks/infer/basic_infer.py,
 transform/post.py and transform/writer.py), and what :class:`Task` imitates call by call:
@@ -18,8 +20,10 @@ transform/post.py and transform/writer.py), and what :class:`Task` imitates call
 
 from __future__ import annotations
 
+import configparser
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,6 +35,7 @@ import torch
 from bundle_run import AENET, BUNDLE
 from monai.bundle import ConfigItem, ConfigParser
 from monai.transforms import Resize, SaveImaged
+from monailabel.parameters import OPTIONS, check
 from scripts.errors import InputError
 from scripts.networks.aenet import AENet
 from scripts.networks.weights import save_weights
@@ -49,7 +54,11 @@ class Task:
         # Weights of toy size are the only thing here that no server sets.
         if not weights.exists():
             numbers = {"percentiles": [0.1, 99.9], "train_factors": [2, 12]}
-            save_weights(AENet(AENET["widths"], AENET["strides"], numbers), weights)
+            network = AENet(AENET["widths"], AENET["strides"], numbers)
+            for tensor in network.parameters():
+                if not tensor.any():
+                    torch.nn.init.constant_(tensor, 0.01)  # else it interpolates
+            save_weights(network, weights)
         cast(dict, self.config.config).update({"bundle_root": str(BUNDLE), "use_click": False, "weights": str(weights)})
         self.network = self.config.get_parsed_content("network_def", instantiate=True)
         formats = json.loads((BUNDLE / "configs" / "metadata.json").read_text())["network_data_format"]
@@ -118,8 +127,9 @@ def test_names_are_those_the_server_uses(task):
     assert (task.image, task.pred) == ("image", "pred")
 
 
-def test_factor_is_offered(task):
-    assert task.options == {"factor": None}
+def test_options_that_are_offered_are_those_that_are_checked(task):
+    assert task.options == {"factor": None, "input_slices": "copy"}
+    assert tuple(task.options) == OPTIONS
 
 
 @pytest.mark.parametrize(
@@ -144,6 +154,17 @@ def test_file_has_the_new_grid(task, volume, tmp_path, request_, factor):
     np.testing.assert_array_equal(result[..., 0], voxels[..., 0])
     assert result.min() >= voxels.min() and result.max() <= voxels.max()
     np.testing.assert_array_equal(result, result.round())  # the gray levels of an integer file
+
+
+@pytest.mark.parametrize(
+    ("request_", "copied"),
+    [({}, True), ({"input_slices": None}, True), ({"input_slices": ""}, True), ({"input_slices": "predict"}, False)],
+)
+def test_input_slices_are_copied_unless_predicted_ones_are_asked_for(task, volume, request_, copied):
+    path, voxels = volume
+    result = task(path, factor=2, **request_)["pred"].array
+    assert result.shape == (32, 24, 2 * (SLICES - 1) + 1)
+    assert np.array_equal(result[..., ::2], voxels) == copied
 
 
 def test_one_request_leaves_nothing_to_the_next(task, volume):
@@ -171,3 +192,62 @@ def test_nothing_else_is_written(task, volume):
     before = sorted(volume[0].parent.iterdir())
     task(volume[0])
     assert sorted(volume[0].parent.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("params", "batch"),
+    [
+        ({}, False),
+        ({"factor": None, "input_slices": None}, False),
+        ({"factor": "", "input_slices": ""}, False),  # the empty fields of 3D Slicer
+        ({"factor": "2.5", "input_slices": "predict", "device": "cpu"}, False),
+        ({"device": "NVIDIA H200", "result_extension": ".nrrd", "result_dtype": "uint8"}, False),
+        # what MONAI Label sets for a batch by itself, with a GPU or without
+        ({"device": "cuda", "multi_gpu": True, "gpus": "all", "logging": "WARNING", "save_label": True}, True),
+        ({"label_tag": "original", "max_workers": 1, "max_batch_size": 0}, True),
+    ],
+)
+def test_requests_that_can_be_done_are_taken(params, batch):
+    check(params, ["NVIDIA H200"], batch)
+
+
+@pytest.mark.parametrize(
+    ("params", "reason"),
+    [
+        ({"factor": "abc"}, "factor abc: give a number above 1"),
+        ({"factor": -1}, "factor -1: give a number above 1"),
+        ({"factor": [8]}, r"factor \[8\]: give a number above 1"),
+        ({"factor": True}, "factor True: give a number above 1"),
+        ({"input_slices": "x"}, "input_slices x: .* choose copy or predict"),
+        ({"kept_slices": "original"}, "kept_slices is now input_slices"),
+        ({"factr": 8}, "factr: there is no such parameter; there are factor, input_slices, "),
+        ({"max_workers": 2}, "max_workers: there is no such parameter"),  # of a batch alone
+        ({"device": "gpu"}, "device gpu: give cpu, cuda"),
+        ({"device": ["cpu"]}, "device .*: give cpu, cuda"),
+        ({"result_extension": ".png"}, "result_extension .png: .* choose .nii.gz"),
+        ({"result_dtype": "float8"}, "result_dtype float8: .* choose uint8"),
+        ({"result_compress": "much"}, "result_compress much: must be true or false"),
+        ([8], r"params \[8\]: give a JSON object"),
+        (None, "params None: give a JSON object"),
+    ],
+)
+def test_requests_that_cannot_be_done_are_refused_with_the_reason(params, reason):
+    with pytest.raises(InputError, match=f"^{reason}") as refusal:
+        check(params, ["NVIDIA H200"])
+    assert "--" not in str(refusal.value)  # a request has no command line
+
+
+def test_a_batch_is_refused_what_it_cannot_do():
+    with pytest.raises(InputError, match="^max_workers many: give a whole number"):
+        check({"max_workers": "many"}, [], batch=True)
+
+
+def test_server_has_the_packages_of_the_bundle():
+    setup = configparser.ConfigParser()
+    setup.read(BUNDLE.parent / "setup.cfg")
+
+    def names(text: str) -> set[str]:
+        return set(re.findall(r"^([\w-]+)", text, re.MULTILINE))
+
+    listed = names((BUNDLE.parent / "monailabel" / "requirements.txt").read_text())
+    assert names(setup["options"]["install_requires"]) - listed == set()
