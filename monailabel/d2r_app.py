@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The app that the server runs: MONAI Label's task for bundles, as a model that returns an image and says what it refuses."""
+"""The app that the server runs: the bundle as a model that returns an image and says why it refuses."""
 
 from __future__ import annotations
 

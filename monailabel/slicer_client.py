@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asks a MONAI Label server for a reconstruction; for 3D Slicer's Python console, and for any other Python with
-requests.
+"""Asks a MONAI Label server for a reconstruction; for 3D Slicer's Python console, and any other Python with requests.
 
 In the console of 3D Slicer, with a volume loaded:
 
@@ -75,8 +74,7 @@ def reconstruct(
 
 
 def reconstruct_volume(name: str, factor: float | None = None, server: str = SERVER) -> Any:
-    """In 3D Slicer: reconstruct the loaded volume of that name and show the result as a new volume, which is
-    returned."""
+    """In 3D Slicer: reconstruct the loaded volume of that name, show the result as a new volume and return it."""
     import slicer
 
     node = slicer.util.getNode(name)

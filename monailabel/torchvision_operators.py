@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes torchvision importable where its build and torch's differ; import it before MONAI Label.
 
-PyPI has torchvision for CUDA alone. Beside a torch for CPUs it misses its operators for object detection, of which MONAI
-Label, which imports it to draw pictures, calls none. They are declared here, in the server and in the process that it
-starts for ``/batch/infer``.
+PyPI has torchvision for CUDA alone. Beside a torch for CPUs it misses its operators for object detection, of which
+MONAI Label, which imports it to draw pictures, calls none. They are declared here, in the server and in the process
+that it starts for ``/batch/infer``.
 """
 
 from __future__ import annotations

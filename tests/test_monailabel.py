@@ -35,11 +35,12 @@ import torch
 from bundle_run import AENET, BUNDLE
 from monai.bundle import ConfigItem, ConfigParser
 from monai.transforms import Resize, SaveImaged
-from monailabel.parameters import OPTIONS, check
 from scripts.errors import InputError
 from scripts.networks.aenet import AENet
 from scripts.networks.weights import save_weights
 from scripts.phantom import tissue
+
+from monailabel.parameters import OPTIONS, check
 
 AFFINE = np.array([[0.0, -0.5, 0, 7], [0.5, 0, 0, -3], [0, 0, 2.0, 11], [0, 0, 0, 1]])  # turned by 90 degrees
 SLICES = 5
