@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,6 +33,7 @@ from scripts.networks.srunet import SRUNet
 from scripts.networks.weights import save_weights
 from scripts.reconstruction.axial_inferer import AxialInferer
 from scripts.volumes.reading import Header
+from torch.utils.benchmark import Timer
 
 SHAPE = (13, 40, 48)  # (z, y, x)
 NUMBERS = {"percentiles": [0.1, 99.9], "train_factors": [2, 12]}
@@ -128,7 +130,7 @@ class Clock:
 def clock(monkeypatch) -> Clock:
     """Time goes by in the networks alone: so long for a call, so long for each pixel."""
     clock = Clock()
-    monkeypatch.setattr(trial, "time", clock)
+    monkeypatch.setattr(trial, "Timer", partial(Timer, timer=clock.perf_counter))
     monkeypatch.setattr(page_of_check, "time", clock)
     monkeypatch.setattr(trial, "_ENOUGH_SECONDS", 0)
 
@@ -258,6 +260,25 @@ def test_stages_one_by_one(page):
     assert "4 steps of 2 patches of" in told and "aenet/model.pt" in told
     told = page("train", output_dir="sup", architecture="srunet", factor=4, sequence_axes=["z"], **AENET_TRAINING)
     assert "SRUNet with 2,408,257 parameters" in told and "4 steps of 2 patches of 24 x 32" in told  # XY
+
+
+def test_results_that_a_run_would_not_replace(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder / "others").mkdir(exist_ok=True)
+    (folder / "others" / "disagreement.tif").write_text("the user's")
+    told = refusal("generate", output_dir="others", weights="prior.pt", **PRIOR_NETWORK)
+    assert "others/disagreement.tif: exists already, without the provenance.json of a run" in told
+
+
+def test_several_volumes_are_told_one_by_one(page, folder):
+    (folder / "several").mkdir(exist_ok=True)
+    for name, slices in (("a.tif", 5), ("b.tif", 9)):
+        voxels = np.random.default_rng(0).integers(20, 200, (slices, 32, 32)).astype(np.uint8)
+        tifffile.imwrite(folder / "several" / name, voxels, imagej=True, metadata={"axes": "ZYX"})
+    options = {"volume": None, "dataset_dir": "several", "output_dir": "out", "weights": "aenet.pt", "factor": 2}
+    told = page("inference", **options, **AENET)
+    for name, slices in (("a_x2.tif", 4), ("b_x2.tif", 8)):
+        assert f"{slices} new slices of 32 x 32" in told.split(name)[1].split("x2.tif")[0]
 
 
 def test_d2r_tells_what_is_done_before(page, folder):

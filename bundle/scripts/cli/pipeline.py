@@ -119,17 +119,29 @@ def check_stages(
     config_dir: str | Path, stages: Sequence[Mapping[str, Any]], workdir: str | Path, header: Header
 ) -> None:
     """Find options with which a stage that is left would fail, before the first one begins and the working folder is
-    claimed.
+    claimed; arguments and errors are those of :func:`trials_of`.
+    """
+    trials_of(config_dir, stages, workdir, header)
+
+
+def trials_of(
+    config_dir: str | Path, stages: Sequence[Mapping[str, Any]], workdir: str | Path, header: Header
+) -> dict[str, Any]:
+    """The trials of the stages that are left, none of which would fail by its options.
 
     Args:
         config_dir, stages, workdir: as in :func:`run_stages`; each config has a section ``trial``, whose parts
             refuse options that cannot be; and each stage a "factor", that of the volume it reads over the input.
         header: of the input.
 
+    Returns:
+        Title of each stage that is left -> its ``trial``.
+
     Raises:
         InputError: there is such an option, and the line names the stage; or a result is there that the run did not
             write.
     """
+    trials: dict[str, Any] = {}
     trained: dict[str, nn.Module] = {}
     for stage in stages:
         if stage["skip"] or stage_is_done(stage, workdir):
@@ -138,7 +150,8 @@ def check_stages(
             check_reconstruction(header, stage["options"]["output"], stage["options"]["factor"])
         try:
             _check_names(stage, config_dir)
-            trial = stage_workflow(stage, config_dir, trained).parser.get_parsed_content("trial")
+            workflow = stage_workflow(stage, config_dir, trained)
+            trials[stage["title"]] = trial = workflow.parser.get_parsed_content("trial")
             trial.check(refined(header, stage["factor"]))
             trained[stage["result"]] = trial.network
         except Exception as error:
@@ -148,6 +161,7 @@ def check_stages(
             # from None, or the innermost, which names no stage, would be shown
             raise InputError(f"{stage['title']}: {mistake}") from None
         gc.collect()
+    return trials
 
 
 def _check_names(stage: Mapping[str, Any], config_dir: str | Path) -> None:

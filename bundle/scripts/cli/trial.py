@@ -9,15 +9,15 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What a run takes in time and memory, from a few real steps of it with noise in the place of the volume."""
+"""What a run takes in time and memory: a few of its steps are made, on noise in the place of the volume."""
 
 from __future__ import annotations
 
 import copy
 import math
 import resource
-import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,9 +26,7 @@ from monai.data import MetaTensor
 from monai.data.utils import list_data_collate
 from monai.transforms import Compose
 from scripts import lattice
-from scripts.diffusion.pseudo_volume import PseudoVolumeInferer
-from scripts.diffusion.room import check_restoration_memory
-from scripts.reconstruction.axial_inferer import AxialInferer
+from scripts.diffusion.room import room_for
 from scripts.reconstruction.block_dataset import OUTPUT_VOXELS
 from scripts.reconstruction.predictor import TTAPredictor
 from scripts.training.checkpoint import read_checkpoint
@@ -38,22 +36,17 @@ from scripts.volumes.factor import factor_of
 from scripts.volumes.reading import Header
 from scripts.volumes.volume_block import BLOCK
 from torch import nn
+from torch.utils.benchmark import Timer
 
+_WARMUP = 3  # steps on a GPU before one is recorded, which is faster
 _ENOUGH_SECONDS = 0.4  # a step is repeated until it has taken as long
-_TOO_LONG = 2.0  # a step that takes longer is not repeated
 _MOST_SECONDS = 10.0  # on a CPU, for a step; of a longer one only a single item is computed
 _LARGEST_IMAGE = 512  # side of an image of stage II; of larger ones the time grows with the pixels
+_LOADED = {"cpu": 24, "cuda": 8}  # bytes a voxel for the volume that is trained on: main memory, and of a GPU
 
 
 class Cost(NamedTuple):
-    """What a run takes.
-
-    Attributes:
-        work: what there is to do, in words.
-        seconds: computing time, without start and files.
-        memory: bytes of main memory.
-        gpu_memory: bytes of the GPU's memory, 0 without one.
-    """
+    """What a run takes: work in words, seconds without start and files, bytes of main memory and of the GPU."""
 
     work: str
     seconds: float
@@ -61,89 +54,101 @@ class Cost(NamedTuple):
     gpu_memory: float
 
 
-class ReconstructionTrial:
-    """Trial of ``inference.yaml``: one block.
+@dataclass
+class Trial:
+    """Makes a few steps of a run with its own objects.
 
     Args:
-        network: of stage III, on the device.
+        network: on the device; a training changes its weights.
         inferer: of the run.
         device: of the run.
     """
 
-    def __init__(self, network: nn.Module, inferer: AxialInferer, device: torch.device) -> None:
-        self.network = network
-        self.inferer = copy.copy(inferer)
-        self.inferer.progress = False
-        self.device = torch.device(device)
+    network: nn.Module
+    inferer: Any
+    device: torch.device
 
     def check(self, header: Header) -> None:
-        """A volume of the header's shape can always be reconstructed: blocks keep the memory small."""
+        """Raise InputError where the run cannot work on a volume of the header's shape."""
 
     def measure(self, header: Header) -> Cost:
-        """Cost for a volume of the header's shape."""
-        x, y, slices = header.shape
-        self.inferer.factor = factor = factor_of(header, self.inferer.factor)
-        looks = TTAPredictor.looks if self.inferer.tta and self.device.type == "cpu" else 1
-        if looks > 1:  # a CPU is asked for one
-            self.inferer.tta = False
-        voxels = OUTPUT_VOXELS["cuda"] if self.device.type == "cuda" else 0
-        blocks = self.inferer.blocks(header.shape, factor, self.network, self.device, voxels)
-        block = blocks[0]
-        sizes = [side.stop - side.start for side in block.input]
-        image = MetaTensor(torch.rand(1, 1, *sizes, device=self.device), meta={BLOCK: torch.tensor([block.numbers()])})
-        copied = self.inferer.input_slices == "copy"
-        new = [len(lattice.interval(number, slices, factor, copied).relative_depths) for number in range(slices)]
-        intervals = [sum(map(bool, new[each.first : each.last])) for each in blocks]
-        seconds, gpu_memory = _time(lambda: self.inferer(image, self.network), self.device)
+        """Cost for a volume of the header's shape; raises InputError as :meth:`check`."""
+        raise NotImplementedError
+
+    def _time(self, step: Callable[[int], object], items: int) -> tuple[float, float]:
+        """Mean seconds of a step of so many items, and bytes of the GPU at its peak."""
+        cuda, threads = torch.device(self.device).type == "cuda", torch.get_num_threads()
+        if cuda:
+            torch.cuda.reset_peak_memory_stats(self.device)
+            for _ in range(_WARMUP):
+                step(items)
+
+        def whole(count: int) -> None:
+            step(count)
+            if cuda:
+                torch.cuda.synchronize(self.device)
+
+        def mean(count: int) -> float:  # the first step, which prepares what later ones use, is left out
+            timer = Timer("whole(count)", globals={"whole": whole, "count": count}, num_threads=threads)
+            return timer.blocked_autorange(min_run_time=_ENOUGH_SECONDS).mean
+
+        if not cuda and items > 1 and (seconds := items * mean(1)) > _MOST_SECONDS:
+            return seconds, 0
+        return mean(items), torch.cuda.max_memory_allocated(self.device) if cuda else 0
+
+
+class ReconstructionTrial(Trial):
+    """Trial of ``inference.yaml``: a block."""
+
+    def measure(self, header: Header) -> Cost:
+        inferer, device, (x, y, slices) = copy.copy(self.inferer), torch.device(self.device), header.shape
+        inferer.progress = False
+        inferer.factor = factor_of(header, inferer.factor, inferer.target_spacing)
+        inferer.target_spacing = None
+        looks, copied = TTAPredictor.looks if inferer.tta else 1, inferer.input_slices == "copy"
+        voxels = OUTPUT_VOXELS["cuda"] if device.type == "cuda" else 0
+        blocks = inferer.blocks(header.shape, inferer.factor, self.network, device, voxels)
+        sizes = [side.stop - side.start for side in blocks[0].input]
+        image = MetaTensor(torch.rand(1, 1, *sizes, device=device), meta={BLOCK: torch.tensor([blocks[0].numbers()])})
+
+        def look(count: int) -> None:
+            inferer.tta = count > 1
+            inferer(image, self.network)
+
+        seconds, gpu_memory = self._time(look, looks)
+        new = [len(lattice.interval(number, slices, inferer.factor, copied).relative_depths) for number in range(slices)]
+        intervals = [sum(map(bool, new[block.first : block.last])) for block in blocks]
+        tiles = sum(block.first == 0 for block in blocks)
         work = f"{sum(new)} new slices of {x} x {y}"
-        tiles = sum(each.first == 0 for each in blocks)
-        if tiles > 1:
-            work += f" in {tiles} tiles of {sizes[0]} x {sizes[1]}"
-        if looks > 1 or self.inferer.tta:
-            work += f", {TTAPredictor.looks} times over (--tta true)"
-        return Cost(work, looks * seconds * sum(intervals) / intervals[0], _memory(), gpu_memory)
+        work += f" in {tiles} tiles of {sizes[0]} x {sizes[1]}" if tiles > 1 else ""
+        work += f", {looks} times over (--tta true)" if looks > 1 else ""
+        return Cost(work, seconds * sum(intervals) / intervals[0], _memory(), gpu_memory)
 
 
-class RestorationTrial:
-    """Trial of ``generate.yaml``: one batch of XZ slices and one of YZ slices.
-
-    Args:
-        network: of stage I, on the device.
-        inferer: of the run.
-        device: of the run.
-    """
-
-    def __init__(self, network: nn.Module, inferer: PseudoVolumeInferer, device: torch.device) -> None:
-        self.network = network
-        self.inferer = inferer
-        self.device = torch.device(device)
-
-    def check(self, header: Header) -> None:
-        """Raise InputError where the memory does not suffice for a volume of the header's shape."""
-        check_restoration_memory(header.shape, self.inferer.prior_factor)
+class RestorationTrial(Trial):
+    """Trial of ``generate.yaml``: a batch of XZ slices and one of YZ slices."""
 
     def measure(self, header: Header) -> Cost:
-        """Cost for a volume of the header's shape."""
-        x, y, slices = header.shape
-        if self.inferer.prior_factor == 1:
-            return Cost("nothing to restore, for k is 1", 0, _memory(math.prod(header.shape), 4), 0)
-        z = lattice.output_size(slices, self.inferer.prior_factor)
-        batch, done = self.inferer.batch_size, self.inferer.restored_before((x, y))
-        seconds = gpu_memory = 0.0
-        for side, left in ((x, y - done["xz"]), (y, x - done["yz"])):
-            height, width = min(side, _LARGEST_IMAGE), min(z, _LARGEST_IMAGE)
-            images = torch.rand(min(batch, max(1, left)), 1, height, width, device=self.device)
-            took, gpu = _time(partial(self.inferer.restore, images, self.network), self.device)
-            larger = side * z / (height * width)
-            seconds += took * larger * max(0, left) / len(images)
-            gpu_memory = max(gpu_memory, gpu * larger)
-        work = f"{y} XZ and {x} YZ slices, {len(self.inferer.restore.timesteps) - 1} evaluations of the prior each"
-        if any(done.values()):
-            work += f" ({sum(done.values())} slices were restored before)"
-        return Cost(work, seconds, _memory(x * y * z, 9), gpu_memory)  # two orientations, their mean and difference
+        (x, y, slices), factor, restore = header.shape, self.inferer.prior_factor, self.inferer.restore
+        memory = _memory(room_for(header.shape, factor).memory)
+        if factor == 1:
+            return Cost("nothing to restore, for k is 1", 0, memory, 0)
+        done, seconds, gpu_memory = self.inferer.restored_before((x, y)), 0.0, 0.0
+        for across, left in ((x, y - done["xz"]), (y, x - done["yz"])):
+            sizes = across, lattice.output_size(slices, factor)
+            images = torch.rand(
+                self.inferer.batch_size, 1, *(min(_LARGEST_IMAGE, s) for s in sizes), device=self.device
+            )
+            images = images[: max(1, left)]
+            took, gpu = self._time(lambda count: restore(images[:count], self.network), len(images))  # noqa: B023
+            larger = math.prod(sizes) / images[0].numel()
+            seconds, gpu_memory = seconds + took * larger * left / len(images), max(gpu_memory, gpu * larger)
+        work = f"{y} XZ and {x} YZ slices, {len(restore.timesteps) - 1} evaluations of the prior each"
+        work += f" ({sum(done.values())} slices were restored before)" if any(done.values()) else ""
+        return Cost(work, seconds, memory, gpu_memory)
 
 
-class TrainingTrial:
+class TrainingTrial(Trial):
     """Trial of ``train_diffusion.yaml`` or ``train.yaml``: a step.
 
     Args:
@@ -152,47 +157,28 @@ class TrainingTrial:
     """
 
     def __init__(self, trainer: VolumeTrainer, cut: Sequence[Callable | None]) -> None:
-        self.trainer = trainer
-        self.network = trainer.network
+        super().__init__(trainer.network, trainer.inferer, trainer.state.device)
+        self.trainer, self.state = trainer, trainer.state
         self.cut = Compose([transform for transform in cut if transform is not None])
-        self.device = torch.device(trainer.state.device)
 
     def check(self, header: Header) -> None:
-        """Raise InputError where no patches can be cut out of a volume of the header's shape."""
-        self._cut(header)
+        self._cut(header)()
 
     def measure(self, header: Header) -> Cost:
-        """Cost for a volume of the header's shape; raises InputError as :meth:`check`, or for the checkpoint of another
-        run.
-        """
-        done = self._epochs_done()
-        items, step = self._cut(header), TrainingStep()
-        cutting, _ = _time(lambda: self._cut(header), self.device)
+        done, cut, step = self._epochs_done(), self._cut(header), TrainingStep()
+        items = cut()
+        seconds, gpu_memory = self._time(lambda count: step(self.trainer, list_data_collate(cut()[:count])), len(items))
+        steps = max(0, self.state.max_epochs - done) * self.state.epoch_length
+        patch, voxels = " x ".join(str(side) for side in items[0]["image"].shape[1:3]), math.prod(header.shape)
+        work = f"{steps} steps of {len(items)} patches of {patch}, {seconds:.2g} s a step"
+        work += f" (epochs 1 to {done} of {self.state.max_epochs} were done before)" if done else ""
+        on_gpu = gpu_memory + _LOADED["cuda"] * voxels
+        return Cost(work, steps * seconds, _memory(_LOADED["cpu"] * voxels), on_gpu)
 
-        def train(count: int) -> Any:
-            return step(self.trainer, list_data_collate(items[:count]))
-
-        each, gpu_memory = math.inf, 0.0
-        if self.device.type == "cpu":
-            each = len(items) * _time(lambda: train(1), self.device)[0]
-        if self.device.type != "cpu" or each < _MOST_SECONDS:  # a step is recorded before it is as fast as it will be
-            each, gpu_memory = _time(lambda: train(len(items)), self.device, first=step.warmup_steps + 1)
-        max_epochs = self.trainer.state.max_epochs
-        steps = max(0, max_epochs - done) * self.trainer.state.epoch_length
-        patch = " x ".join(str(side) for side in items[0]["image"].shape[1:3])
-        work = f"{steps} steps of {len(items)} patches of {patch}, {cutting + each:.2g} s a step"
-        if done:
-            work += f" (epochs 1 to {done} of {max_epochs} were done before)"
-        voxels = math.prod(header.shape)
-        on_gpu = gpu_memory + 8 * voxels if self.device.type == "cuda" else 0
-        return Cost(work, steps * (cutting + each), _memory(voxels, 6), on_gpu)
-
-    def _cut(self, header: Header) -> Any:
-        """Items of a batch, from a volume of noise."""
+    def _cut(self, header: Header) -> Callable[[], Any]:
+        """What makes the items of a batch, of a volume of the true size in which one plane of noise stands for all."""
         x, y, z = header.shape
-        # One plane of noise stands for all: the volume has its true size and takes next to no memory.
-        noise = torch.rand(1, x, y, 1, device=self.device).expand(1, x, y, z)
-        return self.cut({"image": noise})
+        return partial(self.cut, {"image": torch.rand(1, x, y, 1, device=self.device).expand(1, x, y, z)})
 
     def _epochs_done(self) -> int:
         output = self.trainer.output
@@ -200,29 +186,6 @@ class TrainingTrial:
         return 0 if checkpoint is None else int(checkpoint["epoch"])
 
 
-def _time(step: Callable[[], object], device: torch.device, first: int = 1) -> tuple[float, float]:
-    """Mean seconds of a step after the ``first`` ones, which prepare what later ones use, and bytes of the GPU at its
-    peak.
-    """
-    cuda = device.type == "cuda"
-    if cuda:
-        torch.cuda.reset_peak_memory_stats(device)
-
-    def timed() -> float:
-        begin = time.perf_counter()
-        step()
-        if cuda:
-            torch.cuda.synchronize(device)
-        return time.perf_counter() - begin
-
-    taken = [timed() for _ in range(first)]
-    if taken[-1] < _TOO_LONG:
-        taken = [timed()]
-        while sum(taken) < _ENOUGH_SECONDS:
-            taken.append(timed())
-    return sum(taken) / len(taken), float(torch.cuda.max_memory_allocated(device)) if cuda else 0.0
-
-
-def _memory(voxels: int = 0, copies: int = 0) -> float:
-    """Bytes: the most that this process took up to now, and so many copies of a volume in single precision."""
-    return 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + 4.0 * voxels * copies
+def _memory(more: float = 0) -> float:
+    """Bytes: the most that this process took up to now, and more."""
+    return 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + more

@@ -76,6 +76,16 @@ class OutputFolder:
                 on from, or it cannot be written.
         """
         self._claim.take()
+        self.check()
+        write_provenance(self.folder, self.resume_must_match)
+
+    def check(self) -> None:
+        """Check that this run may write to the folder.
+
+        Raises:
+            InputError: the folder holds something else or a checkpoint that this run cannot go on from, or it cannot be
+                written.
+        """
         check_folder(
             self.folder,
             files=[self.weights.name, self.checkpoint.name, PROVENANCE],
@@ -84,7 +94,6 @@ class OutputFolder:
             unless=self.checkpoint.name,
         )
         read_checkpoint(self.checkpoint, self.resume_must_match, self.max_epochs)
-        write_provenance(self.folder, self.resume_must_match)
 
     def finish(self, network: nn.Module) -> None:
         """Write the weights of a network, and release the folder.
