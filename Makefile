@@ -11,7 +11,9 @@ PYTHONS = 3.11 3.12 3.13 3.14
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 # Configs name the bundle's own code as scripts.<module>, so the commands run from bundle/.
 BUNDLE_RUN = cd bundle && ../$(VENV)/bin/python -m monai.bundle run
-PYTEST = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/python -m pytest tests --numprocesses auto --dist loadfile
+# A process a core, each with one thread: most of the time goes to starting commands. The tests of a file share what its fixtures make.
+TESTS = -m pytest tests --numprocesses auto --dist loadfile $(PYTEST_ARGS)
+TEST_PYTHON = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/python
 PINNED = setup.cfg pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
@@ -28,17 +30,16 @@ demo: $(VENV)/installed ## make a sample volume, reconstruct it x8 with the ship
 	$(BUNDLE_RUN) --config_file configs/evaluate.yaml --reconstruction ../demo/sample_x8.tif \
 		--truth ../demo/sample_truth.tif --factor 8 --output_dir ../demo
 
-# A process a core, each with one thread: most of the time goes to starting commands. The tests of a file share what its fixtures make.
 test: $(VENV)/installed-test ## run the test suite; PYTEST_ARGS="-k lattice" runs a part of it
-	$(PYTEST) $(PYTEST_ARGS)
+	$(TEST_PYTHON) $(TESTS)
 
 test-fast: $(VENV)/installed-test ## run the tests that are not slow: all but those that train, restore or start many commands
-	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+	$(TEST_PYTHON) $(TESTS) -m "not slow"
 
 # Commands that the tests start are measured as well; setup.cfg has the floor under which it fails.
 coverage: $(VENV)/installed-test ## run the test suite and see which share of the bundle's lines it runs
 	$(VENV)/bin/python -m coverage erase
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/python -m coverage run -m pytest tests --numprocesses auto --dist loadfile $(PYTEST_ARGS)
+	$(TEST_PYTHON) -m coverage run $(TESTS)
 	$(VENV)/bin/python -m coverage combine --quiet
 	$(VENV)/bin/python -m coverage report
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starts MONAI Label with this bundle as its model, without network.
 
-    .venv-monailabel/bin/python monailabel/start_server.py --studies FOLDER
+.venv-monailabel/bin/python monailabel/start_server.py --studies FOLDER
 """
 
 from __future__ import annotations

@@ -31,6 +31,8 @@ from bundle_run import (
 from PIL import Image
 from skimage.metrics import structural_similarity
 
+pytestmark = pytest.mark.slow
+
 SIZE = (64, 64, 41)
 FACTOR = 4
 GAPS = "[2,6]"

@@ -134,6 +134,7 @@ def installed(tmp_path_factory) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_installed_command_carries_configs_code_and_weights(installed):
     def files(folder: Path) -> set[str]:
         kinds = ("configs/*", "models/*.pt", "scripts/**/*.py")
@@ -143,6 +144,7 @@ def test_installed_command_carries_configs_code_and_weights(installed):
     assert not (installed / "scripts").exists()  # a name that others have too
 
 
+@pytest.mark.slow
 def test_installed_command_runs_from_any_folder(installed, tmp_path):
     def say(*words: str) -> subprocess.CompletedProcess:
         environment = {**os.environ, "PYTHONPATH": str(installed)}

@@ -6,8 +6,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from bundle_run import succeed
 from scripts.phantom import write_sample
+
+pytestmark = pytest.mark.slow
 
 FACTOR = 4
 # As short as shows the effect. The kept average of the weights must follow a few hundred steps instead of thousands.

@@ -68,6 +68,7 @@ def clone(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_commands_work_in_their_order(clone):
     script = "set -ex\n" + "\n".join(map(shortened, blocks(README)))
     inherited = {name: value for name, value in environment().items() if name not in ("VIRTUAL_ENV", "PYTHONHOME")}

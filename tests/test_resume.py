@@ -32,6 +32,8 @@ from scripts.networks.nafnet import ConditionalNAFNet
 from scripts.networks.weights import save_weights
 from scripts.phantom import write_sample
 
+pytestmark = pytest.mark.slow
+
 FACTOR = 4
 # Long enough that a signal meets the run at work, with validations and, in stage III, smaller and smaller steps.
 EPOCHS = 30

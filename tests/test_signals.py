@@ -16,6 +16,8 @@ from scripts.networks.nafnet import ConditionalNAFNet
 from scripts.networks.weights import save_weights
 from scripts.phantom import write_sample
 
+pytestmark = pytest.mark.slow
+
 FACTOR = 4
 LONG = {"max_epochs": 1000, "epoch_length": 4}  # longer than it takes a signal to arrive
 Case = tuple[str, dict[str, Any], Callable[[], bool], signal.Signals]

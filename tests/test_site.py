@@ -15,6 +15,8 @@ import pytest
 from bundle_run import PATIENCE
 from scripts.cli.option_help import read_help
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

@@ -60,6 +60,7 @@ def test_times_of_stages_are_read_from_the_log():
     assert len(rows) == 3
 
 
+@pytest.mark.slow
 def test_benchmark_runs_at_toy_size(tmp_path):
     words = [sys.executable, "-m", "benchmarks.machine.speed", "--size", "toy", "--output", str(tmp_path / "x.json")]
     result = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True)

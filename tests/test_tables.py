@@ -62,6 +62,7 @@ def toy(tmp_path_factory) -> tuple[Path, list[str]]:
     return folder, words
 
 
+@pytest.mark.slow
 def test_every_row_is_trained_and_scored(toy):
     folder, _ = toy
     result = json.loads((folder / "tables.json").read_text())
@@ -102,6 +103,7 @@ def test_every_row_is_trained_and_scored(toy):
     assert float(line.split("|")[4]) == pytest.approx(scored[first] - scored[other], abs=0.01)
 
 
+@pytest.mark.slow
 def test_stage_2_is_compared_with_other_ways_of_it(toy):
     folder, _ = toy
     result = json.loads((folder / "tables.json").read_text())
@@ -113,6 +115,7 @@ def test_stage_2_is_compared_with_other_ways_of_it(toy):
     assert one != two and float(line.split("|")[-2]) == pytest.approx(two - one, abs=0.001)
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_done_again(toy):
     folder, words = toy
     shutil.rmtree(folder / "work" / "seed0")  # as on another machine, to which the results alone were taken
@@ -123,6 +126,7 @@ def test_what_is_finished_is_not_done_again(toy):
     assert (folder / "benchmarks.md").read_text() == before
 
 
+@pytest.mark.slow
 def test_results_of_other_sizes_are_not_mixed(toy):
     folder, words = toy
     result = json.loads((folder / "tables.json").read_text())
@@ -133,6 +137,7 @@ def test_results_of_other_sizes_are_not_mixed(toy):
     assert run.returncode == 2 and "holds results with factor 5, not 4" in run.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_results_are_continued_with_a_table_declared_since(toy):
     folder, _ = toy
     sizes = json.loads((folder / "tables.json").read_text())["sizes"]
@@ -141,6 +146,7 @@ def test_results_are_continued_with_a_table_declared_since(toy):
     assert Results(older, sizes).content["sizes"] == sizes
 
 
+@pytest.mark.slow
 def test_missing_data_are_told_in_one_line(toy):
     folder, words = toy
     words = [*words, "--size", "paper", "--data", str(folder / "none"), "--results", str(folder / "none.json")]
@@ -149,6 +155,7 @@ def test_missing_data_are_told_in_one_line(toy):
     assert run.returncode == 2 and "none/test.ome.tif: no such file or folder" in last and "Traceback" not in run.stderr
 
 
+@pytest.mark.slow
 def test_results_of_several_machines_are_joined(toy):
     folder, _ = toy
     whole = json.loads((folder / "tables.json").read_text())

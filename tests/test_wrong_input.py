@@ -20,6 +20,8 @@ from scripts.networks.aenet import AENet
 from scripts.networks.nafnet import ConditionalNAFNet
 from scripts.networks.weights import save_weights
 
+pytestmark = pytest.mark.slow
+
 OLD = b"the user's earlier result"
 FACTOR = 2
 LEAVE_OUT = "<leave out>"

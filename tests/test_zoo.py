@@ -176,6 +176,7 @@ def torchscript(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_torchscript_gives_the_same(torchscript):
     scripted, network = torch.jit.load(str(torchscript)).eval(), shipped()
     for inputs in (example(64, 48, 0.25, 8), example(37, 50, 0.7, 3.3)):
@@ -190,6 +191,7 @@ def onnx_result(path: Path, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
     return torch.from_numpy(session.run(None, feeds)[0])
 
 
+@pytest.mark.slow
 def test_onnx_of_one_size(tmp_path):
     """MONAI's command: the size is fixed, and so are the defaults of relative depth and factor."""
     path = tmp_path / "model.onnx"
@@ -201,6 +203,7 @@ def test_onnx_of_one_size(tmp_path):
         torch.testing.assert_close(onnx_result(path, (window,)), shipped()(window), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_onnx_of_any_size_relative_depth_and_factor(tmp_path):
     """PyTorch's exporter, which can be told which sizes vary."""
     path, network, any_size = tmp_path / "model.onnx", shipped(), torch.export.Dim.DYNAMIC
@@ -259,6 +262,7 @@ def copied(archive) -> Path:
     return folder / NAME
 
 
+@pytest.mark.slow
 def test_archive_has_the_bundle_and_nothing_else(archive):
     names = files(archive)
     folders = {name.split("/")[0] for name in names}
@@ -269,6 +273,7 @@ def test_archive_has_the_bundle_and_nothing_else(archive):
     assert {name: size for name, size in sizes.items() if size > MAX_BYTES} == {}
 
 
+@pytest.mark.slow
 def test_copy_reconstructs(copied, tmp_path):
     volume = np.random.default_rng(0).integers(0, 255, (5, 24, 32), dtype=np.uint8)
     tifffile.imwrite(tmp_path / "in.tif", volume, imagej=True, metadata={"axes": "ZYX"})
@@ -310,6 +315,7 @@ def test_load_gives_the_network(copied, tmp_path):
     assert all(torch.equal(state[name], value) for name, value in expected.state_dict().items())
 
 
+@pytest.mark.slow
 def test_load_fills_a_network(copied):
     parser = ConfigParser()
     parser.read_config(str(copied / "configs" / "inference.yaml"))
@@ -321,6 +327,7 @@ def test_load_fills_a_network(copied):
         assert torch.equal(network.eval()(*inputs), shipped()(*inputs))
 
 
+@pytest.mark.slow
 def test_load_torchscript(torchscript, tmp_path):
     folder = tmp_path / NAME / "models"
     folder.mkdir(parents=True)
@@ -332,6 +339,7 @@ def test_load_torchscript(torchscript, tmp_path):
         assert network(example(32, 32, 0.5, 8)[0]).shape == (1, 1, 32, 32)
 
 
+@pytest.mark.slow
 def test_upload_to_hugging_face(archive, tmp_path, monkeypatch):
     """What would be uploaded is the whole bundle with a model card; the upload itself is a stand-in."""
     zipfile.ZipFile(archive).extractall(tmp_path)

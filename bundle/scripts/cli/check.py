@@ -11,8 +11,8 @@
 
 """``run check``: what a run would do, on a page. Nothing is written, and the only work is a few real steps.
 
-Each function tells it of a config, ``given`` the options ``reading``, ``factor`` and ``target_spacing``, and raises InputError where the run would end in the same. An ``overwrite`` of None is of an output that is
-finished and stays.
+Each function tells it of a config, ``given`` the options ``reading``, ``factor`` and ``target_spacing``, and raises
+InputError where the run would end in the same. An ``overwrite`` of None is of an output that is finished and stays.
 """
 
 from __future__ import annotations

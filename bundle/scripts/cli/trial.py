@@ -116,7 +116,9 @@ class ReconstructionTrial(Trial):
             inferer(image, self.network)
 
         seconds, gpu_memory = self._time(look, looks)
-        new = [len(lattice.interval(number, slices, inferer.factor, copied).relative_depths) for number in range(slices)]
+        new = [
+            len(lattice.interval(number, slices, inferer.factor, copied).relative_depths) for number in range(slices)
+        ]
         intervals = [sum(map(bool, new[block.first : block.last])) for block in blocks]
         tiles = sum(block.first == 0 for block in blocks)
         work = f"{sum(new)} new slices of {x} x {y}"
