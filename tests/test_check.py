@@ -217,7 +217,7 @@ def test_time_of_all_stages_and_of_the_start(page, monkeypatch):
     assert "time about 6 minutes and 40 seconds; by a few steps" in told
     monkeypatch.setattr(page_of_check, "started_from_command_line", lambda: True)
     begun = psutil.Process().create_time()
-    monkeypatch.setattr(page_of_check, "time", SimpleNamespace(time=lambda: begun + 30))
+    monkeypatch.setattr(page_of_check, "time", SimpleNamespace(time=lambda: begun + 30, perf_counter=lambda: 0.0))
     told = page("inference", output="out.tif", weights="aenet.pt", **AENET)
     assert "time about 2 minutes and 10 seconds, 30 s of them to start and to read; by a few steps" in told
 
