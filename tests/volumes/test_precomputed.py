@@ -43,7 +43,7 @@ def test_scales(tmp_path):
         assert voxel_size(path, dataset=dataset) == ((4, 4, 40), (0, 0, 0), "nanometer")
     for dataset in ("1", "8_8_40"):
         assert voxel_size(path, dataset=dataset) == ((8, 8, 40), (80, 160, 1200), "nanometer")
-        assert_coded(path, ReadOptions(dataset=dataset))
+        assert_coded(path, dataset=dataset)
 
 
 def test_channels(tmp_path):

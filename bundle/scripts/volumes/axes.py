@@ -189,10 +189,6 @@ def order_given(selection: Selection, shape: Sequence[int], file: Path) -> Order
             f"--axes {axes}: {file} has the sizes {_sizes(shape)} along them, and one volume of one channel is needed; "
             "choose a time point T with --time and a channel C with --channel"
         )
-    long = [place for place, size in enumerate(shape) if size > 1]
-    volume = "".join(letter for letter in axes if letter in _VOLUME)
-    if len(axes) > len(shape) and len(long) == len(volume):  # the reader has left out the others, which have length 1
-        return order_given(selection._replace(axes=volume), shape, file)
     raise InputError(
         f"--axes {axes}: does not fit {file}, whose axes have the sizes {_sizes(shape)}; give one letter for each axis "
         "that is longer than 1, Z, Y and X"
