@@ -62,7 +62,7 @@ initialize:
   debug: "@debug"
 run:
 - _target_: monai.transforms.Compose
-  transforms: {_target_: scripts.transforms.load_volume.LoadVolumed, keys: volume, spacing: null}
+  transforms: {_target_: scripts.transforms.load_volume.LoadVolumed, keys: volume}
 - _target_: monai.engines.SupervisedEvaluator
   device: cpu
   val_data_loader: "$[{'image': None}]"

@@ -26,6 +26,8 @@ OTHER_OPTIONS = {
     "config_file",
     "dataset",  # what the command line calls the option array of the configs
     "args_file",
+    "checkpoint",  # a key of the model zoo
+    "tracking",  # of MONAI, as config_file
     "bundle_root",
     "logdir",
     "completion",

@@ -146,7 +146,7 @@ def test_path_is_taken_as_typed(text):
     for name in ("volume", "output"):
         assert str(parser.get_parsed_content(name)) == text
     parser = parsed("evaluate.yaml", "--reconstruction", text, "--truth", text)
-    assert str(parser.get_parsed_content("output_dir")) == str(Path(text).parent)
+    assert str(parser.get_parsed_content("run#0#output_dir")) == str(Path(text).parent)
 
 
 def test_path_without_anything_special_stays_text():
@@ -170,7 +170,14 @@ def only_options(config: str, *words: str) -> None:
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_every_option_refuses_what_it_cannot_be(config):
-    wrong = {"path": "", "true or false": "perhaps", "name": None, "device": "gpu", "choice": "none", "some of": "none"}
+    wrong = {
+        "path": "",
+        "true or false": "perhaps",
+        "name": None,
+        "device": "gpu",
+        "choice": "other",
+        "some of": "other",
+    }
     for option in read_help(config_folder() / config).options:
         assert option.type is not None
         word = wrong.get(option.type.kind, "abc")

@@ -31,6 +31,7 @@ import torch
 from monai.bundle import ConfigParser
 from scripts import lattice
 from scripts.cli.pipeline import is_done, refined, trials_of
+from scripts.cli.sizes import check_store
 from scripts.cli.trial import Cost, TrainingTrial, Trial
 from scripts.cli.words import started_from_command_line
 from scripts.errors import InputError
@@ -59,6 +60,7 @@ def check_inference(saver: SaveBlocks | None, trial: Trial, weights: Place, **gi
     for volume, path in zip(saver.dataset.volumes, saver.output_paths(), strict=True):
         header, factor = page.input(str(volume.path), **given)
         page.output(header, factor, path, saver.overwrite, [str(volume.path), weights])
+        check_store(header, path, factor, saver.layout, saver.block)
         page.work(trial, header)
         if not smallest <= factor <= largest:
             page.warnings.append(f"the factor {factor:g} is outside the range that the weights were trained for")

@@ -15,13 +15,18 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 
 from humanize import naturalsize
 from scripts import lattice
 from scripts.diffusion.room import check_restoration_memory, restored_shape, room_for
 from scripts.errors import InputError
+from scripts.lattice import Turn
+from scripts.volumes.formats.ome_zarr_writer import DEFAULT_LAYOUT, Layout, block_of, check_sizes
+from scripts.volumes.formats.registry import is_store
 from scripts.volumes.memory import check_memory
 from scripts.volumes.outputs import check_space, free_space
+from scripts.volumes.paths import as_path
 from scripts.volumes.read_options import AS_STORED, ReadOptions
 from scripts.volumes.reading import Header, read_header
 from scripts.volumes.writing import stored_dtype
@@ -40,6 +45,31 @@ def check_reconstruction(header: Header, output: str | os.PathLike, factor: floa
     """
     x, y, slices = header.shape
     check_space(output, (x, y, lattice.output_size(slices, factor)), header.dtype, factor)
+
+
+def check_store(
+    header: Header,
+    output: str | os.PathLike,
+    factor: float,
+    layout: Layout = DEFAULT_LAYOUT,
+    block: Sequence[int] | None = None,
+) -> None:
+    """
+    Check that an output which is a store can be cut into blocks.
+
+    Args:
+        header: of the volume.
+        output: of any format.
+        factor: how many times finer Z becomes.
+        layout, block: as of :class:`scripts.reconstruction.save_blocks.SaveBlocks`.
+
+    Raises:
+        InputError: a block does not hold whole shards.
+    """
+    if is_store(as_path(output)):
+        x, y, slices = header.shape
+        shape = Turn.of(header.axis).to_file((x, y, lattice.output_size(slices, factor)))
+        block_of(check_sizes(block, "block"), layout, shape)
 
 
 def check_restoration(header: Header, output: str | os.PathLike, prior_factor: float) -> None:

@@ -29,15 +29,15 @@ from scripts.errors import InputError, warn_once
 from scripts.lattice import Box, Turn
 from scripts.reconstruction.block_dataset import BlockDataset, named_after
 from scripts.reconstruction.outputs import FileOutput, Output, StoreOutput
-from scripts.reconstruction.slice_table import write_slice_table
+from scripts.reconstruction.slice_table import check_slice_table, write_slice_table
 from scripts.reconstruction.unfinished_store import UnfinishedStore
 from scripts.volumes.claim import Claim, there_at_start
 from scripts.volumes.factor import why_not_cubic
 from scripts.volumes.formats.ome_zarr_writer import DEFAULT_LAYOUT, Layout, check_sizes
 from scripts.volumes.formats.registry import is_store
 from scripts.volumes.identity import identify_source
-from scripts.volumes.outputs import check_no_input, check_output, check_space
-from scripts.volumes.paths import as_path, check_place
+from scripts.volumes.outputs import check_output, check_space
+from scripts.volumes.paths import as_path
 from scripts.volumes.volume_block import VOLUME, block_of
 from scripts.volumes.writing import stored_dtype
 
@@ -135,9 +135,7 @@ class SaveBlocks:
         volumes = self.dataset.volumes
         self._outputs, self._open = self.output_paths(), {}
         inputs = [*(each.path for each in volumes), *self.inputs]
-        if self.slice_table is not None:
-            check_no_input(self.slice_table, [*inputs, *self._outputs])
-            check_place(self.slice_table)
+        check_slice_table(self.slice_table, self.overwrite, [*inputs, *self._outputs])
         for path in self._outputs:
             self._claims.enter_context(Claim(path))
             check_output(path, self.overwrite, inputs)

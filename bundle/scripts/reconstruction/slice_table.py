@@ -15,11 +15,37 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Sequence
 
 from scripts import lattice
+from scripts.errors import InputError
+from scripts.volumes.outputs import check_no_input
+from scripts.volumes.paths import check_place
 from scripts.volumes.whole_file import whole_file
 
 COLUMNS = ("input_slice", "output_position", "nearest_output_slice", "copied")
+
+
+def check_slice_table(
+    path: str | os.PathLike | None, overwrite: bool = False, inputs: Sequence[str | os.PathLike | None] = ()
+) -> None:
+    """
+    Check that the table can be written, before the work.
+
+    Args:
+        path: of the table; None where none is wanted.
+        overwrite: whether an existing file may be replaced.
+        inputs: what the run reads or writes besides, which is never replaced by the table.
+
+    Raises:
+        InputError: the file exists, is one of the inputs, or cannot be written.
+    """
+    if path is None:
+        return
+    check_no_input(path, inputs)
+    if os.path.lexists(path) and not overwrite:
+        raise InputError(f"{path}: exists already; give --slice_table another name, or --overwrite true to replace it")
+    check_place(path)
 
 
 def write_slice_table(path: str | os.PathLike, slices: int, factor: float, copied: bool) -> None:

@@ -30,7 +30,7 @@ import numpy as np
 from scripts.errors import InputError, one_line
 from scripts.lattice import Box, boxes
 from scripts.provenance import difference, read_record, resolve
-from scripts.volumes.formats.ome_zarr_writer import Layout, OmeZarrStore
+from scripts.volumes.formats.ome_zarr_writer import Layout, OmeZarrStore, block_of
 from scripts.volumes.json_file import write_json
 from scripts.volumes.partial_names import digest_of
 from scripts.volumes.paths import cannot_be_written, target_of
@@ -76,16 +76,7 @@ class UnfinishedStore:
         self.path = path
         self.folder = folder_of(path)
         self.store = OmeZarrStore(self.folder / "store", shape, dtype, affine, unit, layout)
-        unit_of_writing = self.store.unit_of_writing(0)
-        self.block = block or unit_of_writing
-        if any(
-            side % part and side < size
-            for side, part, size in zip(self.block, unit_of_writing, shape[::-1], strict=True)
-        ):
-            raise InputError(
-                f"--block {list(self.block)}: does not hold whole shards of {list(unit_of_writing)}, so that several "
-                "blocks would write one file; give multiples of them, or another --shard"
-            )
+        self.block = block_of(block, layout, shape)
         self._record = self.folder / "run.json"
         self._ledger = self.folder / "boxes"
         self._fingerprint = ""

@@ -20,6 +20,7 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
+from scripts.lattice import Turn
 from scripts.transforms.channels import one_for_each
 from scripts.volumes.claim import Claim
 from scripts.volumes.outputs import check_output
@@ -28,7 +29,7 @@ from scripts.volumes.writing import tell_written, write_volume
 
 class SaveVolume(Transform):
     """
-    Save a volume as TIFF or NIfTI with its voxel size and print one line about it; see
+    Save a volume in a file, whose suffix decides on the format, with its voxel size and print one line about it; see
     :func:`scripts.volumes.writing.write_volume`.
 
     Args:
@@ -58,7 +59,9 @@ class SaveVolume(Transform):
         with Claim(self.path):
             check_output(self.path, self.overwrite, self.inputs)
             write_volume(data, self.path, self.overwrite)
-        tell_written(self.path, data.shape[-3:], np.asarray(data.affine), data.meta.get("unit", "pixel"))
+        turn = Turn.of(str(data.meta.get("axis", "z")))
+        affine = turn.affine_of_file(np.asarray(data.affine))
+        tell_written(self.path, turn.to_file(data.shape[-3:]), affine, data.meta.get("unit", "pixel"))
         return data
 
 

@@ -131,6 +131,28 @@ def check_sizes(sizes: Sequence[int] | None, option: str) -> tuple[int, int, int
     return z, y, x
 
 
+def block_of(block: tuple[int, int, int] | None, layout: Layout, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """
+    Return the voxels (z, y, x) of a store that are computed and written as a whole: the option ``--block``, or a shard.
+
+    Args:
+        block: from :func:`check_sizes`.
+        layout: of the store.
+        shape: of its volume, number of voxels (x, y, z).
+
+    Raises:
+        InputError: a block does not hold whole shards.
+    """
+    shard = layout.unit_of_writing((shape[2], shape[1], shape[0]))
+    sizes = block or shard
+    if any(side % part and side < size for side, part, size in zip(sizes, shard, shape[::-1], strict=True)):
+        raise InputError(
+            f"--block {list(sizes)}: does not hold whole shards of {list(shard)}, so that several blocks would write "
+            "one file; give multiples of them, or another --shard"
+        )
+    return sizes
+
+
 class OmeZarrStore:
     """
     A volume that is being written as OME-Zarr.
