@@ -76,7 +76,7 @@ def test_named_configs_and_options_exist(page):
     text = page.read_text(encoding="utf-8")
     if page.name == "CHANGELOG.md":
         text = ""  # names options as they were called in their time
-    for config in re.findall(r"([\w<>]+)\.yaml", text):
+    for config in re.findall(r"(?<![\w<>-])([\w<>]+)\.yaml", text):
         assert config in OTHER_CONFIGS or (BUNDLE / "configs" / f"{config}.yaml").is_file(), config
     known = {option.name for config in (BUNDLE / "configs").glob("*.yaml") for option in read_help(config).options}
     sections = {name for config in (BUNDLE / "configs").glob("*.yaml") for name in yaml.safe_load(config.read_text())}

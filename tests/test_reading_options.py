@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
+import torch
 import zarr
 from bundle_run import BUNDLE, succeed
 from monai.bundle import ConfigWorkflow
@@ -100,7 +101,7 @@ def test_another_coarse_axis_is_turned_back(folder, tmp_path, axis, order, suffi
     lying = tmp_path / "lying.tif"
     size = {"y": [1, 4, 1], "x": [1, 1, 4]}[axis]
     tifffile.imwrite(lying, np.ascontiguousarray(by_hand.transpose(order)), metadata={"axes": "ZYX"})
-    options = {"chunk": [4, 16, 16], "shard": [8, 32, 32]} if suffix == ".zarr" else {}
+    options: Any = {"chunk": [4, 16, 16], "shard": [8, 32, 32]} if suffix == ".zarr" else {}
     run(folder, volume=str(lying), axis=axis, spacing=size, output=str(tmp_path / f"o{suffix}"), **options)
     run(folder, volume=str(folder / "volumes" / "a.tif"), output=str(tmp_path / "expected.tif"))
     found, expected = voxels_of(tmp_path / f"o{suffix}"), voxels_of(tmp_path / "expected.tif").transpose(order)
@@ -128,7 +129,7 @@ def test_pseudo_volume_of_another_axis_is_read_along_it(tmp_path):
     """What stage II writes is turned back, so that d2r.yaml has stage III read it along the same axis."""
     voxels = np.random.default_rng(0).integers(0, 255, (40, 7, 36), np.uint8)
     tifffile.imwrite(tmp_path / "v.tif", voxels, metadata={"axes": "ZYX"})
-    options = {"volume": str(tmp_path / "v.tif"), "axis": "y", "factor": 3, "device": "cpu"}
+    options: Any = {"volume": str(tmp_path / "v.tif"), "axis": "y", "factor": 3, "device": torch.device("cpu")}
     config("generate.yaml", **options, prior_factor=1, output_dir=str(tmp_path / "pseudo"))
     pseudo = tmp_path / "pseudo" / "pseudo_hr.tif"
     assert np.array_equal(voxels_of(pseudo), voxels)
@@ -144,7 +145,7 @@ def test_pseudo_volume_of_another_axis_is_read_along_it(tmp_path):
 
 
 def test_target_spacing_is_the_factor_it_stands_for(folder, tmp_path):  # noqa: F811
-    volume = {"volume": str(folder / "volumes" / "a.tif")}
+    volume: Any = {"volume": str(folder / "volumes" / "a.tif")}
     run(folder, **volume, factor=None, target_spacing=1.6, output=str(tmp_path / "spacing.tif"))
     run(folder, **volume, factor=2.5, output=str(tmp_path / "factor.tif"))
     assert (tmp_path / "spacing.tif").read_bytes() == (tmp_path / "factor.tif").read_bytes()
@@ -157,7 +158,7 @@ def test_target_spacing_is_the_factor_it_stands_for(folder, tmp_path):  # noqa: 
 
 
 def test_slice_table_says_where_the_slices_are(folder, tmp_path):  # noqa: F811
-    options = {"volume": str(folder / "volumes" / "a.tif"), "factor": 2.5, "slice_table": str(tmp_path / "t.csv")}
+    options: Any = {"volume": str(folder / "volumes" / "a.tif"), "factor": 2.5, "slice_table": str(tmp_path / "t.csv")}
     run(folder, **options, output=str(tmp_path / "o.tif"))
     with open(tmp_path / "t.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
