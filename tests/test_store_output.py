@@ -12,6 +12,7 @@ import pytest
 import tifffile
 import zarr
 from scripts import lattice
+from scripts.cli.finished import Finished
 from scripts.errors import InputError
 from scripts.reconstruction import unfinished_store
 from scripts.reconstruction.unfinished_store import UnfinishedStore, folder_of
@@ -202,3 +203,29 @@ def test_ledger_is_removed_with_the_end(tmp_path):
     store.complete(replace=False)
     assert [path.name for path in tmp_path.iterdir()] == ["o.zarr"]
     assert unfinished_store.folder_of(tmp_path / "o.zarr").exists() is False
+
+
+def test_a_store_is_known_as_finished_like_a_file(tmp_path):
+    finished = Finished(tmp_path / "run.json")
+    store = begun(tmp_path)
+    for box in store.boxes():
+        store.write(box, np.ones(box.sizes, np.uint8))
+    with finished.recording(tmp_path / "o.zarr"):
+        store.complete(replace=False)
+    assert finished.holds(tmp_path / "o.zarr")
+    changed = next(path for path in (tmp_path / "o.zarr" / "0").rglob("*") if path.is_file())
+    changed.write_bytes(changed.read_bytes() + b"x")
+    assert not finished.holds(tmp_path / "o.zarr")
+
+
+def test_pyramid_is_made_with_the_volume(tmp_path):
+    layout = check_layout(chunk=[16, 16, 64], shard=[16, 32, 128])
+    store = UnfinishedStore(tmp_path / "o.zarr", (600, 33, 20), np.dtype(np.uint8), np.eye(4), "pixel", layout)
+    store.begin({"factor": 2})
+    voxels = np.random.default_rng(0).integers(0, 200, (600, 33, 20)).astype(np.uint8)
+    for box in reversed(store.boxes()):
+        store.write(box, voxels[box.slices])
+    for level in (1, 2):
+        assert store.finished(level) == set(store.boxes(level)) and store.boxes(level)
+    store.complete(replace=False)
+    assert voxels_of(tmp_path / "o.zarr", 2).shape == (5, 9, 150)

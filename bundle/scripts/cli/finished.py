@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.provenance import difference, read_record, resolve
-from scripts.volumes.identity import digest_of_file
+from scripts.volumes.identity import digest_of_file, files_of
 from scripts.volumes.json_file import write_json
 from scripts.volumes.whole_file import told_before_move
 
@@ -52,12 +52,12 @@ class Finished:
             InputError: the record is damaged, or the file cannot be read.
         """
         entry, path = self._entry(result), Path(result)
-        if entry is None or not path.is_file():
+        if entry is None or not path.exists():
             return False
-        state = path.stat()
-        if state.st_size != entry.get("size"):
+        size, modified = _size_and_time(path)
+        if size != entry.get("size"):
             return False
-        return state.st_mtime_ns == entry.get("modified") or digest_of_file(path) == entry.get("digest")
+        return modified == entry.get("modified") or digest_of_file(path) == entry.get("digest")
 
     def keep(self, result: str | Path, content: str | Path | None = None) -> None:
         """Record a result.
@@ -70,8 +70,8 @@ class Finished:
             InputError: the file cannot be read, or the record cannot be written.
         """
         file = Path(result if content is None else content)
-        state = file.stat()
-        entry = {"size": state.st_size, "modified": state.st_mtime_ns, "digest": digest_of_file(file)}
+        size, modified = _size_and_time(file)
+        entry = {"size": size, "modified": modified, "digest": digest_of_file(file)}
         document = self._read()
         self.write({**document, "finished": {**_mapping(document.get("finished")), self._name(result): entry}})
 
@@ -141,3 +141,9 @@ class FinishedRun(Finished):
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    """Bytes of a file, or of all files of a store, and when the newest was written, in nanoseconds."""
+    states = [file.stat() for file in files_of(path)]
+    return sum(state.st_size for state in states), max((state.st_mtime_ns for state in states), default=0)

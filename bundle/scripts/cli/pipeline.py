@@ -211,7 +211,7 @@ def stage_is_done(stage: Mapping[str, Any], workdir: str | Path | None) -> bool:
     """
     result = Path(stage["result"])
     if workdir is None:
-        return result.is_file()
+        return result.exists()
     if stage.get("overwrite") or not result.exists():
         return False
     finished = _results_of(workdir)
@@ -259,7 +259,7 @@ def run_stages(
             workflow.initialize()
             workflow.run()
             workflow.finalize()
-        if finished is not None and Path(stage["result"]).is_file() and not finished.holds(stage["result"]):
+        if finished is not None and Path(stage["result"]).exists() and not finished.holds(stage["result"]):
             finished.keep(stage["result"])  # the stage found that it had been done before
         del workflow
         gc.collect()  # what the stage held on the GPU is the next one's

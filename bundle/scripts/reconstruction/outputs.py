@@ -32,7 +32,7 @@ from scripts.volumes.writing import stored_dtype, tell_written, volume_writer
 
 # A GPU sends what the file holds, where it knows the type: a quarter of the bytes for 8 bits.
 _ON_DEVICE = {"uint8": torch.uint8, "int8": torch.int8, "uint16": torch.uint16, "int16": torch.int16}
-_WRITERS = 4  # threads that write blocks of a file, or compress and write boxes of a store
+_WRITERS = 4  # threads that compress and write boxes of a store
 
 
 class Output(Protocol):
@@ -83,7 +83,7 @@ class FileOutput:
         self._writer: BlockWriter = self._opened.enter_context(
             volume_writer(path, shape, dtype, affine, unit, overwrite)
         )
-        self._background = self._opened.enter_context(Background(_WRITERS))
+        self._background = self._opened.enter_context(Background())
 
     def write(self, block: MetaTensor, place: tuple[slice, slice, slice]) -> None:
         """See :meth:`Output.write`."""

@@ -23,7 +23,7 @@ class BlockWriter(Protocol):
 
     def write(self, block: np.ndarray, x: int = 0, y: int = 0, z: int = 0) -> None:
         """
-        Write a block; several threads may do so at once.
+        Write a block; one thread at a time may do so.
 
         Args:
             block: voxels (x, y, z). For a file of integers, floats are rounded and clipped to the range of its type.

@@ -17,6 +17,7 @@ import hashlib
 import math
 import os
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,16 +90,28 @@ def identify_weights(path: str | os.PathLike | None) -> dict | None:
 
 def digest_of_file(path: str | os.PathLike) -> str:
     """
-    Return a digest (BLAKE2b, 16 bytes, hexadecimal) of the bytes of a file.
+    Return a digest (BLAKE2b, 16 bytes, hexadecimal) of the bytes of a file, or of the names and bytes of the files of a
+    store.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: a file cannot be read.
     """
+    place = Path(path)
     try:
-        with open(path, "rb") as file:
+        if place.is_dir():
+            digest = _blake2b()
+            for part in files_of(place):
+                digest.update(f"{part.relative_to(place).as_posix()} {digest_of_file(part)}\n".encode())
+            return digest.hexdigest()
+        with open(place, "rb") as file:
             return hashlib.file_digest(file, _blake2b).hexdigest()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file itself, or all files of a folder in the order of their names."""
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
 
 
 def _digest_of_voxels(source: VolumeSource) -> str:

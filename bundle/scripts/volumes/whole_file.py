@@ -64,8 +64,6 @@ def whole_file(path: str | os.PathLike, replace: bool = True) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield partial
-        for tell in _listeners:
-            tell(partial, target)
         move_whole(partial, path, replace)
     except OSError as error:
         raise cannot_be_written(path, error) from error
@@ -89,6 +87,8 @@ def move_whole(partial: Path, path: str | os.PathLike, replace: bool) -> None:
         OSError: it cannot be moved.
     """
     target = target_of(path)
+    for tell in _listeners:
+        tell(partial, target)
     if replace and partial.is_dir() and target.is_dir():  # no call replaces a folder that is not empty
         before = target.with_name(partial_name(target.name, ".replaced"))
         os.rename(target, before)

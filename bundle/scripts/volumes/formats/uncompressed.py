@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,7 +48,6 @@ class UncompressedWriter:
         self.begin = begin
         self.shape = shape
         self.dtype = dtype
-        self._changing = threading.Lock()
 
     def write(self, block: np.ndarray, x: int = 0, y: int = 0, z: int = 0) -> None:
         """Write a block, see :meth:`scripts.volumes.block_writer.BlockWriter.write`."""
@@ -62,10 +60,9 @@ class UncompressedWriter:
             if page.shape[1] == width:
                 write_all(self.file, page.data, place)
             elif row_size <= _SHORT_ROW:
-                with self._changing:
-                    os.preadv(self.file, [rows.data], place)
-                    rows[:, x : x + page.shape[1]] = page
-                    write_all(self.file, rows.data, place)
+                os.preadv(self.file, [rows.data], place)
+                rows[:, x : x + page.shape[1]] = page
+                write_all(self.file, rows.data, place)
             else:
                 for number, row in enumerate(page):
                     write_all(self.file, row.data, place + number * row_size + x * self.dtype.itemsize)
