@@ -100,6 +100,7 @@ def test_inference(page):
     assert "warning" not in told
 
 
+@pytest.mark.slow
 def test_inference_by_srunet(page):
     told = page("inference", output="out.tif", weights="srunet.pt", architecture="srunet", factor=3)
     assert "srunet.pt: fit the network, SRUNet; trained for the factor 3 alone" in told
@@ -209,6 +210,7 @@ def _without_time(function: Callable, clock: Clock) -> Callable:
     return work
 
 
+@pytest.mark.slow
 def test_time_of_all_stages_and_of_the_start(page, monkeypatch):
     for kind in (trial.TrainingTrial, trial.RestorationTrial, trial.ReconstructionTrial):
         monkeypatch.setattr(kind, "measure", lambda self, header: trial.Cost("so much", 100, 2**20, 0))
@@ -251,6 +253,7 @@ def test_only_the_header_of_a_large_volume_is_read(page, monkeypatch):
     assert "values not read" in told and "only its header was read" in told
 
 
+@pytest.mark.slow
 def test_stages_one_by_one(page):
     told = page("train_diffusion", output_dir="prior", **PRIOR_NETWORK, **PRIOR_TRAINING)
     assert "4 steps of 2 patches of 32 x" in told and "prior/model_diffusion.pt" in told
@@ -281,6 +284,7 @@ def test_several_volumes_are_told_one_by_one(page, folder):
         assert f"{slices} new slices of 32 x 32" in told.split(name)[1].split("x2.tif")[0]
 
 
+@pytest.mark.slow
 def test_d2r_tells_what_is_done_before(page, folder):
     quick = {"prior": PRIOR_TRAINING, "prior_network": PRIOR_NETWORK, "generate": {"num_steps": 2}}
     presets = {"quick": {**quick, "teacher": AENET_TRAINING, "aenet": AENET_TRAINING, "aenet_network": AENET}}
@@ -363,6 +367,7 @@ def test_about():
     assert {seconds: page_of_check.about(seconds) for seconds in words} == {s: f"about {w}" for s, w in words.items()}
 
 
+@pytest.mark.slow
 def test_check_from_another_folder_with_bundle_root(folder):
     options = {"volume": "in.tif", "output": "out.tif", "bundle_root": BUNDLE, "factor": 2}
     done = succeed("inference.yaml", {"run_id": "check", **options}, cwd=folder)

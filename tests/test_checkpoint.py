@@ -254,6 +254,7 @@ def lacks(name):
     return lambda state: state.pop(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -444,6 +444,7 @@ def run_bundle(config_file: Path, *arguments: str) -> subprocess.CompletedProces
     return subprocess.run(words, capture_output=True, text=True, env=environment, cwd=config_file.parent.parent.parent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments, expected",
     [
@@ -460,6 +461,7 @@ def test_command_ends_in_one_line(config_file, arguments, expected):
     assert result.stderr.splitlines()[-1].startswith(expected)
 
 
+@pytest.mark.slow
 def test_debug_shows_the_traceback(config_file):
     result = run_bundle(config_file, "--volume", "none.tif", "--debug", "true")
     assert result.returncode == 1

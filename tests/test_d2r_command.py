@@ -55,6 +55,7 @@ def test_completion_offers_jobs_options_and_values(tmp_path):
     assert offered("inference", "--device", "c") == ["cpu", "cuda"]
 
 
+@pytest.mark.slow
 def test_it_forwards_from_any_folder(tmp_path):
     result = d2r("inference", "--volume", "none.tif", "--output", "x.tif", cwd=tmp_path)
     assert (result.returncode, result.stderr.splitlines()[-1]) == (1, "error: none.tif: no such file or folder")

@@ -41,6 +41,7 @@ def run_notebook(folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> n
     return notebook
 
 
+@pytest.mark.slow
 def test_notebook_reconstructs_an_array(tmp_path, monkeypatch):
     cells = [cell for cell in run_notebook(EXAMPLES, tmp_path, monkeypatch).cells if cell.cell_type == "code"]
     printed = "".join(output.get("text", "") for output in cells[-1].outputs)

@@ -121,6 +121,7 @@ def test_a_voxel_does_not_depend_on_its_block(trained, factor, input_slices):
 # ------------------------------------------------------------------------------------ what is declared is what runs
 
 
+@pytest.mark.slow
 def test_several_volumes_in_one_run(folder, tmp_path, capsys):
     for name in ("a", "b"):
         run(folder, volume=str(folder / "volumes" / f"{name}.tif"), output=str(tmp_path / f"{name}.tif"))
@@ -135,6 +136,7 @@ def test_several_volumes_in_one_run(folder, tmp_path, capsys):
     assert capsys.readouterr().out.count("wrote ") == 6
 
 
+@pytest.mark.slow
 def test_several_volumes_need_a_folder(folder, tmp_path):
     volumes = str(folder / "volumes")
     one = str(folder / "volumes" / "a.tif")
@@ -171,6 +173,7 @@ def test_inferer_options_have_their_effect(folder, tmp_path):
     assert not np.array_equal(plain[::5], predicted[::5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_recorded_floats_are_copied_to_the_bit_unless_they_are_predicted(folder, tmp_path, dtype):
     voxels = np.random.default_rng(0).normal(size=(4, 40, 36)).astype(dtype)
@@ -220,6 +223,7 @@ def test_file_is_what_memory_gives_by_the_config(folder, tmp_path):
     assert np.array_equal(tifffile.imread(tmp_path / "o.tif"), in_memory[0].numpy().transpose(2, 1, 0).astype(np.uint8))
 
 
+@pytest.mark.slow
 def test_command_line_of_several_volumes(folder, tmp_path):
     options = {"dataset_dir": folder / "volumes", "output_dir": tmp_path / "all", "factor": 2, "device": "cpu"}
     done = succeed("inference.yaml", {**options, "weights": folder / "aenet.pt"})

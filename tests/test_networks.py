@@ -162,6 +162,7 @@ def test_untrained_aenet_begins_to_learn():
     assert network.get_parameter("output.head.weight").grad.any()  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_aenet_scripts_to_the_same_network(aenet):
     scripted = torch.jit.script(aenet)
     planes, relative_depth, factor = random_planes(2, 1, 37, 50, 4), torch.tensor([0.25, 0.6]), torch.tensor([4.0, 8.0])
@@ -270,6 +271,7 @@ def test_upsampling_centers_each_slice_on_its_plane(srunet):
         assert reached.nonzero().flatten().tolist() == [stride - 1, stride, stride + 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [2, 5, 8, 13, 19, 22])
 def test_every_slice_of_srunet_sees_the_image(factor):
     torch.manual_seed(0)

@@ -35,12 +35,14 @@ def test_any_size(shape):
     assert tissue(shape).shape == shape
 
 
+@pytest.mark.slow
 def test_gray_levels_of_stained_tissue(clean):
     for volume in clean:
         assert 110 < volume.mean() < 160 and 25 < volume.std() < 45
         assert np.percentile(volume, 1) > 40 and np.percentile(volume, 99) < 225  # nothing is clipped
 
 
+@pytest.mark.slow
 def test_isotropic():
     # One volume holds few cells: over seeds 0 to 3 the spread of the steps is .05, .06, .03 and .14. This pins seed 0,
     # to notice a change of the geometry; that no axis is special shows in the mean over many seeds alone.
@@ -60,6 +62,7 @@ def test_shapes_not_noise(clean):
             assert abs(correlation(volume, axis, 40)) < 0.3
 
 
+@pytest.mark.slow
 def test_noise_is_independent_between_slices(clean):
     for sigma in (4.0, 8.0):
         noise = tissue(SHAPE, seed=0, noise=sigma) - clean[0]

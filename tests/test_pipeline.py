@@ -60,6 +60,7 @@ def test_what_is_done_is_not_repeated(work):
     assert run(work) == ["the first"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["", "{", '{\n  "value": 2\n}\n'])
 def test_a_result_that_was_changed_is_named(work, content):
     run(work)
@@ -127,6 +128,7 @@ def test_a_folder_of_an_earlier_version_is_refused(work):
         claim_workdir(work, SETTINGS, make_stages(work))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["", "no JSON", "[]", "7", '"text"', "null"])
 def test_a_damaged_record_is_named(work, content):
     run(work)
@@ -136,6 +138,7 @@ def test_a_damaged_record_is_named(work, content):
             attempt()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content", [{}, {"factor": [], "seed": {}}, {"factor": 4.0, "seed": 0, "volume": {"digest": 7}}]
 )

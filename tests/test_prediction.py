@@ -30,6 +30,7 @@ def expected(aenet: AENet, windows: torch.Tensor, relative_depths: torch.Tensor,
     return torch.stack([torch.stack(row) for row in rows])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "device, amp", [("cpu", False), ("cpu", True), *[pytest.param("cuda", a, marks=CUDA) for a in (False, True)]]
 )
@@ -96,6 +97,7 @@ def by_hand(aenet: AENet, window: torch.Tensor, relative_depth: float, factor: f
     return torch.stack(found).mean(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=CUDA)])
 @pytest.mark.parametrize("sides", [(64, 64), (40, 67)])
 def test_ensemble_is_the_mean_of_all_ways_to_look_at_a_window(device, sides):

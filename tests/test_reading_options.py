@@ -84,6 +84,7 @@ def test_section_of_the_config_is_still_that(folder, several, tmp_path, given): 
     assert (tmp_path / "o.tif").read_bytes() == (tmp_path / "given.tif").read_bytes()
 
 
+@pytest.mark.slow
 def test_dataset_on_the_command_line(folder, several, tmp_path):  # noqa: F811
     options = {"volume": several, "factor": 2.5, "device": "cpu", "weights": folder / "aenet.pt"}
     succeed("inference.yaml", {**options, "dataset": "volumes/raw", "output": tmp_path / "found.tif"})
@@ -94,6 +95,7 @@ def test_dataset_on_the_command_line(folder, several, tmp_path):  # noqa: F811
 # ------------------------------------------------------------------------------------------------- --axis
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis, order", [("y", (1, 0, 2)), ("x", (1, 2, 0))])
 @pytest.mark.parametrize("suffix", [".tif", ".zarr"])
 def test_another_coarse_axis_is_turned_back(folder, tmp_path, axis, order, suffix):  # noqa: F811

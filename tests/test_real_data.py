@@ -24,6 +24,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 def test_shipped_weights_beat_interpolation_in_every_plane(tmp_path):
     truth: Any = read_volume(VOLUME)[:, :128, :128, :97]
     lowres: Any = AxialDecimate(8)(truth)
@@ -46,6 +47,7 @@ def test_shipped_weights_beat_interpolation_in_every_plane(tmp_path):
     assert min(gain["ssim"].values()) > 0.02
 
 
+@pytest.mark.slow
 def test_shipped_weights_leave_no_seam_between_tiles():
     """Tiles of 192 voxels, with the default margin, against the whole plane; in gray levels of the file."""
     volume = ScalePercentiles(0.1, 99.9)(read_volume(VOLUME)[:, :, :64, :25:8])

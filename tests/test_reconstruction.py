@@ -140,6 +140,7 @@ def test_tiled_equals_untiled_within_what_reaches_over_the_margin(trained, halo,
     assert difference.mean() < 0.02 * residual.std()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sides, tta",
     [
@@ -180,6 +181,7 @@ def gray_levels(network, values: torch.Tensor, factor: float, **options) -> torc
     return RestoreIntensity()(reconstruct(network, scaled[None], factor, **options)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content, sides, factor, options",
     [
@@ -385,6 +387,7 @@ def test_work_before_the_lack_of_memory_is_not_repeated(untrained):
     assert len(network.sides) == 4 + 2 * len(lattice.tiles((0, 300), 300, 160, 64, 32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calls_before", [0, 2, 5, 7])
 def test_every_tile_goes_on_where_it_was_when_memory_lacked(untrained, calls_before):
     """Of several tiles the first is half done, or done, and the others have not begun."""
@@ -456,6 +459,7 @@ def stream(
         raise input_error(error) or error from error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, dtype, output",
     [
@@ -492,6 +496,7 @@ def test_file_is_what_memory_gives(trained, tmp_path, name, dtype, output, facto
     assert sorted(file.name for file in tmp_path.iterdir()) == [name, output]
 
 
+@pytest.mark.slow
 def test_tta_from_file_to_file(trained, tmp_path):
     path = on_disk(tmp_path, "a.nii", "float32", 136, 40, 3)
     inferer = AxialInferer(2, tile=96, halo=20, input_slices="predict", tta=True)
@@ -547,6 +552,7 @@ def appears_at_work(network: torch.nn.Module, path: Path) -> torch.nn.Module:
     return network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, free", [("b.tif", "b_1.tif"), ("b.nii.gz", "b_1.nii.gz"), ("b.ome.tif", "b_1.ome.tif")])
 def test_file_that_appears_at_work_is_left_alone_and_the_result_is_kept(untrained, tmp_path, name, free):
     path, inferer = on_disk(tmp_path, "a.tif", "uint8", 32, 32, 3), AxialInferer(2)
@@ -594,6 +600,7 @@ def test_nothing_is_left_where_the_network_fails(untrained, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.tif"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_output_of_a_network_that_is_not_finite_is_an_error(untrained, tmp_path, value, dtype):

@@ -27,6 +27,7 @@ def voxels_of(path: Path, level: int = 0) -> np.ndarray:
     return np.asarray(zarr.open_group(str(path), mode="r")[str(level)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["0.5", "0.4"])
 @pytest.mark.parametrize("factor", [2, 2.5, 3.3])
 def test_store_is_what_the_file_is(folder, tmp_path, version, factor):  # noqa: F811
@@ -83,6 +84,7 @@ def interrupted_runs(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     monkeypatch.setattr(UnfinishedStore, "write", counted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [0, 1, 5])
 def test_interrupted_run_goes_on(folder, tmp_path, monkeypatch, after):  # noqa: F811
     options = {"volume": str(folder / "volumes" / "a.tif"), **SMALL, "overwrite": False}

@@ -193,6 +193,7 @@ def test_handlers_and_metrics_of_monai_can_be_added(volume, tmp_path, monkeypatc
     assert evaluator.state.best_metric == max(evaluator.state.metrics["psnr"], evaluator.state.best_metric)
 
 
+@pytest.mark.slow
 def test_tracking_by_mlflow(volume, tmp_path):
     pytest.importorskip("sqlalchemy", reason="MLflow keeps its records in a database")
     mlflow = pytest.importorskip("mlflow", reason="MLflow is not installed")

@@ -173,6 +173,7 @@ def counted(monkeypatch) -> list:
     return read
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["I", "III"])
 def test_a_file_is_read_once(tmp_path, monkeypatch, stage):
     path = tmp_path / "model.pt"

@@ -159,6 +159,7 @@ def test_validation_is_on_what_is_held_out_of_training(config, monkeypatch):
     assert train == validation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS)
 def test_nothing_in_a_config_is_left_lying(config, monkeypatch):
     """Each component is made by ``run`` or ``check``, at least where an option of the table asks for it."""

@@ -139,6 +139,7 @@ def test_the_only_volume_or_a_list_of_them(tmp_path):
     assert_read(path, coded("uint32"), (1, 1, 1), "pixel", dataset="labels/ids")
 
 
+@pytest.mark.slow
 def test_another_writer(tmp_path):
     """itk writes HDF5 in its own layout."""
     image = itk.image_from_array(coded("float32").transpose(2, 1, 0).copy())
