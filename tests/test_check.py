@@ -224,6 +224,7 @@ def test_time_of_all_stages_and_of_the_start(page, monkeypatch):
     assert "time about 2 minutes and 10 seconds, 30 s of them to start and to read; by a few steps" in told
 
 
+@pytest.mark.slow
 def test_warnings_are_no_errors(page, folder):
     (folder / "old.tif").write_text("the user's")
     told = page("inference", output="old.tif", weights="aenet.pt", factor=20, **AENET)
@@ -233,6 +234,7 @@ def test_warnings_are_no_errors(page, folder):
     assert "old.tif exists and would be replaced" in told
 
 
+@pytest.mark.slow
 def test_what_would_fail_fails_alike(folder, monkeypatch):
     monkeypatch.chdir(folder)
     good = {"output": "out.tif", "weights": "aenet.pt", **AENET}
@@ -315,6 +317,7 @@ def test_d2r_tells_what_is_done_before(page, folder):
     assert "SRUNet at factor 2.5" in refusal("d2r", **{**options, "factor": 2.5}, architecture="srunet")
 
 
+@pytest.mark.slow
 def test_what_looks_wrong_is_told_on_the_page(page, folder, caplog):
     voxels = tifffile.imread(folder / "in.tif")
     voxels[4], voxels[7] = 0, voxels[6]

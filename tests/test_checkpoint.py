@@ -87,6 +87,7 @@ class Run:
         )
 
 
+@pytest.mark.slow
 def test_resumed_run_is_the_run_it_continues(tmp_path):
     whole = Run(tmp_path / "whole" / "checkpoint.pt", 4)
     whole.trainer.run()
@@ -118,6 +119,7 @@ def test_finished_run_does_nothing(tmp_path):
         assert torch.equal(again.ema.state_dict()[name], value)
 
 
+@pytest.mark.slow
 def test_killed_epoch_is_begun_anew(tmp_path):
     path = tmp_path / "checkpoint.pt"
     whole = Run(tmp_path / "whole.pt", 2)

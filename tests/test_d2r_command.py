@@ -98,6 +98,7 @@ print("\\n" + json.dumps([loaded, said]))
 """
 
 
+@pytest.mark.slow
 def test_help_and_mistakes_are_answered_before_torch_is_imported(tmp_path):
     commands = [*HELP, *(line.split() for line in MISTAKES)]
     words = [sys.executable, "-c", LISTEN, json.dumps(commands)]

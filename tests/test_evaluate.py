@@ -33,6 +33,7 @@ def write(path: Path, values: np.ndarray, dtype: str) -> np.ndarray:
     return stored.transpose(2, 1, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", LEVELS)
 def test_scores_refer_to_the_range_of_the_truth(truth, tmp_path, dtype):
     """255 for 8 bits, as in the paper; of other types what the truth spans, in the reconstruction and in the baselines."""
@@ -53,6 +54,7 @@ def test_scores_refer_to_the_range_of_the_truth(truth, tmp_path, dtype):
     assert document["scores"]["linear"]["psnr"]["xz"] == pytest.approx(np.mean(each), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_scores_do_not_depend_on_the_type(truth, tmp_path):
     """The same picture in 16 bits and in floats."""
     found = []

@@ -118,6 +118,7 @@ def test_compare_shares_one_gray_window(tmp_path, volume):
     assert image[150:, :half].mean() < image[150:, half:].mean() - 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(300, 20, 16), (16, 300, 16), (16, 16, 300), (12, 12, 2)])
 def test_pictures_of_long_volumes_stay_readable(tmp_path, shape):
     volume = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)

@@ -97,6 +97,7 @@ def test_intervals_are_those_of_the_positions(factor, copy):
     assert lattice.most_in_interval(slices, factor, copy) == most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [2, 2.5])
 @pytest.mark.parametrize("input_slices", ["copy", "predict"])
 def test_a_voxel_does_not_depend_on_its_block(trained, factor, input_slices):
@@ -153,6 +154,7 @@ def test_several_volumes_need_a_folder(folder, tmp_path):
     assert not (tmp_path / "o").exists() and not (tmp_path / "o.tif").exists()
 
 
+@pytest.mark.slow
 def test_changed_transforms_have_their_effect(folder, tmp_path):
     volume = {"volume": str(folder / "volumes" / "a.tif")}
     run(folder, output=str(tmp_path / "plain.tif"), **volume)
@@ -165,6 +167,7 @@ def test_changed_transforms_have_their_effect(folder, tmp_path):
     assert np.array_equal(scaled[::5], plain[::5]) and not np.array_equal(scaled, plain)  # copies stay
 
 
+@pytest.mark.slow
 def test_inferer_options_have_their_effect(folder, tmp_path):
     volume = {"volume": str(folder / "volumes" / "a.tif")}
     run(folder, output=str(tmp_path / "plain.tif"), **volume)
@@ -186,6 +189,7 @@ def test_recorded_floats_are_copied_to_the_bit_unless_they_are_predicted(folder,
     assert np.array_equal(copied[::5], voxels[::2]) and not np.isclose(predicted[::5], voxels[::2]).all()
 
 
+@pytest.mark.slow
 def test_a_workflow_may_run_again(folder, tmp_path):
     workflow = run(folder, volume=str(folder / "volumes" / "a.tif"), output=str(tmp_path / "o.tif"))
     first = (tmp_path / "o.tif").read_bytes()
@@ -194,6 +198,7 @@ def test_a_workflow_may_run_again(folder, tmp_path):
     assert (tmp_path / "o.tif").read_bytes() == first
 
 
+@pytest.mark.slow
 def test_volume_in_memory_is_written(folder, tmp_path):
     voxels = tifffile.imread(folder / "volumes" / "a.tif").transpose(2, 1, 0).astype(np.float32)
     affine = torch.diag(torch.tensor([1.0, 1.0, 4.0, 1.0], dtype=torch.float64))
@@ -210,12 +215,14 @@ def test_batches_are_of_one_block(folder, tmp_path):
     assert "--tile changes them" in refusal(folder, **volume, **{"dataloader#batch_size": 2})
 
 
+@pytest.mark.slow
 def test_without_an_output_the_whole_volume_stays_in_memory(folder):
     workflow = run(folder, volume=str(folder / "volumes" / "a.tif"))
     result = workflow.evaluator.state.output[0]["pred"]
     assert result.shape == (1, 72, 40, 11) and result.meta["unit"] == "micrometer"
 
 
+@pytest.mark.slow
 def test_file_is_what_memory_gives_by_the_config(folder, tmp_path):
     options = {"volume": str(folder / "volumes" / "a.tif"), "tile": 32, "halo": 0}
     in_memory = run(folder, **options).evaluator.state.output[0]["pred"]
@@ -265,6 +272,7 @@ def test_name_of_an_output(path, name, tmp_path):
     assert named_after(file, 8.0) == name
 
 
+@pytest.mark.slow
 def test_the_scale_of_a_file_is_read_once(folder, tmp_path, monkeypatch):
     read: list[str] = []
     original = VolumeSource.checked_slices

@@ -61,6 +61,7 @@ def aenet() -> AENet:
 # ---- sizes -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_nafnet_has_the_papers_size():
     network = on_meta(lambda: ConditionalNAFNet(64, (14, 1, 1, 1), 1, (1, 1, 1, 1)))
     assert parameters(network) == 20_400_261
@@ -295,6 +296,7 @@ def test_srunet_decodes_the_nearest_slice_of_each_window(srunet):
         assert torch.allclose(srunet(planes, torch.tensor(0.6))[:, 0], features[0][:, 3], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_srunet_scripts_to_the_same_network(srunet):
     scripted = torch.jit.script(srunet)
     planes, relative_depth, factor = random_planes(2, 1, 13, 18, 4), torch.tensor([0.2, 0.6]), torch.tensor([5.0, 5.0])
@@ -307,6 +309,7 @@ def test_srunet_scripts_to_the_same_network(srunet):
     assert torch.allclose(found, srunet(planes, relative_depth, factor), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_srunet_reads_every_slice_and_learns_in_every_parameter(srunet):
     planes = random_planes(1, 1, 16, 16, 4).requires_grad_()
     srunet.encode(planes)[0].square().mean().backward()
@@ -316,6 +319,7 @@ def test_srunet_reads_every_slice_and_learns_in_every_parameter(srunet):
     srunet.zero_grad()
 
 
+@pytest.mark.slow
 def test_srunet_tiles_agree_with_the_whole(srunet):
     """A tile that begins on the pooling grid, where it is farther from its edges than the network reaches."""
     reach = 40

@@ -220,6 +220,7 @@ def test_python_code_is_checked_as_well(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_initialize_does_nothing_else_in_python(monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     hook = sys.excepthook
@@ -241,6 +242,7 @@ def stages(**options: object) -> list[dict]:
     ]
 
 
+@pytest.mark.slow
 def test_options_of_stages_are_checked_before_the_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tifffile.imwrite("in.tif", np.random.default_rng(0).integers(0, 255, (13, 40, 48), np.uint8))

@@ -81,6 +81,7 @@ def test_interpolation_along_z_loses_something(clean):
     assert 8 < error < 0.8 * volume.std()
 
 
+@pytest.mark.slow
 def test_shapes_keep_their_physical_size():
     fine, coarse = tissue((64, 64, 64), noise=0, voxel_size=10), tissue((64, 64, 64), noise=0, voxel_size=20)
     assert correlation(coarse.astype(float), 0, 4) < correlation(fine.astype(float), 0, 4) - 0.15

@@ -53,6 +53,7 @@ def run(work: Path, **last: Any) -> list[str]:
     return list(run_stages(work.parent, stages, work))
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_repeated(work):
     assert run(work) == ["the first", "the second"]
     assert run(work) == []
@@ -73,6 +74,7 @@ def test_a_result_that_was_changed_is_named(work, content):
     assert run(work) == ["the first"]
 
 
+@pytest.mark.slow
 def test_a_result_of_another_origin_is_not_taken_up(work):
     (work / "second").mkdir(parents=True)
     result, guard = work / "second" / "provenance.json", work / "second" / "guard"
@@ -84,11 +86,13 @@ def test_a_result_of_another_origin_is_not_taken_up(work):
     assert run(work, guard=str(guard)) == ["the second"]  # which finds out by itself
 
 
+@pytest.mark.slow
 def test_a_stage_that_is_told_to_makes_its_result_anew(work):
     run(work)
     assert run(work, overwrite=True) == ["the second"]
 
 
+@pytest.mark.slow
 def test_the_last_result_is_known(work):
     assert not is_done(work, work / "second" / "provenance.json")
     run(work)
@@ -97,6 +101,7 @@ def test_the_last_result_is_known(work):
     assert not is_done(work, work / "other.tif")
 
 
+@pytest.mark.slow
 def test_a_stage_that_found_itself_done_is_recorded_at_its_end(work, monkeypatch):
     monkeypatch.setattr("scripts.cli.finished.told_before_move", lambda tell: nullcontext())
     assert run(work) == ["the first", "the second"]
@@ -104,6 +109,7 @@ def test_a_stage_that_found_itself_done_is_recorded_at_its_end(work, monkeypatch
     assert run(work) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change, words",
     [

@@ -122,6 +122,7 @@ def test_ensemble_of_a_network_that_turns_with_its_input_changes_nothing():
     assert torch.allclose(alone(windows, relative_depths), tta(windows, relative_depths), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=CUDA)])
 @pytest.mark.parametrize("kind, recordings", [(Predictor, 1), (TTAPredictor, 2)])
 def test_a_predictor_that_is_gone_leaves_its_memory(kind, recordings, device):

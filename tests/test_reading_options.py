@@ -63,6 +63,7 @@ def several(folder, tmp_path) -> Path:  # noqa: F811
 # ------------------------------------------------------------------------------------------------- --dataset
 
 
+@pytest.mark.slow
 def test_dataset_names_the_array_of_a_file(folder, several, tmp_path):  # noqa: F811
     run(folder, volume=str(folder / "volumes" / "a.tif"), output=str(tmp_path / "expected.tif"))
     run(folder, volume=str(several), output=str(tmp_path / "found.tif"), dataset="volumes/raw")
@@ -146,6 +147,7 @@ def test_pseudo_volume_of_another_axis_is_read_along_it(tmp_path):
 # ------------------------------------------------------------------------- --target_spacing and --slice_table
 
 
+@pytest.mark.slow
 def test_target_spacing_is_the_factor_it_stands_for(folder, tmp_path):  # noqa: F811
     volume: Any = {"volume": str(folder / "volumes" / "a.tif")}
     run(folder, **volume, factor=None, target_spacing=1.6, output=str(tmp_path / "spacing.tif"))

@@ -102,6 +102,7 @@ def test_factor_outside_the_trained_range_warns(untrained, caplog):
     assert "factor 13 is outside the range 2 to 12" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [2, 2.5])
 def test_factor_of_a_network_that_knows_one_alone(untrained, factor, tmp_path):
     inferer = AxialInferer(factor, train_factors=(3, 3))
@@ -212,6 +213,7 @@ def test_tiles_of_an_untrained_network_leave_no_seam(untrained, tile):
     assert torch.allclose(result, axial_interpolate(data, 4, "linear"), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [3, 2.5])
 def test_input_slices_can_be_predicted(trained, factor):
     data = tissue(32, 64, 7)
@@ -229,6 +231,7 @@ def test_input_slices_can_be_predicted(trained, factor):
             assert torch.allclose(result[..., j], copied[..., j], atol=1e-5), j
 
 
+@pytest.mark.slow
 def test_tta_does_not_depend_on_how_the_volume_lies(trained):
     """A network alone does; seen from all sides, a turned and reversed volume gives the turned and reversed result."""
     data = tissue(32, 64, 4)
@@ -265,6 +268,7 @@ def item(x: float, z: float, seed: int) -> MetaTensor:
     return MetaTensor(torch.stack(channels), affine=affine, meta={"dtype": "uint8", "unit": "micrometer"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [4, None, 2.5])
 def test_each_channel_of_each_item_is_what_it_is_alone(trained, factor):
     """From the file's values to the file's values, as collated and taken apart by MONAI."""
@@ -402,6 +406,7 @@ def test_every_tile_goes_on_where_it_was_when_memory_lacked(untrained, calls_bef
     assert len(network.sides) - len(large) == sum(rest) - begun * parts[whole]
 
 
+@pytest.mark.slow
 def test_smaller_tiles_in_the_midst_of_a_batch(trained):
     data = torch.stack([tissue(225, 40, 3)[0], volume(225, 40, 3)[0], tissue(225, 40, 3)[0].flip(1)])
     whole = reconstruct(trained, data, 2)

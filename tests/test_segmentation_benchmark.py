@@ -71,6 +71,7 @@ def truth_scores(folder) -> dict:
     return benchmark(folder).scores(folder / "truth.ome.tif", folder / "truth.json")
 
 
+@pytest.mark.slow
 def test_the_truth_is_perfect_against_itself(truth_scores):
     assert truth_scores[TRUTH] == pytest.approx(PERFECT)
 
@@ -102,6 +103,7 @@ def test_scores_need_no_more_than_their_file(folder, truth_scores):
     assert missing.scores(folder / "no.tif", folder / "truth.json") == truth_scores
 
 
+@pytest.mark.slow
 def test_the_second_half_teaches_nothing(folder, truth_scores, tmp_path):
     """Another tissue there, and other labels: the weights and what is chosen stay as they are."""
     (gray, labels), (other_gray, other_labels) = cells(0), cells(1)

@@ -167,6 +167,7 @@ def test_full_disk_keeps_what_is_finished(tmp_path, monkeypatch):
     assert begun(tmp_path).finished() == {first}
 
 
+@pytest.mark.slow
 def test_blocks_hold_whole_shards(folder, tmp_path):  # noqa: F811
     options = {"volume": str(folder / "volumes" / "a.tif"), "output": str(tmp_path / "o.zarr"), **SMALL}
     assert "whole shards of [4, 32, 32]" in refusal(folder, **options, block=[4, 32, 48])
@@ -175,6 +176,7 @@ def test_blocks_hold_whole_shards(folder, tmp_path):  # noqa: F811
     assert (tmp_path / "o.zarr").is_dir()
 
 
+@pytest.mark.slow
 def test_a_store_is_replaced_only_if_that_is_asked_for(folder, tmp_path):  # noqa: F811
     options = {"volume": str(folder / "volumes" / "a.tif"), "output": str(tmp_path / "o.zarr"), **SMALL}
     run(folder, **options)

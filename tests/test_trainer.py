@@ -162,6 +162,7 @@ def prepared(config: str | list[str], **options: Any) -> ConfigWorkflow:
     return workflow
 
 
+@pytest.mark.slow
 def test_handlers_and_metrics_of_monai_can_be_added(volume, tmp_path, monkeypatch):
     """The best checkpoint of the validation, a metric of the training, the loss in the log."""
     best = {"save_dir": str(tmp_path), "save_dict": {"model": "@network"}, "save_key_metric": True}
@@ -212,6 +213,7 @@ def test_tracking_by_mlflow(volume, tmp_path):
     assert {"psnr", "ssim"} <= set(run.data.metrics)
 
 
+@pytest.mark.slow
 def test_evaluate_over_a_training_validates_its_weights(volume, tmp_path):
     options = {"volume": volume, "output_dir": str(tmp_path)}
     first = prepared("train.yaml", **options)
@@ -235,6 +237,7 @@ def test_evaluate_over_a_training_checks_the_options_of_both(volume, tmp_path):
     assert "--batch_size many" in str(input_error(error.value))
 
 
+@pytest.mark.slow
 def test_federated_learning_trains_and_evaluates(volume, tmp_path):
     kwargs = {**TOY, "volume": volume, "output_dir": str(tmp_path)}
     client = MonaiAlgo(

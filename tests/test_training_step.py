@@ -61,6 +61,7 @@ class Steps:
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 def test_step_is_the_one_of_the_trainer(device):
     """On CUDA the fourth step is recorded and the others replay it: with the schedule's learning rate, on new

@@ -359,6 +359,7 @@ def test_recorded_slices_are_those_of_their_volume():
     assert not CopyRecordedd(["pa", "pb"], ["a", "b"])({**predicted, **recorded})["pb"].any()
 
 
+@pytest.mark.slow
 def test_a_disagreement_is_drawn_of_two_volumes(tmp_path):
     draw = ShowDisagreementd(["image", "map"], tmp_path / "map.png", allow_missing_keys=True)
     draw({"image": with_affine(SIDE, 1, 1, 1)})

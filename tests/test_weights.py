@@ -199,6 +199,7 @@ def test_a_file_that_changed_meanwhile_is_read_again(saved):
     refused(network, saved, "no such file")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_torch", [False, True])
 def test_files_of_earlier_versions_have_other_names(tmp_path, by_torch):
     """Both as this bundle reads them and as MONAI's export does, by torch alone."""
@@ -264,6 +265,7 @@ def test_options_that_contradict_the_file(saved, options, message):
         network_of(saved, **options)
 
 
+@pytest.mark.slow
 def test_stages_do_not_take_the_weights_of_each_other(saved, tmp_path):
     save_weights(prior(), tmp_path / "prior.pt")
     with pytest.raises(InputError, match="prior.pt: weights of another network: a prior of stage I; use"):
@@ -383,6 +385,7 @@ def test_flipped_byte_of_a_weight_is_found(saved):
     refused(aenet(), saved, "damaged")
 
 
+@pytest.mark.slow
 def test_any_flipped_byte_is_found_or_harmless(tmp_path):
     """All of what the checksums do not cover for a record, and some of the rest."""
     path, flipped = tmp_path / "small.pt", tmp_path / "flipped.pt"

@@ -200,6 +200,7 @@ def server(tmp_path):
         thread.join()
 
 
+@pytest.mark.slow
 def test_volumes_behind_a_url(tmp_path, server):
     write_precomputed(tmp_path / "v", [scale_of(begin=(10, 20, 30))])
     write_zarr(tmp_path / "v.zarr" / "raw", attributes={"voxel_size": [40, 4, 4], "units": "nm"})

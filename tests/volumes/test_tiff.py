@@ -113,6 +113,7 @@ def test_ome_units(tmp_path, name, unit, scale):
     np.testing.assert_allclose(sizes_of(loaded), np.multiply((1, 2, 3), scale))
 
 
+@pytest.mark.slow
 def test_imagej_unit_in_raw_bytes(tmp_path):
     # older programs write the sign itself instead of the escape; same length, so that the offsets stay right
     metadata = {"axes": "ZYX", "spacing": 0.5, "unit": "QQm"}

@@ -431,6 +431,7 @@ def test_folder_of_slices_is_no_store(tmp_path):
     assert registry.format_to_read(tmp_path / "empty") is slice_folder
 
 
+@pytest.mark.slow
 def test_tensorstore_is_not_imported_for_other_formats(tmp_path):
     """It takes half a second."""
     save_slices(tmp_path / "slices", ["1.png", "2.png"])
