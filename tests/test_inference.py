@@ -22,8 +22,9 @@ from scripts.lattice import Block
 from scripts.networks.aenet import AENet
 from scripts.networks.weights import save_weights
 from scripts.reconstruction.axial_inferer import AxialInferer
-from scripts.reconstruction.block_dataset import named_after
+from scripts.reconstruction.block_dataset import named_after, volumes_in
 from scripts.reconstruction.prefetch_loader import PrefetchLoader
+from scripts.volumes.formats import stores
 from scripts.volumes.reading import VolumeSource
 
 FACTOR = 2.5
@@ -147,7 +148,7 @@ def test_several_volumes_need_a_folder(folder, tmp_path):
     assert "both name the output" in refusal(folder, volume=one, **both)
     assert "no such folder" in refusal(folder, dataset_dir=str(tmp_path / "none"), output_dir=str(tmp_path / "o"))
     (tmp_path / "empty").mkdir()
-    words = "holds no TIFF or NIfTI file"
+    words = "holds no volume, which is TIFF (.tif"
     assert words in refusal(folder, dataset_dir=str(tmp_path / "empty"), output_dir=str(tmp_path / "o"))
     data = [{"image": one}, {"image": one}]
     assert "several volumes" in refusal(folder, output_dir=str(tmp_path / "o"), **{"dataset#data": data})
@@ -263,13 +264,63 @@ def test_loader_gives_everything_in_order():
 
 @pytest.mark.parametrize(
     "path, name",
-    [("in/a.tif", "a_x8.tif"), ("a.ome.tif", "a_x8.tif"), ("a.nii.gz", "a_x8.nii.gz"), ("slices", "slices_x8.tif")],
+    [
+        ("in/a.tif", "a_x8.tif"),
+        ("a.ome.tif", "a_x8.ome.tif"),
+        ("a.nii.gz", "a_x8.nii.gz"),
+        ("slices", "slices_x8.tif"),
+        ("slices.tif", "slices.tif_x8.tif"),
+        ("a.hdf5", "a_x8.hdf5"),
+        ("a.rec", "a_x8.rec"),
+        ("a.mhd", "a_x8.mha"),
+        ("a.nhdr", "a_x8.nrrd"),
+        ("a.czi", "a_x8.tif"),
+        ("a.zarr", "a_x8.zarr"),
+        ("a.ome.zarr", "a_x8.ome.zarr"),
+        ("a.n5", "a_x8.zarr"),
+        ("a.n5/volumes/raw", "raw_x8.zarr"),
+        ("precomputed", "precomputed_x8.zarr"),
+    ],
 )
-def test_name_of_an_output(path, name, tmp_path):
-    file = tmp_path / path
-    file.parent.mkdir(exist_ok=True)
-    file.mkdir() if path == "slices" else file.write_text("")
-    assert named_after(file, 8.0) == name
+def test_an_output_has_the_format_of_its_input(path, name, tmp_path):
+    make_empty(tmp_path / path)
+    assert named_after(tmp_path / path, 8.0) == name
+
+
+def test_volumes_behind_a_url_become_stores(monkeypatch):
+    monkeypatch.setattr(stores, "has_file", lambda folder, name: name == ".zgroup")
+    assert named_after("https://example.org/data/a.zarr", 2.5) == "a_x2.5.zarr"
+
+
+def test_every_volume_of_a_folder_in_natural_order(tmp_path):
+    names = ["10.mrc", "9.zarr", "8.n5", "7.h5", "2.tif", "1.nii.gz", "12.czi", "precomputed"]
+    for name in [*names, "slices", ".hidden.tif", "9.raw"]:
+        make_empty(tmp_path / name)
+    (tmp_path / "slices" / "1.png").touch()
+    expected = ["1.nii.gz", "2.tif", "7.h5", "8.n5", "9.zarr", "10.mrc", "12.czi", "precomputed"]
+    assert [Path(str(each["image"])).name for each in volumes_in(None, tmp_path)] == expected
+
+
+@pytest.mark.parametrize("name", ["a.zarr", "a.n5", "precomputed"])
+def test_folder_that_is_itself_a_store(tmp_path, name):
+    make_empty(tmp_path / name)
+    (tmp_path / name / "0").mkdir()
+    with pytest.raises(InputError, match=f"--dataset_dir .*{name}: is itself .*; give it as --volume"):
+        volumes_in(None, tmp_path / name)
+
+
+def make_empty(path: Path) -> None:
+    """A file, a folder of slices or a store of this name, without voxels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    inside = {".zarr": ".zgroup", ".n5": "attributes.json"}.get(path.suffix, "")
+    if path.name == "precomputed":
+        inside = "info"
+    if inside or ".n5" in str(path) or path.name.startswith("slices"):
+        path.mkdir()
+        if inside:
+            (path / inside).write_text("{}")
+    else:
+        path.touch()
 
 
 @pytest.mark.slow

@@ -26,8 +26,8 @@ from scripts.errors import InputError
 from scripts.lattice import Block, Box
 from scripts.reconstruction.axial_inferer import AxialInferer
 from scripts.volumes.factor import factor_of
-from scripts.volumes.formats import nifti
-from scripts.volumes.formats.registry import suffix_of_volume
+from scripts.volumes.formats.registry import readable, store_format, suffix_like, suffix_of_volume, volumes_of
+from scripts.volumes.formats.stores import url_of
 from scripts.volumes.paths import as_path
 from scripts.volumes.read_options import AS_STORED, ReadOptions
 from scripts.volumes.reading import VolumeSource
@@ -162,10 +162,10 @@ class BlockDataset(Dataset):
 
 
 def volumes_in(volume: str | os.PathLike | None, folder: str | os.PathLike | None) -> list[dict[str, Any]]:
-    """The data of a dataset: one volume, or all TIFF and NIfTI files of a folder by name.
+    """The data of a dataset: one volume, or all files and stores of a folder in natural order.
 
     Raises:
-        InputError: both are given, or the folder does not exist or holds no volume.
+        InputError: both are given, or the folder does not exist, is a store itself, or holds no volume.
     """
     if folder is None:
         return [{"image": volume}]
@@ -174,17 +174,26 @@ def volumes_in(volume: str | os.PathLike | None, folder: str | os.PathLike | Non
     place = as_path(folder)
     if not place.is_dir():
         raise InputError(f"--dataset_dir {folder}: no such folder")
-    files = sorted(file for file in place.iterdir() if file.is_file() and suffix_of_volume(file))
-    if not files:
-        raise InputError(f"--dataset_dir {folder}: holds no TIFF or NIfTI file; a folder of slices is a --volume")
-    return [{"image": str(file)} for file in files]
+    try:
+        store = store_format(place)
+        volumes = [] if store else volumes_of(place)
+    except OSError as error:
+        raise InputError(f"--dataset_dir {folder}: cannot be read ({error.strerror})") from error
+    if store is not None:
+        raise InputError(f"--dataset_dir {folder}: is itself {store.NAME}; give it as --volume")
+    if not volumes:
+        raise InputError(
+            f"--dataset_dir {folder}: holds no volume, which is {readable()}; a folder of slices is given as --volume"
+        )
+    return [{"image": str(each)} for each in volumes]
 
 
 def named_after(path: str | os.PathLike, factor: float) -> str:
-    """Name of the reconstruction of a volume: that of the file, or of the folder of slices, and the factor; TIFF but
-    for NIfTI.
+    """Name of the reconstruction of a volume: that of the file, store or folder of slices, and the factor; in its own
+    format where that is written, see :func:`scripts.volumes.formats.registry.suffix_like`.
     """
-    file = Path(os.path.abspath(path))
-    suffix = suffix_of_volume(file) or "" if file.is_file() else ""
-    kind = suffix if suffix.lower() in nifti.SUFFIXES else ".tif"
+    file = Path(path) if url_of(Path(path)) else Path(os.path.abspath(path))
+    kind = suffix_like(file)
+    is_slices = file.is_dir() and store_format(file) is None
+    suffix = "" if is_slices else suffix_of_volume(file) or ""
     return f"{file.name.removesuffix(suffix)}_x{factor:g}{kind}"

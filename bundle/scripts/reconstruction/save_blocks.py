@@ -53,7 +53,8 @@ class SaveBlocks:
     Args:
         dataset: that the blocks come from.
         output: file of the one volume; or
-        output_dir: folder of the outputs, which are named after the volumes: ``IN.tif`` becomes ``IN_x8.tif``.
+        output_dir: folder of the outputs, which are named after the volumes and have their formats: ``IN.tif`` becomes
+            ``IN_x8.tif``, see :func:`scripts.reconstruction.block_dataset.named_after`.
         overwrite: whether existing outputs may be replaced.
         inputs: further files that are never replaced.
         layout: of the outputs that are stores, see :func:`scripts.volumes.formats.ome_zarr_writer.check_layout`.

@@ -21,6 +21,7 @@ from scripts.errors import InputError
 from scripts.volumes.formats import hdf5, metaimage, mrc, n5, nifti, nrrd, precomputed, slice_folder, tiff, vendor, zarr
 from scripts.volumes.formats.base import Format, ReadableFormat
 from scripts.volumes.formats.stores import url_of
+from tifffile import natural_sorted
 
 # a new format is added here
 _FORMATS: tuple[ReadableFormat, ...] = (tiff, nifti, hdf5, mrc, nrrd, metaimage, zarr, n5, precomputed, vendor)
@@ -71,8 +72,7 @@ def format_to_read(path: Path) -> ReadableFormat:
         InputError: it has none of the formats.
     """
     if path.is_dir() or url_of(path):
-        stores = (each for each in _FORMATS if hasattr(each, "is_store") and each.is_store(path))
-        store = next(stores, None if url_of(path) else slice_folder)
+        store = store_format(path) or (None if url_of(path) else slice_folder)
         if store is None:
             names = ", ".join(each.NAME for each in _FORMATS if hasattr(each, "is_store"))
             raise InputError(f"{url_of(path)}: there is no volume of a format that is read from there: {names}")
@@ -83,6 +83,30 @@ def format_to_read(path: Path) -> ReadableFormat:
     if known is None:
         raise InputError(f"{path}: cannot be read; the formats are {readable()}, and folders of PNG or TIFF slices")
     return known
+
+
+def store_format(path: Path) -> ReadableFormat | None:
+    """Return the format of a folder, or of what is behind a URL, that is a store; None if it is none."""
+    return next((each for each in _FORMATS if hasattr(each, "is_store") and each.is_store(path)), None)
+
+
+def volumes_of(folder: Path) -> list[Path]:
+    """Return the volumes that lie in a folder, files and stores, in natural order (v2 before v10). Hidden ones, and
+    folders of slices, are left out.
+    """
+    entries = [each for each in folder.iterdir() if not each.name.startswith(".")]
+    volumes = {each.name: each for each in entries if (store_format(each) if each.is_dir() else _format_of(each))}
+    return [volumes[name] for name in natural_sorted(volumes)]
+
+
+def suffix_like(path: Path) -> str:
+    """Return how the name of an output ends that has the format of a volume: its own suffix, the first one of the format
+    where that is only read, ``.zarr`` for the stores; ``.tif`` where the format is not written.
+    """
+    stands_alone = not path.is_dir() and not url_of(path)
+    known = _format_of(path) if stands_alone else store_format(path) and zarr
+    suffix, written = (suffix_of_volume(path) or "").lower(), _written(known) if known else ()
+    return suffix if suffix in written else next(iter(written), tiff.SUFFIXES[0])
 
 
 def format_to_write(path: Path) -> Format:

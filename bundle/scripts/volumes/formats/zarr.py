@@ -31,7 +31,7 @@ from scripts.volumes.formats.voxel_attributes import Statement, of_funlib, of_tr
 __all__ = ["DTYPES", "NAME", "SUFFIXES", "is_store", "is_written", "open_stack", "open_writer"]
 
 NAME = "OME-Zarr and zarr"
-SUFFIXES: tuple[str, ...] = (".zarr",)
+SUFFIXES: tuple[str, ...] = (".zarr", ".ome.zarr")
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 _FILES = (".zarray", ".zgroup", "zarr.json", ".zattrs")
 _DEEPEST = 4  # levels between an array and the group that describes it
