@@ -20,6 +20,7 @@ from monai.bundle import ConfigWorkflow
 from scripts.cli.failures import input_error
 from scripts.errors import InputError
 from scripts.lattice import Turn
+from scripts.volumes.outputs import check_store_options
 from test_inference import folder, refusal, run  # noqa: F401 (the fixture of the volumes and the weights)
 
 
@@ -212,6 +213,36 @@ def test_impossible_value_is_refused_in_one_line(folder, tmp_path, options, says
     refused = refusal(folder, volume=str(folder / "volumes" / "a.tif"), output=str(output), **options)
     assert refused.startswith(says) and "\n" not in refused
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ome_zarr_version": "0.5"},
+        {"chunk": [64, 64, 64]},
+        {"shard": [64, 64, 64]},
+        {"compression": "zstd"},
+        {"block": [64, 64, 64]},
+    ],
+)
+def test_option_of_stores_is_refused_for_other_outputs(folder, tmp_path, options):  # noqa: F811
+    """Even where it says what is the default, for it would have no effect."""
+    volume = str(folder / "volumes" / "a.tif")
+    (name, value), says = next(iter(options.items())), "is for an output in .zarr, and"
+    refused = refusal(folder, volume=volume, output=str(tmp_path / "o.tif"), **options)
+    assert refused.startswith(f"--{name} {value}: {says}") and "o.tif" in refused and "\n" not in refused
+    assert says in refusal(folder, volume=volume, output_dir=str(tmp_path / "several"), **options)
+    places = {"volume": volume, "output": str(tmp_path / "o.mrc"), "workdir": str(tmp_path / "W")}
+    with pytest.raises((InputError, RuntimeError)) as error:
+        config("d2r.yaml", **places, **options, factor=2.5, preset="quick", device="cpu")
+    assert f"--{name} {value}: {says}" in str(input_error(error.value))
+    assert not (tmp_path / "several").exists() and not (tmp_path / "W" / "run.json").exists()
+
+
+def test_option_of_stores_is_taken_where_one_of_several_outputs_is_one():
+    check_store_options(["a.tif", "b.zarr"], {"chunk": [8, 8, 8]})
+    check_store_options(["a.tif"], {"chunk": None})
 
 
 @pytest.mark.parametrize(

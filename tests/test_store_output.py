@@ -31,8 +31,8 @@ def voxels_of(path: Path, level: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("version", ["0.5", "0.4"])
 @pytest.mark.parametrize("factor", [2, 2.5, 3.3])
 def test_store_is_what_the_file_is(folder, tmp_path, version, factor):  # noqa: F811
-    options = {"volume": str(folder / "volumes" / "a.tif"), "factor": factor, **SMALL, "ome_zarr_version": version}
-    run(folder, output=str(tmp_path / "o.zarr"), **options)
+    options: Any = {"volume": str(folder / "volumes" / "a.tif"), "factor": factor}
+    run(folder, output=str(tmp_path / "o.zarr"), **options, **SMALL, ome_zarr_version=version)
     run(folder, output=str(tmp_path / "o.tif"), **options)
     found, expected = voxels_of(tmp_path / "o.zarr"), tifffile.imread(tmp_path / "o.tif")
     assert found.dtype == expected.dtype and found.shape == expected.shape

@@ -36,7 +36,7 @@ from scripts.volumes.factor import why_not_cubic
 from scripts.volumes.formats.ome_zarr_writer import DEFAULT_LAYOUT, Layout, check_sizes
 from scripts.volumes.formats.registry import is_store
 from scripts.volumes.identity import identify_source
-from scripts.volumes.outputs import check_output, check_space
+from scripts.volumes.outputs import check_output, check_space, check_store_options
 from scripts.volumes.paths import as_path
 from scripts.volumes.volume_block import VOLUME, block_of
 from scripts.volumes.writing import stored_dtype
@@ -59,6 +59,8 @@ class SaveBlocks:
         inputs: further files that are never replaced.
         layout: of the outputs that are stores, see :func:`scripts.volumes.formats.ome_zarr_writer.check_layout`.
         block: voxels (z, y, x) of a store that are computed and written as a whole; None for a shard.
+        store_options: the options that ``layout`` and ``block`` are from, None where one was not given; they are refused
+            where no output is a store.
         resume_must_match: what the voxels depend on beside the volume and its factor; a store that was begun with
             something else is refused.
         slice_table: file that says where the input slices are in the output, see
@@ -78,6 +80,7 @@ class SaveBlocks:
         inputs: Sequence[str | os.PathLike | None] = (),
         layout: Layout = DEFAULT_LAYOUT,
         block: Sequence[int] | None = None,
+        store_options: Mapping[str, Any] | None = None,
         resume_must_match: Mapping[str, Any] | None = None,
         slice_table: str | os.PathLike | None = None,
         key: str = "pred",
@@ -101,6 +104,7 @@ class SaveBlocks:
         self.inputs = inputs
         self.layout = layout
         self.block = check_sizes(block, "block")
+        self.store_options = dict(store_options or {})
         self.resume_must_match = dict(resume_must_match or {})
         self.key = key
         self._outputs: list[Path] = []
@@ -119,8 +123,14 @@ class SaveBlocks:
         """The output of each volume, in their order.
 
         Raises:
-            InputError: several have the same, or one is in memory and has no name to take.
+            InputError: several have the same, one is in memory and has no name to take, or none is a store and an
+                option of stores is given.
         """
+        paths = self._named_outputs()
+        check_store_options(paths, self.store_options)
+        return paths
+
+    def _named_outputs(self) -> list[Path]:
         if self.output is not None:
             return [as_path(self.output)]
         folder = as_path(self.output_dir)

@@ -16,10 +16,11 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from humanize import naturalsize
 from scripts.errors import InputError
@@ -65,6 +66,27 @@ def check_output(
     if there_at_start(file) and not overwrite:
         raise InputError(f"{file}: exists already; give another name, or --overwrite true to replace it")
     check_place(file)
+
+
+def check_store_options(outputs: Sequence[str | os.PathLike], options: Mapping[str, Any]) -> None:
+    """
+    Refuse options that only stores have where no output is one.
+
+    Args:
+        outputs: of the run.
+        options: name -> value; None where it was not given.
+
+    Raises:
+        InputError: one is given.
+    """
+    if any(registry.is_store(as_path(each)) for each in outputs):
+        return
+    for name, value in options.items():
+        if value is not None:
+            raise InputError(
+                f"--{name} {value}: is for an output in .zarr, and {outputs[0]} is none; leave it out, or give the "
+                "output a name that ends in .zarr"
+            )
 
 
 def check_folder(
