@@ -20,6 +20,8 @@ from monai.bundle import ConfigWorkflow
 from scripts.cli.failures import input_error
 from scripts.errors import InputError
 from scripts.lattice import Turn
+from scripts.reconstruction.outputs import FileOutput, StoreOutput
+from scripts.reconstruction.slice_table import SliceTable
 from scripts.volumes.outputs import check_store_options
 from test_inference import folder, refusal, run  # noqa: F401 (the fixture of the volumes and the weights)
 
@@ -189,6 +191,35 @@ def test_slice_table_replaces_nothing_by_itself(folder, tmp_path):  # noqa: F811
     refused = refusal(folder, volume=volume, output=output, slice_table=str(table), overwrite=False)
     assert "exists already" in refused and table.read_text() == "mine" and not Path(output).exists()
     assert "never replaces" in refusal(folder, volume=volume, output=output, slice_table=volume)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, output", [("o.tif", FileOutput), ("o.zarr", StoreOutput)])
+def test_finished_output_has_its_table(folder, tmp_path, monkeypatch, name, output):  # noqa: F811
+    """A run that is killed while the output gets its name has written the table, and the next one takes it as it is."""
+    options: Any = {"volume": str(folder / "volumes" / "a.tif"), "factor": 2.5, "overwrite": False}
+    options |= {"output": str(tmp_path / name), "slice_table": str(tmp_path / "t.csv")}
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(output, "close", killed)
+        with pytest.raises(BaseException):  # noqa: B017 (MONAI wraps it)
+            run(folder, **options)
+    table = (tmp_path / "t.csv").read_text()
+    assert table.startswith("input_slice") and not (tmp_path / name).exists()
+    run(folder, **options)
+    assert (tmp_path / name).exists() and (tmp_path / "t.csv").read_text() == table
+
+
+def test_table_of_something_else_is_not_taken(tmp_path):
+    SliceTable(tmp_path / "t.csv", 5, 2.5).write()
+    SliceTable(tmp_path / "t.csv", 5, 2.5).check()
+    for other in (SliceTable(tmp_path / "t.csv", 6, 2.5), SliceTable(tmp_path / "t.csv", 5, 2.5, copied=False)):
+        with pytest.raises(InputError, match="exists already"):
+            other.check()
+        other.check(overwrite=True)
 
 
 # ------------------------------------------------------------------------------------------------- what is refused

@@ -258,18 +258,19 @@ def test_d2r_goes_on_from_what_is_finished(sample, tmp_path):
     assert {name: now[name] for name in finished} == finished
     assert tiff_stack(output)[0].shape == (64, 64, 41)
 
-    # As if it had been killed just after the output was moved into place, and with a stage whose result was changed
-    # since.
+    # As if it had been killed just after the output was moved into place, without the table that was asked for, and
+    # with a stage whose result was changed since.
     before = files(tmp_path)
     with (other / "prior" / "model_diffusion.pt").open("r+b") as file:
         file.seek(1000)
         file.write(b"damage")
     done, changed = side_by_side(
         [
-            partial(succeed, "d2r.yaml", options),
+            partial(succeed, "d2r.yaml", {**options, "slice_table": tmp_path / "table.csv"}),
             partial(run_bundle, "d2r.yaml", {**options, "output": tmp_path / "o.tif", "workdir": other}),
         ]
     )
+    assert (tmp_path / "table.csv").read_text().splitlines()[1] == "0,0,0,yes"
     assert done.output.count("done before") == 4 and f"4 of 4: reconstruct: done before ({output})" in done.output
     now = files(tmp_path)
     assert {name for name in before if now[name] != before[name]} == {"other/prior/model_diffusion.pt"}

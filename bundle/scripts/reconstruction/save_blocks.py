@@ -29,7 +29,7 @@ from scripts.errors import InputError, warn_once
 from scripts.lattice import Box, Turn
 from scripts.reconstruction.block_dataset import BlockDataset, named_after
 from scripts.reconstruction.outputs import FileOutput, Output, StoreOutput
-from scripts.reconstruction.slice_table import check_slice_table, write_slice_table
+from scripts.reconstruction.slice_table import SliceTable
 from scripts.reconstruction.unfinished_store import UnfinishedStore
 from scripts.volumes.claim import Claim, there_at_start
 from scripts.volumes.factor import why_not_cubic
@@ -64,7 +64,7 @@ class SaveBlocks:
         resume_must_match: what the voxels depend on beside the volume and its factor; a store that was begun with
             something else is refused.
         slice_table: file that says where the input slices are in the output, see
-            :func:`scripts.reconstruction.slice_table.write_slice_table`.
+            :class:`scripts.reconstruction.slice_table.SliceTable`.
         key: of the prediction.
 
     Raises:
@@ -108,6 +108,7 @@ class SaveBlocks:
         self.resume_must_match = dict(resume_must_match or {})
         self.key = key
         self._outputs: list[Path] = []
+        self._table: SliceTable | None = None
         self._claims = ExitStack()
         self._open: dict[int, Output] = {}
 
@@ -146,7 +147,9 @@ class SaveBlocks:
         volumes = self.dataset.volumes
         self._outputs, self._open = self.output_paths(), {}
         inputs = [*(each.path for each in volumes), *self.inputs]
-        check_slice_table(self.slice_table, self.overwrite, [*inputs, *self._outputs])
+        if self.slice_table is not None:
+            self._table = self._slice_table(self.slice_table)
+            self._table.check(self.overwrite, [*inputs, *self._outputs])
         for path in self._outputs:
             self._claims.enter_context(Claim(path))
             check_output(path, self.overwrite, inputs)
@@ -160,6 +163,18 @@ class SaveBlocks:
             self._open[number] = self._go_on(number)
         if stores:
             self._leave_out_what_is_done(engine)
+
+    def _slice_table(self, path: str | os.PathLike) -> SliceTable:
+        if not self.dataset.volumes:
+            raise InputError(f"--slice_table {path}: is made of a volume that is a file, not of one in memory")
+        volume, copied = self.dataset.volumes[0], self.dataset.inferer.input_slices == "copy"
+        return SliceTable(path, volume.source.header.shape[2], volume.factor, copied)
+
+    def _complete(self, output: Output) -> None:
+        """Give an output its name, after the table that belongs to it."""
+        if self._table is not None:
+            self._table.write()
+        output.close()
 
     def _go_on(self, number: int) -> StoreOutput:
         """Begin a store, or go on with an unfinished one, and have the dataset yield the blocks that it lacks."""
@@ -195,7 +210,7 @@ class SaveBlocks:
         engine.state.epoch_length = len(self.dataset)
         for output in self._open.values():
             if output.left == 0:
-                output.close()
+                self._complete(output)
         if len(self.dataset) == 0:
             engine.terminate()
 
@@ -208,7 +223,7 @@ class SaveBlocks:
             output = self._open[number]
             output.write(block, self._place(number, block))
             if output.left == 0:
-                output.close()
+                self._complete(output)
 
     def _begin(self, number: int, block: MetaTensor) -> FileOutput:
         """Open the file of the volume that a block is of."""
@@ -233,9 +248,6 @@ class SaveBlocks:
         return part.output(self.dataset.volumes[number].factor)
 
     def _finish(self, engine: Engine) -> None:
-        if self.slice_table is not None and engine.last_event_name != Events.EXCEPTION_RAISED:
-            volume, copied = self.dataset.volumes[0], self.dataset.inferer.input_slices == "copy"
-            write_slice_table(self.slice_table, volume.source.header.shape[2], volume.factor, copied)
         self._claims.close()
 
     def _abort(self, engine: Engine, error: BaseException) -> None:

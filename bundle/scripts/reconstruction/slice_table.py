@@ -16,6 +16,9 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
+from typing import NamedTuple
 
 from scripts import lattice
 from scripts.errors import InputError
@@ -26,49 +29,74 @@ from scripts.volumes.whole_file import whole_file
 COLUMNS = ("input_slice", "output_position", "nearest_output_slice", "copied")
 
 
-def check_slice_table(
-    path: str | os.PathLike | None, overwrite: bool = False, inputs: Sequence[str | os.PathLike | None] = ()
-) -> None:
+class SliceTable(NamedTuple):
     """
-    Check that the table can be written, before the work.
-
-    Args:
-        path: of the table; None where none is wanted.
-        overwrite: whether an existing file may be replaced.
-        inputs: what the run reads or writes besides, which is never replaced by the table.
-
-    Raises:
-        InputError: the file exists, is one of the inputs, or cannot be written.
-    """
-    if path is None:
-        return
-    check_no_input(path, inputs)
-    if os.path.lexists(path) and not overwrite:
-        raise InputError(f"{path}: exists already; give --slice_table another name, or --overwrite true to replace it")
-    check_place(path)
-
-
-def write_slice_table(path: str | os.PathLike, slices: int, factor: float, copied: bool) -> None:
-    """
-    Write a CSV file with a line for each input slice: its position in the output in units of output slices, which is no
+    A CSV file with a line for each input slice: its position in the output in units of output slices, which is no
     whole number where none lies at its place, the nearest output slice, and whether that is a copy of it.
 
-    Args:
-        path: file to write.
-        slices: of the input.
-        factor: how many times finer Z became.
-        copied: whether the output has copies of the input slices where there is an output slice at their place.
+    It is written before the output gets its name, so that a finished output has its table. A run that is interrupted in
+    between finds it again, which is why a file that holds the same is as good as none.
 
-    Raises:
-        InputError: the file cannot be written.
+    Attributes:
+        path: of the file; None where none is wanted.
+        slices: of the input.
+        factor: how many times finer Z becomes.
+        copied: whether the output has copies of the input slices where there is an output slice at their place.
     """
-    size = lattice.output_size(slices, factor)
-    kept = set(lattice.kept_indices(slices, factor))
-    with whole_file(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+
+    path: str | os.PathLike | None
+    slices: int
+    factor: float
+    copied: bool = True
+
+    def check(self, overwrite: bool = False, inputs: Sequence[str | os.PathLike | None] = ()) -> None:
+        """
+        Check that the table can be written, before the work.
+
+        Args:
+            overwrite: whether an existing file may be replaced.
+            inputs: what the run reads or writes besides, which is never replaced by the table.
+
+        Raises:
+            InputError: another file is there, it is one of the inputs, or cannot be written.
+        """
+        if self.path is None:
+            return
+        check_no_input(self.path, inputs)
+        if os.path.lexists(self.path) and not overwrite and not self._is_there(self.path):
+            raise InputError(
+                f"{self.path}: exists already; give --slice_table another name, or --overwrite true to replace it"
+            )
+        check_place(self.path)
+
+    def write(self) -> None:
+        """
+        Write the table, unless it is there.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        if self.path is None or self._is_there(self.path):
+            return
+        with whole_file(self.path) as partial:
+            partial.write_bytes(self._content())
+
+    def _is_there(self, path: str | os.PathLike) -> bool:
+        content, file = self._content(), Path(path)
+        try:
+            return file.is_file() and file.stat().st_size == len(content) and file.read_bytes() == content
+        except OSError:
+            return False
+
+    def _content(self) -> bytes:
+        size = lattice.output_size(self.slices, self.factor)
+        kept = set(lattice.kept_indices(self.slices, self.factor))
+        text = StringIO(newline="")
+        writer = csv.writer(text)
         writer.writerow(COLUMNS)
-        for number in range(slices):
-            position = number * factor
+        for number in range(self.slices):
+            position = number * self.factor
             nearest = min(round(position), size - 1)
             exact = nearest in kept and abs(position - nearest) < 1e-6 * max(1.0, position)
-            writer.writerow([number, f"{position:.10g}", nearest, "yes" if exact and copied else "no"])
+            writer.writerow([number, f"{position:.10g}", nearest, "yes" if exact and self.copied else "no"])
+        return text.getvalue().encode()
