@@ -14,13 +14,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from scripts.volumes.axes import Selection, order_of
 from scripts.volumes.formats.base import Stack
+from scripts.volumes.formats.voxel_attributes import NOT_KNOWN, VoxelSize
 
 
 class Array(Protocol):
@@ -43,12 +43,8 @@ def array_stack(
     names: str,
     selection: Selection,
     path: Path,
-    voxel_size: Mapping[str, float] | None = None,
-    unit: str | None = None,
-    origin: Mapping[str, float] | None = None,
+    size: VoxelSize = NOT_KNOWN,
     chunk: tuple[int, ...] | None = None,
-    doubt: str | None = None,
-    source: str | None = None,
 ) -> Stack:
     """
     Return the volume that is meant of an array.
@@ -59,12 +55,9 @@ def array_stack(
             without a name.
         selection: which volume is meant.
         path: for the errors.
-        voxel_size: along "X", "Y" and "Z"; None if it is not known. One that is not positive is left to
-            :func:`scripts.volumes.header.header_of`, which refuses it unless another one is given.
-        unit: of it and of the origin.
-        origin: place of the center of the first voxel along "X", "Y" and "Z", 0 where there is none.
+        size: of its voxels. One that is not positive is left to :func:`scripts.volumes.header.header_of`, which refuses
+            it unless another one is given.
         chunk: sizes of the chunks of the array, one for each axis; None if it has none.
-        doubt, source: see :class:`scripts.volumes.formats.base.Stack`.
 
     Raises:
         InputError: what is meant is no single volume of one channel.
@@ -75,21 +68,21 @@ def array_stack(
         return np.asarray(array[order.box(len(array.shape), x, y, z)]).transpose(order.to_xyz)
 
     affine = None
-    if voxel_size is not None:
+    if size.voxel_size is not None:
         # a negative size would pass for a mirrored axis
-        sizes = [float(voxel_size[axis]) if voxel_size[axis] > 0 else math.nan for axis in "XYZ"]
-        affine = np.diag([*sizes, 1.0])
-        affine[:3, 3] = [float((origin or {}).get(axis, 0.0)) for axis in "XYZ"]
+        sides = [float(size.voxel_size[axis]) if size.voxel_size[axis] > 0 else math.nan for axis in "XYZ"]
+        affine = np.diag([*sides, 1.0])
+        affine[:3, 3] = [float((size.origin or {}).get(axis, 0.0)) for axis in "XYZ"]
     along = None if chunk is None else {letter: chunk[place] for letter, place in zip(order.letters, order.places)}
     return Stack(
         order.shape,
         np.dtype(array.dtype),
         affine,
-        unit,
+        size.unit,
         lambda index: read_box(slice(None), slice(None), slice(index, index + 1))[:, :, 0],
         decoded=along is not None,
-        doubt=doubt,
+        doubt=size.doubt,
         read_box=read_box,
         chunk=None if along is None else (along["X"], along["Y"], along["Z"]),
-        source=source,
+        source=size.source,
     )

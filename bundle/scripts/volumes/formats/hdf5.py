@@ -91,11 +91,7 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
         statements = of_funlib(names, attributes, "nm")
         if "element_size_um" in attributes:
             statements.append(state("element_size_um", "ZYX", attributes["element_size_um"], None, "um"))
-        size = settle(statements)
-        source = size.source and f"{size.source} of {name}"
-        yield array_stack(
-            dataset, names, selection, path, size.voxel_size, size.unit, size.origin, dataset.chunks, size.doubt, source
-        )
+        yield array_stack(dataset, names, selection, path, settle(statements).of(name), dataset.chunks)
 
 
 def _arrays(h5py: Any, group: Any, least: int) -> dict[str, tuple[int, ...]]:

@@ -23,13 +23,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scripts.errors import InputError
 from scripts.volumes.axes import NO_SELECTION, Selection
-from scripts.volumes.block_writer import BlockWriter
 from scripts.volumes.formats.array_stack import Array, array_stack
 from scripts.volumes.formats.base import Stack
 from scripts.volumes.formats.itk_reading import itk_affine, itk_voxels
 from scripts.volumes.formats.mapped_array import MappedArray
 from scripts.volumes.formats.packed import read_text, unpack
-from scripts.volumes.formats.uncompressed import open_uncompressed
+from scripts.volumes.formats.uncompressed import writer_of
 from scripts.volumes.units import length
 
 NAME = "MetaImage"
@@ -216,15 +215,6 @@ def _grid(
     return affine, known.unit, doubt, f"{source} ({name})"
 
 
-@contextmanager
-def open_writer(
-    path: Path, shape: tuple[int, int, int], dtype: np.dtype, affine: np.ndarray, unit: str
-) -> Iterator[BlockWriter]:
-    """Write a volume block by block, see :meth:`scripts.volumes.formats.base.Format.open_writer` and :func:`create`."""
-    with open_uncompressed(path, create(path, shape, dtype, affine, unit), shape, dtype) as writer:
-        yield writer
-
-
 def create(path: Path, shape: tuple[int, int, int], dtype: np.dtype, affine: np.ndarray, unit: str) -> int:
     """
     Write an uncompressed volume of zeros with its affine.
@@ -267,3 +257,6 @@ def create(path: Path, shape: tuple[int, int, int], dtype: np.dtype, affine: np.
         file.write(text.encode("ascii"))
         file.truncate(len(text) + math.prod(shape) * dtype.itemsize)
     return len(text)
+
+
+open_writer = writer_of(create)

@@ -31,6 +31,7 @@ from scripts.volumes.formats.base import Stack
 from scripts.volumes.formats.mapped_array import MappedArray
 from scripts.volumes.formats.straight_grid import straight_grid
 from scripts.volumes.formats.uncompressed import UncompressedWriter, open_uncompressed
+from scripts.volumes.formats.voxel_attributes import VoxelSize
 from scripts.volumes.units import MILLIMETERS
 
 NAME = "MRC"
@@ -97,18 +98,8 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
                 f"{path}: is a stack of volumes of {depth} sections each (mz), but has {sections}; it is damaged"
             )
         names, shape = f"T{names}", (sections // depth, depth, rows, columns)
-    voxel_size, doubt = _voxel_size(header, sections)
-    yield array_stack(
-        MappedArray(path, dtype, _HEADER + extended, shape),
-        names,
-        selection,
-        path,
-        voxel_size,
-        "nanometer" if voxel_size else None,
-        _origin(header, names[-3:], voxel_size),
-        doubt=doubt,
-        source="cell lengths over mx, my, mz (angstrom)" if voxel_size else None,
-    )
+    array = MappedArray(path, dtype, _HEADER + extended, shape)
+    yield array_stack(array, names, selection, path, _voxel_size(header, sections, names[-3:]))
 
 
 def _header(path: Path) -> Any:
@@ -174,15 +165,15 @@ def _signed(header: Any) -> bool:
     return int(header["nversion"]) >= _FIRST_OF_MRC2014
 
 
-def _voxel_size(header: Any, sections: int) -> tuple[dict[str, float] | None, str | None]:
-    """The voxel size in nanometers, None if the header has none, and what is doubtful about it."""
+def _voxel_size(header: Any, sections: int, names: str) -> VoxelSize:
+    """The voxel size in nanometers."""
     lengths = [float(header["cella"][name]) for name in "xyz"]
     counts = [int(header[name]) for name in ("mx", "my", "mz")]
     if not any(lengths):
-        return None, "its header has no cell lengths, so that its voxel size is not known"
+        return VoxelSize(doubt="its header has no cell lengths, so that its voxel size is not known")
     if min(counts) < 1:
         told = ", ".join(str(count) for count in counts)
-        return None, f"its mx, my and mz are {told}, so that its voxel size is not known"
+        return VoxelSize(doubt=f"its mx, my and mz are {told}, so that its voxel size is not known")
     angles = [float(header["cellb"][name]) for name in ("alpha", "beta", "gamma")]
     doubt = None
     if any(angle != 0 and not math.isclose(angle, 90, abs_tol=0.01) for angle in angles):
@@ -191,13 +182,13 @@ def _voxel_size(header: Any, sections: int) -> tuple[dict[str, float] | None, st
         doubt = (
             "is a stack of images (space group 0, mz 1), so that the distance of its slices may not be its voxel size"
         )
-    return {axis: length / count * _ANGSTROM for axis, length, count in zip("XYZ", lengths, counts)}, doubt
+    sizes = {axis: length / count * _ANGSTROM for axis, length, count in zip("XYZ", lengths, counts)}
+    origin = _origin(header, names, sizes)
+    return VoxelSize(sizes, "nanometer", origin, doubt, "cell lengths over mx, my, mz (angstrom)")
 
 
-def _origin(header: Any, names: str, voxel_size: dict[str, float] | None) -> dict[str, float] | None:
+def _origin(header: Any, names: str, voxel_size: dict[str, float]) -> dict[str, float] | None:
     """The place of the first voxel in nanometers."""
-    if voxel_size is None:
-        return None
     origin = {axis: float(header["origin"][axis.lower()]) * _ANGSTROM for axis in "XYZ"}
     if any(origin.values()):
         return origin if all(math.isfinite(place) for place in origin.values()) else None

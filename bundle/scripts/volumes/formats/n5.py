@@ -67,18 +67,7 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
     )
     size = settle([*_of_array(names, node.attributes), *_of_group(names, folder, node.attributes)])
     with open_array("n5", folder, path, name, node.layout) as array:
-        yield array_stack(
-            array,
-            names,
-            selection,
-            path,
-            size.voxel_size,
-            size.unit,
-            size.origin,
-            array.chunk,
-            size.doubt,
-            size.source and f"{size.source} of {name}",
-        )
+        yield array_stack(array, names, selection, path, size.of(name), array.chunk)
 
 
 def _node(folder: Path) -> stores.Node | None:

@@ -75,20 +75,9 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
     if stated.fault is None:
         stated = stated._replace(origin={axis: stated.sizes[axis] * first for axis, first in zip("XYZ", begin)})
     voxels = settle([stated])
-    key = str(scale.get("key", number))
-    with open_array("neuroglancer_precomputed", path, path, f"scale {key}", scale_index=number) as array:
-        yield array_stack(
-            array,
-            "XYZC",
-            selection._replace(dataset=None),
-            path,
-            voxels.voxel_size,
-            voxels.unit,
-            voxels.origin,
-            array.chunk,
-            voxels.doubt,
-            voxels.source and f"{voxels.source} of scale {key}",
-        )
+    name = f"scale {scale.get('key', number)}"
+    with open_array("neuroglancer_precomputed", path, path, name, scale_index=number) as array:
+        yield array_stack(array, "XYZC", selection._replace(dataset=None), path, voxels.of(name), array.chunk)
 
 
 def _key_in(path: Path, selection: Selection) -> str:

@@ -25,10 +25,9 @@ import numpy as np
 import tifffile
 from scripts.errors import InputError, warn_once
 from scripts.volumes.axes import NO_SELECTION, Order, Selection, order_given, order_named
-from scripts.volumes.block_writer import BlockWriter
 from scripts.volumes.formats.base import Stack
 from scripts.volumes.formats.tiff_voxel_size import voxel_size
-from scripts.volumes.formats.uncompressed import open_uncompressed
+from scripts.volumes.formats.uncompressed import writer_of
 
 NAME = "TIFF"
 SUFFIXES: tuple[str, ...] = (".tif", ".tiff", ".ome.tif", ".ome.tiff")
@@ -110,15 +109,6 @@ def read_slice(path: Path) -> np.ndarray:
         return tif.series[0].asarray().reshape(sizes)
 
 
-@contextmanager
-def open_writer(
-    path: Path, shape: tuple[int, int, int], dtype: np.dtype, affine: np.ndarray, unit: str
-) -> Iterator[BlockWriter]:
-    """Write a stack block by block, see :meth:`scripts.volumes.formats.base.Format.open_writer` and :func:`create`."""
-    with open_uncompressed(path, create(path, shape, dtype, affine, unit), shape, dtype) as writer:
-        yield writer
-
-
 def create(path: Path, shape: tuple[int, int, int], dtype: np.dtype, affine: np.ndarray, unit: str) -> int:
     """
     Write a stack of zeros with its voxel size, readable by Fiji, napari and :func:`open_stack`.
@@ -152,6 +142,9 @@ def create(path: Path, shape: tuple[int, int, int], dtype: np.dtype, affine: np.
         path, shape=shape[::-1], dtype=dtype, photometric="minisblack", returnoffset=True, **options
     )
     return int(place[0])
+
+
+open_writer = writer_of(create)
 
 
 _heard: ContextVar[list[str] | None] = ContextVar("_heard", default=None)

@@ -14,11 +14,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
+from scripts.volumes.block_writer import BlockWriter
 from scripts.volumes.cast import cast
 from scripts.volumes.write_all import write_all
 
@@ -66,6 +67,26 @@ class UncompressedWriter:
             else:
                 for number, row in enumerate(page):
                     write_all(self.file, row.data, place + number * row_size + x * self.dtype.itemsize)
+
+
+def writer_of(
+    create: Callable[[Path, tuple[int, int, int], np.dtype, np.ndarray, str], int],
+) -> Callable[..., AbstractContextManager[BlockWriter]]:
+    """
+    Return the function :meth:`scripts.volumes.formats.base.Format.open_writer` of a format without compression.
+
+    Args:
+        create: takes the same arguments, writes a file of zeros, and returns the byte where its voxels begin.
+    """
+
+    @contextmanager
+    def open_writer(
+        path: Path, shape: tuple[int, int, int], dtype: np.dtype, affine: np.ndarray, unit: str
+    ) -> Iterator[BlockWriter]:
+        with open_uncompressed(path, create(path, shape, dtype, affine, unit), shape, dtype) as writer:
+            yield writer
+
+    return open_writer
 
 
 @contextmanager

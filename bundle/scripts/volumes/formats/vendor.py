@@ -25,7 +25,7 @@ from scripts.errors import InputError
 from scripts.volumes.axes import NO_SELECTION, Selection
 from scripts.volumes.formats.array_stack import array_stack
 from scripts.volumes.formats.base import Stack
-from scripts.volumes.formats.voxel_attributes import settle, state
+from scripts.volumes.formats.voxel_attributes import VoxelSize, settle, state
 
 # suffix -> the package that has its reader; that of Bio-Formats needs Java
 _READERS = {
@@ -81,25 +81,14 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
     known = [getattr(sizes, axis) for axis in "ZYX"]
     units = [getattr(getattr(properties, axis), "unit", None) for axis in "ZYX"]
     if all(size is None for size in known):
-        size = settle([])._replace(doubt=f"{package} finds no voxel size in it")
+        size = VoxelSize(doubt=f"{package} finds no voxel size in it")
     elif None in known:
         told = " x ".join("?" if each is None else f"{each:g}" for each in known)
-        size = settle([])._replace(doubt=f"{package} finds the voxel size {told} (z, y, x), which is not complete")
+        size = VoxelSize(doubt=f"{package} finds the voxel size {told} (z, y, x), which is not complete")
     else:
         names = None if None in units else [str(unit) for unit in units]
         size = settle([state(f"voxel size by {package}", "ZYX", known, None, names)])
-    yield array_stack(
-        array,
-        image.dims.order,
-        selection,
-        path,
-        size.voxel_size,
-        size.unit,
-        size.origin,
-        array.chunk,
-        size.doubt,
-        size.source,
-    )
+    yield array_stack(array, image.dims.order, selection, path, size, array.chunk)
 
 
 def _open(path: Path, package: str) -> Any:

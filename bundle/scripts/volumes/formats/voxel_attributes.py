@@ -49,7 +49,7 @@ class VoxelSize(NamedTuple):
     Attributes:
         voxel_size: along "X", "Y" and "Z" in ``unit``; None if it is not known.
         unit: one of ours, None if it is not known.
-        origin: place of the first voxel along them.
+        origin: place of the center of the first voxel along them, 0 where there is none.
         doubt: what is not right about it, None if nothing is.
         source: the attribute that it is from.
     """
@@ -59,6 +59,14 @@ class VoxelSize(NamedTuple):
     origin: dict[str, float] | None = None
     doubt: str | None = None
     source: str | None = None
+
+    def of(self, name: str) -> VoxelSize:
+        """The same, from an attribute of an array of this name."""
+        return self._replace(source=self.source and f"{self.source} of {name}")
+
+
+NOT_KNOWN = VoxelSize()
+"""Of a file that says nothing of it."""
 
 
 def state(source: str, axes: str, sizes: Any, origin: Any = None, unit: Any = None, factors: Any = None) -> Statement:

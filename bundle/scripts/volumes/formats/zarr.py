@@ -69,18 +69,7 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
     size = settle(statements)
     driver = "zarr3" if (node.layout or {}).get("zarr_format") == 3 else "zarr"
     with open_array(driver, folder, path, name, node.layout) as array:
-        yield array_stack(
-            array,
-            names,
-            selection,
-            path,
-            size.voxel_size,
-            size.unit,
-            size.origin,
-            array.chunk,
-            size.doubt,
-            size.source and f"{size.source} of {name}",
-        )
+        yield array_stack(array, names, selection, path, size.of(name), array.chunk)
 
 
 def _node(folder: Path) -> stores.Node | None:
