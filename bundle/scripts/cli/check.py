@@ -11,17 +11,20 @@
 
 """``run check``: what a run would do, on a page. Nothing is written, and the only work is a few real steps.
 
-Each function tells it of a config, ``given`` the options ``reading``, ``factor`` and ``target_spacing``, and raises
-InputError where the run would end in the same. An ``overwrite`` of None is of an output that is finished and stays.
+Configs call the functions ``check_...``, ``given`` their options ``reading``, ``factor`` and ``target_spacing``. Each
+raises the InputError that the run would end in. An ``overwrite`` of None is of an output that is finished and stays.
 """
 
 from __future__ import annotations
 
 import math
+import resource
 import textwrap
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +33,8 @@ import psutil
 import torch
 from monai.bundle import ConfigParser
 from scripts import lattice
-from scripts.cli.pipeline import is_done, refined, trials_of
 from scripts.cli.sizes import check_store
-from scripts.cli.trial import Cost, TrainingTrial, Trial
+from scripts.cli.trial import Cost, RestorationTrial, TrainingTrial, Trial
 from scripts.cli.words import started_from_command_line
 from scripts.errors import InputError
 from scripts.provenance import bundle_root, machine
@@ -40,12 +42,11 @@ from scripts.reconstruction.save_blocks import SaveBlocks
 from scripts.volumes.factor import factor_of, why_not_cubic
 from scripts.volumes.memory import free_memory
 from scripts.volumes.outputs import check_output, check_space, free_space
-from scripts.volumes.paths import check_place
-from scripts.volumes.read_options import AS_STORED, ReadOptions
+from scripts.volumes.read_options import ReadOptions
 from scripts.volumes.reading import Header, check_volume, read_header
 from scripts.volumes.writing import stored_dtype
 
-Place = str | Path
+Place = str | PathLike
 READ_UP_TO = 2**30  # bytes in single precision: of a larger volume only the header is read
 
 _WIDTH, _TITLE_WIDTH = 112, 12
@@ -58,8 +59,8 @@ def check_inference(saver: SaveBlocks | None, trial: Trial, weights: Place, **gi
         raise InputError("--output is missing: add --output and its value to the command")
     page, (smallest, largest) = Page(), trial.inferer.train_factors
     for volume, path in zip(saver.dataset.volumes, saver.output_paths(), strict=True):
-        header, factor = page.input(str(volume.path), **given)
-        page.output(header, factor, path, saver.overwrite, [str(volume.path), weights])
+        header, factor = page.input(volume.path, **given)
+        page.output(header, factor, path, saver.overwrite, [volume.path, weights])
         check_store(header, path, factor, saver.layout, saver.block)
         page.work(trial, header)
         if not smallest <= factor <= largest:
@@ -70,30 +71,23 @@ def check_inference(saver: SaveBlocks | None, trial: Trial, weights: Place, **gi
 
 
 def check_generate(
-    volume: Place,
-    output: Place,
-    weights: Place,
-    prior_factor: float,
-    trial: Trial,
-    overwrite: bool | None,
-    **given: Any,
+    volume: Place, output: Place, overwrite: bool | None, weights: Place, trial: RestorationTrial, **given: Any
 ) -> None:
     """Tell what ``generate.yaml`` would do; ``output`` is the pseudo-HR volume."""
-    page = Page()
+    page, prior_factor = Page(), trial.inferer.prior_factor
     header, _ = page.input(volume, **given)
     page.output(header, prior_factor, output, overwrite, [volume, weights])
-    page.line(
-        "weights", f"{weights}: {'fit the network' if prior_factor > 1 else 'not needed'}, for k = {prior_factor:g}"
-    )
+    fit = "fit the network" if prior_factor > 1 else "not needed"
+    page.line("weights", f"{weights}: {fit}, for k = {prior_factor:g}")
     page.work(trial, header)
     page.end(trial.device)
 
 
-def check_training(volume: Place, trial: TrainingTrial, needs_factor: bool = False, **given: Any) -> None:
-    """Tell what ``train_diffusion.yaml``, which ``needs_factor``, or ``train.yaml`` would do."""
+def check_training(volume: Place, trial: TrainingTrial, **given: Any) -> None:
+    """Tell what ``train_diffusion.yaml``, or ``train.yaml``, which does without a factor, would do."""
     page, output = Page(), trial.trainer.output
     output.check()
-    header, _ = page.input(volume, needs_factor=needs_factor, **given)
+    header, _ = page.input(volume, **given)
     page.line("output", f"{output.weights} (weights), with checkpoint and curves beside it")
     page.warn_if_there(output.weights, overwrite=True)
     page.work(trial, header)
@@ -103,28 +97,25 @@ def check_training(volume: Place, trial: TrainingTrial, needs_factor: bool = Fal
 def check_d2r(
     volume: Place,
     output: Place,
+    overwrite: bool | None,
     workdir: Place,
     preset: str,
     stages: Sequence[Mapping[str, Any]],
-    config_dir: Place,
+    trials: dict[str, Trial],
     device: torch.device,
-    overwrite: bool = False,
     **given: Any,
 ) -> None:
-    """Tell what ``d2r.yaml`` would do, stage by stage; ``config_dir`` is the folder of their configs."""
-    page, record = Page(), Path(workdir) / "run.json"
-    check_place(record)
+    """Tell what ``d2r.yaml`` would do, stage by stage; those that are done have no trial."""
+    page, begun = Page(), (Path(workdir) / "run.json").is_file()
     header, factor = page.input(volume, **given)
-    page.output(header, factor, output, None if is_done(workdir, output, overwrite) else overwrite, [volume])
-    there = "holds a part of this run already" if record.is_file() else "nothing there yet"
-    page.line("workdir", f"{workdir}: {there}")
+    page.output(header, factor, output, overwrite, [volume])
+    page.line("workdir", f"{workdir}: {'holds a part of this run already' if begun else 'nothing there yet'}")
     page.line("preset", preset)
-    trials = trials_of(config_dir, stages, workdir, header)
     wanted = [stage for stage in stages if not stage["skip"]]
     for number, stage in enumerate(wanted, 1):
         title, what = f"{number} of {len(wanted)}", stage["title"]
         if what in trials:
-            page.work(trials.pop(what), refined(header, stage["factor"]), title, f"{what}: ")
+            page.work(trials.pop(what), header.refined(stage["factor"]), title, f"{what}: ")  # its memory is free again
         else:
             page.line(title, f"{what}: done before ({stage['result']})")
     page.end(device)
@@ -140,19 +131,11 @@ class Page:
 
     def line(self, title: str, text: str) -> None:
         """Print a line, wrapped."""
-        lines = textwrap.wrap(text, _WIDTH - _TITLE_WIDTH, break_long_words=False, break_on_hyphens=False)
-        for index, part in enumerate(lines):
-            print(f"{'' if index else title:<{_TITLE_WIDTH}}{part}", flush=True)
+        wrap = partial(textwrap.fill, break_long_words=False, break_on_hyphens=False)
+        print(wrap(f"{title:<{_TITLE_WIDTH}}{text}", _WIDTH, subsequent_indent=" " * _TITLE_WIDTH), flush=True)
 
-    def input(
-        self,
-        path: Place,
-        reading: ReadOptions = AS_STORED,
-        factor: float | None = None,
-        target_spacing: float | None = None,
-        needs_factor: bool = True,
-    ) -> tuple[Header, float]:
-        """Print what the input is and the factor; a volume that is not large is read, so that its faults are found."""
+    def input(self, path: Place, reading: ReadOptions, **given: float | None) -> tuple[Header, float]:
+        """Print what the input is and the factor, where its options are given; a volume that is not large is read."""
         header, values = read_header(path, reading), "values not read"
         if 4 * math.prod(header.shape) <= READ_UP_TO:
             values = "values from {:g} to {:g}".format(*check_volume(path, reading, self.warnings.append))
@@ -161,25 +144,24 @@ class Page:
             self.warnings.append(f"{path} is large, {why}")
         self.line("input", f"{path}: {_sizes(header.shape)} voxels (x, y, z), {header.dtype}, {values}")
         source = ", from the file" if reading.spacing is None else ", given by --spacing"
-        if reading.spacing is None and header.unit == "pixel" and header.voxel_size == (1, 1, 1):
+        if reading.spacing is None and header.has_no_voxel_size:
             source = ": the file has no voxel size; --spacing '[z,y,x]' gives it"
         self.line("voxel size", f"{_sizes(header.voxel_size)} {header.unit} (x, y, z){source}")
-        value = factor_of(header, factor, target_spacing) if needs_factor else 1.0
-        if needs_factor:
-            source = "from the voxel size: Z becomes as fine as XY"
-            if target_spacing is not None:
-                source = f"for slices {target_spacing:g} {header.unit} apart, given by --target_spacing"
-            elif factor is not None:
-                source = "given by --factor"
-            self.line("factor", f"{value:g}, {source}")
-            self.warnings += filter(None, [why_not_cubic(header, value)])
-        return header, value
+        if not given:
+            return header, 1.0
+        factor, target = factor_of(header, **given), given["target_spacing"]
+        source = "from the voxel size: Z becomes as fine as XY" if given["factor"] is None else "given by --factor"
+        if target is not None:
+            source = f"for slices {target:g} {header.unit} apart, given by --target_spacing"
+        self.line("factor", f"{factor:g}, {source}")
+        self.warnings += filter(None, [why_not_cubic(header, factor)])
+        return header, factor
 
     def output(
         self, header: Header, factor: float, path: Place, overwrite: bool | None, inputs: Sequence[Place]
     ) -> None:
         """Print file, grid and lattice of an output with ``factor`` times finer Z."""
-        fine, slices = refined(header, factor), header.shape[2]
+        fine, slices = header.refined(factor), header.shape[2]
         check_output(path, overwrite=True, inputs=inputs)
         check_space(path, fine.shape, header.dtype, factor)
         dtype = stored_dtype(header.dtype, path)
@@ -216,20 +198,17 @@ class Page:
     def end(self, device: torch.device) -> None:
         """Print device, memory, time, packages and warnings: the end of the page."""
         _, seconds, memory, gpu_memory = zip(*self._costs, strict=True)
-        cuda = torch.device(device).type == "cuda"
+        cuda, process = torch.device(device).type == "cuda", psutil.Process()
         self.line("device", machine() if cuda or not torch.cuda.is_available() else str(device))
-        needed = {"free on this machine": (max(memory), psutil.Process().memory_info().rss + free_memory())}
+        peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        needed = [("free on this machine", peak + max(memory), process.memory_info().rss + free_memory())]
         if cuda:
-            needed["on the GPU"] = max(gpu_memory), torch.cuda.get_device_properties(device).total_memory
-        sizes = [f"about {_bytes(here)} of the {_bytes(most)} {what}" for what, (here, most) in needed.items()]
+            needed.append(("on the GPU", max(gpu_memory), torch.cuda.get_device_properties(device).total_memory))
+        sizes = [f"about {_bytes(size)} of the {_bytes(most)} {what}" for what, size, most in needed]
         self.line("memory", ", and ".join(sizes))
-        for what, (here, most) in needed.items():
-            if here > most:
-                self.warnings.append(
-                    f"the memory {what} may not be enough; cut the volume, or take smaller tiles, patches or batches"
-                )
-        begun = psutil.Process().create_time() + self._measuring
-        start = time.time() - begun if started_from_command_line() else 0.0
+        advice = "may not be enough; cut the volume, or take smaller tiles, patches or batches"
+        self.warnings += [f"the memory {what} {advice}" for what, size, most in needed if size > most]
+        start = time.time() - process.create_time() - self._measuring if started_from_command_line() else 0.0
         of_them = f", {start:.0f} s of them to start and to read" if start else ""
         measured = "by a few steps on this machine, as busy as it is now; writing large files comes on top"
         self.line("time", f"{about(start + sum(seconds))}{of_them}; {measured}")
@@ -244,12 +223,12 @@ def packages(metadata: Place | None = None) -> str:
     tested with; None takes the bundle's.
     """
     document = ConfigParser.load_config_file(metadata or Path(bundle_root()) / "configs" / "metadata.json")
-    tested = {name: document[f"{key}_version"] for key, name in _PACKAGES.items() if f"{key}_version" in document}
+    tested = {name: document.get(f"{key}_version") for key, name in _PACKAGES.items()}
     missing, other = [], []
     for name, wanted in {**tested, **document["required_packages_version"]}.items():
         try:
             found = version(name).split("+")[0]
-            other += [f"{name} {found} ({wanted})"] if found != wanted else []
+            other += [f"{name} {found} ({wanted})"] if wanted and found != wanted else []
         except PackageNotFoundError:
             missing.append(name)
     text = f"missing: {', '.join(missing)}; install with pip install {' '.join(missing)}" if missing else "all there"
@@ -267,5 +246,4 @@ def _sizes(sizes: Sequence[float]) -> str:
     return " x ".join(f"{size:.6g}" for size in sizes)
 
 
-def _bytes(count: float) -> str:
-    return humanize.naturalsize(count, binary=True)
+_bytes = partial(humanize.naturalsize, binary=True)

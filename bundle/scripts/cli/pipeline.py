@@ -24,16 +24,15 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.reference_resolver import ReferenceResolver
-from scripts import lattice
 from scripts.cli.failures import input_error
 from scripts.cli.finished import Finished
 from scripts.cli.option_help import read_help
 from scripts.cli.option_types import kept_as_typed
 from scripts.cli.renamed import check_renamed
-from scripts.cli.sizes import check_reconstruction
 from scripts.errors import InputError
 from scripts.provenance import difference, read_record, resolve
-from scripts.volumes.reading import Header
+from scripts.volumes.header import Header
+from scripts.volumes.outputs import check_space
 from torch import nn
 
 logger = logging.getLogger(__name__)
@@ -147,12 +146,13 @@ def trials_of(
         if stage["skip"] or stage_is_done(stage, workdir):
             continue
         if "output" in stage["options"]:
-            check_reconstruction(header, stage["options"]["output"], stage["options"]["factor"])
+            factor = stage["options"]["factor"]
+            check_space(stage["options"]["output"], header.refined(factor).shape, header.dtype, factor)
         try:
             _check_names(stage, config_dir)
             workflow = stage_workflow(stage, config_dir, trained)
             trials[stage["title"]] = trial = workflow.parser.get_parsed_content("trial")
-            trial.check(refined(header, stage["factor"]))
+            trial.check(header.refined(stage["factor"]))
             trained[stage["result"]] = trial.network
         except Exception as error:
             mistake = input_error(error)
@@ -266,13 +266,6 @@ def run_stages(
         seconds[stage["title"]] = time.monotonic() - begin
         logger.info(f"took {seconds[stage['title']]:.1f} s: {stage['title']}")
     return seconds
-
-
-def refined(header: Header, factor: float) -> Header:
-    """Header of a volume whose Z is ``factor`` times finer."""
-    x, y, slices = header.shape
-    shape = (x, y, lattice.output_size(slices, factor))
-    return header._replace(shape=shape, affine=lattice.refined_affine(header.affine, factor))
 
 
 def _results_of(workdir: str | Path) -> Finished:

@@ -36,17 +36,6 @@ _READ = 4  # single precision
 _BLURRED = 12  # a volume in single precision, the same with its ends repeated, and the result
 
 
-def check_reconstruction(header: Header, output: str | os.PathLike, factor: float) -> None:
-    """
-    Check that the disk has room for a volume with ``factor`` times finer Z.
-
-    Raises:
-        InputError: it has not.
-    """
-    x, y, slices = header.shape
-    check_space(output, (x, y, lattice.output_size(slices, factor)), header.dtype, factor)
-
-
 def check_store(
     header: Header,
     output: str | os.PathLike,
@@ -67,8 +56,7 @@ def check_store(
         InputError: a block does not hold whole shards.
     """
     if is_store(as_path(output)):
-        x, y, slices = header.shape
-        shape = Turn.of(header.axis).to_file((x, y, lattice.output_size(slices, factor)))
+        shape = Turn.of(header.axis).to_file(header.refined(factor).shape)
         block_of(check_sizes(block, "block"), layout, shape)
 
 

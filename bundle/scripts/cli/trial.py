@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import copy
 import math
-import resource
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -46,7 +45,10 @@ _LOADED = {"cpu": 24, "cuda": 8}  # bytes a voxel for the volume that is trained
 
 
 class Cost(NamedTuple):
-    """What a run takes: work in words, seconds without start and files, bytes of main memory and of the GPU."""
+    """What a run takes: work in words, seconds without start and files, bytes of main memory and of the GPU.
+
+    The main memory is what comes on top of that of the trial.
+    """
 
     work: str
     seconds: float
@@ -76,20 +78,17 @@ class Trial:
         raise NotImplementedError
 
     def _time(self, step: Callable[[int], object], items: int) -> tuple[float, float]:
-        """Mean seconds of a step of so many items, and bytes of the GPU at its peak."""
-        cuda, threads = torch.device(self.device).type == "cuda", torch.get_num_threads()
+        """Mean seconds of a step of so many items, the first of which is left out, and bytes of the GPU at its peak."""
+        cuda = torch.device(self.device).type == "cuda"
         if cuda:
             torch.cuda.reset_peak_memory_stats(self.device)
             for _ in range(_WARMUP):
                 step(items)
 
-        def whole(count: int) -> None:
-            step(count)
-            if cuda:
-                torch.cuda.synchronize(self.device)
-
-        def mean(count: int) -> float:  # the first step, which prepares what later ones use, is left out
-            timer = Timer("whole(count)", globals={"whole": whole, "count": count}, num_threads=threads)
+        def mean(count: int) -> float:
+            wait = partial(torch.cuda.synchronize, self.device) if cuda else int
+            names = {"step": step, "count": count, "wait": wait}
+            timer = Timer("step(count); wait()", globals=names, num_threads=torch.get_num_threads())
             return timer.blocked_autorange(min_run_time=_ENOUGH_SECONDS).mean
 
         if not cuda and items > 1 and (seconds := items * mean(1)) > _MOST_SECONDS:
@@ -102,52 +101,47 @@ class ReconstructionTrial(Trial):
 
     def measure(self, header: Header) -> Cost:
         inferer, device, (x, y, slices) = copy.copy(self.inferer), torch.device(self.device), header.shape
-        inferer.progress = False
         inferer.factor = factor_of(header, inferer.factor, inferer.target_spacing)
-        inferer.target_spacing = None
-        looks, copied = TTAPredictor.looks if inferer.tta else 1, inferer.input_slices == "copy"
+        inferer.target_spacing, inferer.progress = None, False
         voxels = OUTPUT_VOXELS["cuda"] if device.type == "cuda" else 0
         blocks = inferer.blocks(header.shape, inferer.factor, self.network, device, voxels)
         sizes = [side.stop - side.start for side in blocks[0].input]
         image = MetaTensor(torch.rand(1, 1, *sizes, device=device), meta={BLOCK: torch.tensor([blocks[0].numbers()])})
+        looks, copied = TTAPredictor.looks if inferer.tta else 1, inferer.input_slices == "copy"
 
         def look(count: int) -> None:
             inferer.tta = count > 1
             inferer(image, self.network)
 
         seconds, gpu_memory = self._time(look, looks)
-        new = [
-            len(lattice.interval(number, slices, inferer.factor, copied).relative_depths) for number in range(slices)
-        ]
+        new = [len(lattice.interval(place, slices, inferer.factor, copied).relative_depths) for place in range(slices)]
         intervals = [sum(map(bool, new[block.first : block.last])) for block in blocks]
         tiles = sum(block.first == 0 for block in blocks)
         work = f"{sum(new)} new slices of {x} x {y}"
         work += f" in {tiles} tiles of {sizes[0]} x {sizes[1]}" if tiles > 1 else ""
         work += f", {looks} times over (--tta true)" if looks > 1 else ""
-        return Cost(work, seconds * sum(intervals) / intervals[0], _memory(), gpu_memory)
+        return Cost(work, seconds * sum(intervals) / intervals[0], 0, gpu_memory)
 
 
 class RestorationTrial(Trial):
     """Trial of ``generate.yaml``: a batch of XZ slices and one of YZ slices."""
 
     def measure(self, header: Header) -> Cost:
-        (x, y, slices), factor, restore = header.shape, self.inferer.prior_factor, self.inferer.restore
-        memory = _memory(room_for(header.shape, factor).memory)
-        if factor == 1:
-            return Cost("nothing to restore, for k is 1", 0, memory, 0)
+        (x, y, z), restore = header.refined(self.inferer.prior_factor).shape, self.inferer.restore
+        if self.inferer.prior_factor == 1:
+            return Cost("nothing to restore, for k is 1", 0, 0, 0)
         done, seconds, gpu_memory = self.inferer.restored_before((x, y)), 0.0, 0.0
         for across, left in ((x, y - done["xz"]), (y, x - done["yz"])):
-            sizes = across, lattice.output_size(slices, factor)
-            images = torch.rand(
-                self.inferer.batch_size, 1, *(min(_LARGEST_IMAGE, s) for s in sizes), device=self.device
-            )
-            images = images[: max(1, left)]
-            took, gpu = self._time(lambda count: restore(images[:count], self.network), len(images))  # noqa: B023
-            larger = math.prod(sizes) / images[0].numel()
-            seconds, gpu_memory = seconds + took * larger * left / len(images), max(gpu_memory, gpu * larger)
+            count, sizes = min(self.inferer.batch_size, max(1, left)), [
+                min(_LARGEST_IMAGE, side) for side in (across, z)
+            ]
+            images = torch.rand(count, 1, *sizes, device=self.device)
+            took, gpu = self._time(lambda items: restore(images[:items], self.network), count)  # noqa: B023
+            larger = across * z / math.prod(sizes)
+            seconds, gpu_memory = seconds + took * larger * left / count, max(gpu_memory, gpu * larger)
         work = f"{y} XZ and {x} YZ slices, {len(restore.timesteps) - 1} evaluations of the prior each"
         work += f" ({sum(done.values())} slices were restored before)" if any(done.values()) else ""
-        return Cost(work, seconds, memory, gpu_memory)
+        return Cost(work, seconds, room_for(header.shape, self.inferer.prior_factor).memory, gpu_memory)
 
 
 class TrainingTrial(Trial):
@@ -155,27 +149,26 @@ class TrainingTrial(Trial):
 
     Args:
         trainer: of the run, with everything that it consists of; the weights of its network are changed.
-        cut: the random transforms, which turn {"image": volume} into the items of a batch; None entries are left out.
+        cut: the random transforms, which turn {"image": volume} into the items of a batch.
     """
 
-    def __init__(self, trainer: VolumeTrainer, cut: Sequence[Callable | None]) -> None:
+    def __init__(self, trainer: VolumeTrainer, cut: Sequence[Callable]) -> None:
         super().__init__(trainer.network, trainer.inferer, trainer.state.device)
-        self.trainer, self.state = trainer, trainer.state
-        self.cut = Compose([transform for transform in cut if transform is not None])
+        self.trainer, self.cut = trainer, Compose(cut)
 
     def check(self, header: Header) -> None:
         self._cut(header)()
 
     def measure(self, header: Header) -> Cost:
-        done, cut, step = self._epochs_done(), self._cut(header), TrainingStep()
+        state, done, cut, step = self.trainer.state, self._epochs_done(), self._cut(header), TrainingStep()
         items = cut()
         seconds, gpu_memory = self._time(lambda count: step(self.trainer, list_data_collate(cut()[:count])), len(items))
-        steps = max(0, self.state.max_epochs - done) * self.state.epoch_length
-        patch, voxels = " x ".join(str(side) for side in items[0]["image"].shape[1:3]), math.prod(header.shape)
+        steps = max(0, state.max_epochs - done) * state.epoch_length
+        patch = " x ".join(str(side) for side in items[0]["image"].shape[1:3])
         work = f"{steps} steps of {len(items)} patches of {patch}, {seconds:.2g} s a step"
-        work += f" (epochs 1 to {done} of {self.state.max_epochs} were done before)" if done else ""
-        on_gpu = gpu_memory + _LOADED["cuda"] * voxels
-        return Cost(work, steps * seconds, _memory(_LOADED["cpu"] * voxels), on_gpu)
+        work += f" (epochs 1 to {done} of {state.max_epochs} were done before)" if done else ""
+        voxels = math.prod(header.shape)
+        return Cost(work, steps * seconds, _LOADED["cpu"] * voxels, gpu_memory + _LOADED["cuda"] * voxels)
 
     def _cut(self, header: Header) -> Callable[[], Any]:
         """What makes the items of a batch, of a volume of the true size in which one plane of noise stands for all."""
@@ -186,8 +179,3 @@ class TrainingTrial(Trial):
         output = self.trainer.output
         checkpoint = read_checkpoint(output.checkpoint, output.resume_must_match)
         return 0 if checkpoint is None else int(checkpoint["epoch"])
-
-
-def _memory(more: float = 0) -> float:
-    """Bytes: the most that this process took up to now, and more."""
-    return 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + more

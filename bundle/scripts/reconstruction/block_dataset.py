@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 from monai.data import Dataset, MetaTensor
-from scripts import lattice
 from scripts.errors import InputError
 from scripts.lattice import Block, Box
 from scripts.reconstruction.axial_inferer import AxialInferer
@@ -55,8 +54,7 @@ class Volume:
     @property
     def output_shape(self) -> tuple[int, int, int]:
         """Sizes (x, y, z) of the reconstruction."""
-        x, y, slices = self.source.header.shape
-        return x, y, lattice.output_size(slices, self.factor)
+        return self.source.header.refined(self.factor).shape
 
 
 class BlockDataset(Dataset):

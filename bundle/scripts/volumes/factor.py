@@ -92,7 +92,7 @@ def why_not_cubic(header: Header, factor: float) -> str | None:
         factor: how many times finer Z becomes.
     """
     x, y, z = header.voxel_size
-    if header.unit == "pixel" and (x, y, z) == (1, 1, 1):
+    if header.has_no_voxel_size:
         return None
     lateral, fine = math.sqrt(x * y), z / factor
     made = f"x{factor:g} makes voxels of {x:.4g} x {y:.4g} x {fine:.4g} {header.unit} (x, y, z), which are not cubic"

@@ -58,6 +58,17 @@ class Header(NamedTuple):
         """
         return lattice.isotropic_factor(self.voxel_size)
 
+    @property
+    def has_no_voxel_size(self) -> bool:
+        """Whether nothing is known of the voxel size."""
+        return self.unit == "pixel" and self.voxel_size == (1, 1, 1)
+
+    def refined(self, factor: float) -> Header:
+        """Header of a volume whose Z is ``factor`` times finer."""
+        x, y, slices = self.shape
+        shape = (x, y, lattice.output_size(slices, factor))
+        return self._replace(shape=shape, affine=lattice.refined_affine(self.affine, factor))
+
 
 def header_of(stack: Stack, voxel_size: tuple[float, float, float] | None, file: Path, axis: str = "z") -> Header:
     """
