@@ -89,6 +89,25 @@ def test_windows_repeat_the_edge_slice():
 
 
 @pytest.mark.parametrize(
+    "slices, factor, expected",
+    [
+        (3, 4, [(0, 0, True), (4, 4, True), (8, 8, True)]),
+        (4, 2.5, [(0, 0, True), (2.5, 2, False), (5, 5, True), (7.5, 7, False)]),  # the last lies beyond the output
+        (4, 10 / 3, [(0, 0, True), (10 / 3, 3, False), (20 / 3, 7, False), (10, 10, True)]),
+        (3, 1.0001, [(0, 0, True), (1.0001, 1, False), (2.0002, 2, False)]),
+    ],
+)
+def test_where_input_slices_lie_in_the_output(slices, factor, expected):
+    assert lattice.recorded_slices(slices, factor) == [(pytest.approx(at), *rest) for at, *rest in expected]
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+def test_input_slices_that_coincide_are_those_that_are_kept(factor):
+    found = lattice.recorded_slices(40, factor)
+    assert [each.nearest for each in found if each.coincides] == lattice.kept_indices(40, factor)
+
+
+@pytest.mark.parametrize(
     "size, factor, expected",
     [(17, 8, [0, 8, 16]), (24, 8, [0, 8, 16]), (20, 6.5, [0, 6, 13]), (11, 10 / 3, [0, 3, 7, 10]), (8, 8, [0])],
 )

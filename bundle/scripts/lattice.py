@@ -127,6 +127,24 @@ def kept_indices(slices: int, factor: float) -> list[int]:
     return [j for j, place in enumerate(positions(slices, factor)) if place.relative_depth == 0.0]
 
 
+class RecordedSlice(NamedTuple):
+    """Where an input slice lies in the output: its ``position`` in output slices, which is no whole number where none
+    lies at its place, the ``nearest`` of them, and whether that one ``coincides`` with it.
+    """
+
+    position: float
+    nearest: int
+    coincides: bool
+
+
+def recorded_slices(slices: int, factor: float) -> list[RecordedSlice]:
+    """Where each input slice lies in the output, in order."""
+    places, last = [number * factor for number in range(slices)], output_size(slices, factor) - 1
+    nearest = [min(round(place), last) for place in places]
+    at = [position(index, factor) == Position(number, 0.0) for number, index in enumerate(nearest)]
+    return [RecordedSlice(*found) for found in zip(places, nearest, at)]
+
+
 def decimated_indices(size: int, factor: float) -> list[int]:
     """Indices kept when a fine axis of ``size`` voxels is sampled every ``factor`` voxels (nearest for a real
     factor)."""

@@ -89,14 +89,9 @@ class SliceTable(NamedTuple):
             return False
 
     def _content(self) -> bytes:
-        size = lattice.output_size(self.slices, self.factor)
-        kept = set(lattice.kept_indices(self.slices, self.factor))
         text = StringIO(newline="")
         writer = csv.writer(text)
         writer.writerow(COLUMNS)
-        for number in range(self.slices):
-            position = number * self.factor
-            nearest = min(round(position), size - 1)
-            exact = nearest in kept and abs(position - nearest) < 1e-6 * max(1.0, position)
-            writer.writerow([number, f"{position:.10g}", nearest, "yes" if exact and self.copied else "no"])
+        for number, (position, nearest, coincides) in enumerate(lattice.recorded_slices(self.slices, self.factor)):
+            writer.writerow([number, f"{position:.10g}", nearest, "yes" if coincides and self.copied else "no"])
         return text.getvalue().encode()
