@@ -14,16 +14,20 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import re
 import stat
 import tempfile
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from scripts.errors import InputError, one_line
 
+_MOST_STAMPED = 10_000  # files and folders of an array: 0.1 s on a local disk
 _LONGEST_SUFFIX = 12  # what follows the last dot of a longer name is no suffix
 _SUFFIX_OF_TWO = re.compile(r"\.(ome\.tiff?|nii\.gz)$", re.IGNORECASE)
 _ADVICE = {
@@ -134,13 +138,42 @@ def suffix_of(name: str) -> str:
     return suffix if len(os.fsencode(suffix)) <= _LONGEST_SUFFIX else ""
 
 
-def stamp(path: Path) -> tuple:
-    """Return what changes when a file, a file of a folder, or one of those of a pattern is changed while the process
-    runs.
+def stamp(path: Path, parts: Sequence[Path] = ()) -> tuple:
     """
+    Return what changes when a volume is changed while the process runs.
+
+    Args:
+        path: file, folder of slices, or pattern of slices.
+        parts: of a volume that is not that alone: files, and folders of chunks. Of these folders the first entries are
+            looked at, those above before those below, so that an array of millions of files is not walked through:
+            there a chunk that is made, removed or replaced as a file changes the folder that it lies in, and one that is
+            written over in place may go unnoticed.
+    """
+    if parts:
+        entries = [each for part in parts for each in itertools.islice(_entries(part), _MOST_STAMPED)]
+        return tuple((str(each), *_state(each)) for each in (path, *parts, *entries))
     if path.is_dir():
         files = sorted(path.iterdir())
     else:
         files = [path] if path.exists() else sorted(path.parent.glob(path.name))
-    states = [(file.name, file.stat()) for file in files if file.exists()]
-    return tuple((name, state.st_ino, state.st_size, state.st_mtime_ns) for name, state in states)
+    return tuple((file.name, *_state(file)) for file in files)
+
+
+def _state(file: Path) -> tuple[int, ...]:
+    """What tells a file from another of its name; nothing where there is none."""
+    try:
+        state = file.stat()
+    except OSError:
+        return ()
+    return state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    """What lies in a folder, level by level."""
+    pending = deque([folder])
+    while pending:
+        with suppress(OSError), os.scandir(pending.popleft()) as entries:
+            for entry in entries:
+                yield Path(entry.path)
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(Path(entry.path))

@@ -18,6 +18,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,7 @@ class VolumeSource:
             if reading.axis != "z":
                 stack = _turned(stack, Turn.of(reading.axis), file)
             self.chunk = stack.chunk
+            self._parts = stack.parts
             self._read = self._read_for_block = stack.read
             self._read_box = stack.read_box
             if stack.read_box is not None and stack.chunk is not None:
@@ -99,10 +101,10 @@ class VolumeSource:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @property
+    @cached_property
     def fingerprint(self) -> tuple:
         """What the voxels are known by as long as this process runs, without reading them."""
-        return str(self.path.absolute()), self._selection, self.header.axis, stamp(self.path)
+        return str(self.path.absolute()), self._selection, self.header.axis, stamp(self.path, self._parts)
 
     def read(self, index: int) -> np.ndarray:
         """

@@ -42,6 +42,8 @@ class Stack(NamedTuple):
         chunk: sizes (x, y, z) of these chunks.
         source: where the voxel size comes from, such as "resolution (nm) of volumes/raw"; None for the usual place of
             the format.
+        parts: files, and folders of chunks, by which a change of the volume is noticed where it is more than its file,
+            see :func:`scripts.volumes.paths.stamp`.
     """
 
     shape: tuple[int, ...]
@@ -54,6 +56,7 @@ class Stack(NamedTuple):
     read_box: Callable[[slice, slice, slice], np.ndarray] | None = None
     chunk: tuple[int, int, int] | None = None
     source: str | None = None
+    parts: tuple[Path, ...] = ()
 
 
 class ReadableFormat(Protocol):

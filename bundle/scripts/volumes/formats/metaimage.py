@@ -92,7 +92,10 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
         shape, names = (channels, *shape), f"C{names}"
     stack = array_stack(_voxels(header, shape, path), names, selection, path)
     affine, unit, doubt, source = _grid(header.fields, selection.axes or names, path)
-    yield stack._replace(affine=affine, unit=unit, doubt=doubt, source=source)
+    named = header.fields["ElementDataFile"]
+    # where files are listed, any in that folder may be one
+    parts = () if named.upper() == "LOCAL" else (path.parent if _is_list(named) else path.parent / named,)
+    yield stack._replace(affine=affine, unit=unit, doubt=doubt, source=source, parts=parts)
 
 
 def _header(path: Path) -> _Header:
@@ -143,6 +146,11 @@ def _shape(fields: dict[str, str], path: Path) -> tuple[int, ...]:
     return shape
 
 
+def _is_list(named: str) -> bool:
+    """Whether the voxels are in several files."""
+    return named.upper().startswith("LIST") or "%" in named
+
+
 def _voxels(header: _Header, shape: tuple[int, ...], path: Path) -> Array:
     """The voxels, the fastest axis first."""
     fields = header.fields
@@ -152,7 +160,7 @@ def _voxels(header: _Header, shape: tuple[int, ...], path: Path) -> Array:
     order: Literal["<", ">"] = ">" if header.true("BinaryDataByteOrderMSB", "ElementByteOrderMSB") else "<"
     dtype: np.dtype = np.dtype(_TYPES[kind]).newbyteorder(order)
     named, binary = fields["ElementDataFile"], header.true("BinaryData") or "BinaryData" not in fields
-    if named.upper().startswith("LIST") or "%" in named:
+    if _is_list(named):
         if len(shape) != 3:
             raise InputError(
                 f"{path}: has {len(shape)} axes in several files, of which one volume cannot be read alone; save it as "

@@ -67,7 +67,8 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
     )
     size = settle([*_of_array(names, node.attributes), *_of_group(names, folder, node.attributes)])
     with open_array("n5", folder, path, name, node.layout) as array:
-        yield array_stack(array, names, selection, path, size.of(name), array.chunk)
+        stack = array_stack(array, names, selection, path, size.of(name), array.chunk)
+        yield stack._replace(parts=stores.parts_of(folder, (_FILE,)))
 
 
 def _node(folder: Path) -> stores.Node | None:

@@ -88,7 +88,9 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
     voxels = _voxels(header, shape, path)
     stack = array_stack(voxels, names, selection, path)
     affine, unit, doubt, source = _grid(header.fields, selection.axes or names, path)
-    yield stack._replace(affine=affine, unit=unit, doubt=doubt, source=source)
+    file, _ = _data_file(header, path)
+    parts = () if file == path else (file or path.parent,)  # where files are listed, any in that folder may be one
+    yield stack._replace(affine=affine, unit=unit, doubt=doubt, source=source, parts=parts)
 
 
 def _header(path: Path) -> _Header:

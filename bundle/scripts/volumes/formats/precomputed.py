@@ -77,7 +77,9 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
     voxels = settle([stated])
     name = f"scale {scale.get('key', number)}"
     with open_array("neuroglancer_precomputed", path, path, name, scale_index=number) as array:
-        yield array_stack(array, "XYZC", selection._replace(dataset=None), path, voxels.of(name), array.chunk)
+        stack = array_stack(array, "XYZC", selection._replace(dataset=None), path, voxels.of(name), array.chunk)
+        parts = () if stores.url_of(path) else (path / str(scale.get("key", number)), path / _FILE)
+        yield stack._replace(parts=parts)
 
 
 def _key_in(path: Path, selection: Selection) -> str:

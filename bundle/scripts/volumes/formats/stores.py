@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,6 +97,21 @@ def read_json(folder: Path, name: str) -> dict[str, Any] | None:
 def has_file(folder: Path, name: str) -> bool:
     """Whether there is a file of this name."""
     return read_json(folder, name) is not None if url_of(folder) else (folder / name).exists()
+
+
+def parts_of(folder: Path, names: Iterable[str], above: int = 1) -> tuple[Path, ...]:
+    """
+    Return by what a change of an array is noticed, see :class:`scripts.volumes.formats.base.Stack`; nothing behind a
+    URL, where a volume is taken to stay as it is.
+
+    Args:
+        folder: of its chunks.
+        names: of the files with metadata.
+        above: how many folders above it may describe it.
+    """
+    if url_of(folder):
+        return ()
+    return folder, *(each / name for each in (folder, *folder.parents[:above]) for name in names)
 
 
 def has_slices(folder: Path) -> bool:

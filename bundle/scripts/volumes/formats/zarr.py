@@ -69,7 +69,8 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
     size = settle(statements)
     driver = "zarr3" if (node.layout or {}).get("zarr_format") == 3 else "zarr"
     with open_array(driver, folder, path, name, node.layout) as array:
-        yield array_stack(array, names, selection, path, size.of(name), array.chunk)
+        stack = array_stack(array, names, selection, path, size.of(name), array.chunk)
+        yield stack._replace(parts=stores.parts_of(folder, _FILES, _DEEPEST))
 
 
 def _node(folder: Path) -> stores.Node | None:
