@@ -118,7 +118,7 @@ class TestReader:
         voxels = np.stack([coded() + 1000, coded()]).transpose(0, 3, 2, 1)
         path = save(tmp_path / "c.lif", scene=voxels)
         assert_read(path, coded(), (1, 2, 5), "micrometer", channel=1)
-        assert_refused(path, "--channel 0 to 1")
+        assert_refused(path, "--channel 0 (c0) or 1 (c1)")
         path = save(tmp_path / "t.lif", scene=voxels[:, None])
         assert_read(path, coded(), (1, 2, 5), "micrometer", time=1)
         assert_refused(path, "--time 0 to 1")

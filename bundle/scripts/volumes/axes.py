@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from scripts.errors import InputError
 
 _VOLUME = "ZYX"
+_MOST_LISTED = 12
 _UNNAMED = "IQ"  # what tifffile calls the pages of a file that does not say what they are
 _MEANINGS = {
     "T": "time points",
@@ -143,7 +144,7 @@ def check_axes(axes: Any, option: str = "axes") -> str | None:
     return letters
 
 
-def order_of(names: str, shape: Sequence[int], selection: Selection, file: Path) -> Order:
+def order_of(names: str, shape: Sequence[int], selection: Selection, file: Path, channels: Sequence[str] = ()) -> Order:
     """
     Return the order of the axes of an array: those that the options name, or else those that the file names.
 
@@ -152,13 +153,14 @@ def order_of(names: str, shape: Sequence[int], selection: Selection, file: Path)
         shape: of the array.
         selection: the options.
         file: for the errors.
+        channels: their names, for the errors.
 
     Raises:
         InputError: what is meant is no single volume of one channel.
     """
     if selection.axes is not None:
         return order_given(selection, shape, file)
-    return order_named(names, shape, file, selection)
+    return order_named(names, shape, file, selection, channels)
 
 
 def order_given(selection: Selection, shape: Sequence[int], file: Path) -> Order:
@@ -195,7 +197,9 @@ def order_given(selection: Selection, shape: Sequence[int], file: Path) -> Order
     )
 
 
-def order_named(names: str, shape: Sequence[int], file: Path, selection: Selection = NO_SELECTION) -> Order:
+def order_named(
+    names: str, shape: Sequence[int], file: Path, selection: Selection = NO_SELECTION, channels: Sequence[str] = ()
+) -> Order:
     """
     Return the order of the axes of a file that names them.
 
@@ -204,6 +208,7 @@ def order_named(names: str, shape: Sequence[int], file: Path, selection: Selecti
         shape: of the array.
         file: for the error.
         selection: the options, without axes.
+        channels: their names, for the error.
 
     Raises:
         InputError: these are not the axes of one volume of one channel.
@@ -238,8 +243,8 @@ def order_named(names: str, shape: Sequence[int], file: Path, selection: Selecti
         if name in "CS":
             kind = "a color image" if name == "S" else "an image"
             raise InputError(
-                f"{file}: is {kind} of {size} channels; choose one with --channel 0 to {size - 1}, or save one "
-                f"channel in grayscale ({named})"
+                f"{file}: is {kind} of {size} channels; choose one with --channel {_numbers(size, channels)}, or save "
+                f"one channel in grayscale ({named})"
             )
     if other == "T":
         raise InputError(f"{file}: {named}: choose one time point with --time 0 to {count - 1}")
@@ -264,6 +269,14 @@ def _picks(names: str, shape: Sequence[int], selection: Selection, file: Path) -
             raise InputError(f"--{option} {number}: {file} has {shape[place]} {meaning}, numbered from 0")
         picks.append((place, number))
     return tuple(picks)
+
+
+def _numbers(count: int, names: Sequence[str]) -> str:
+    """The numbers to choose from, with their names where all have one."""
+    if len(names) != count or not all(names) or count > _MOST_LISTED:
+        return f"0 to {count - 1}"
+    named = [f"{number} ({' '.join(name.split())})" for number, name in enumerate(names)]
+    return f"{', '.join(named[:-1])} or {named[-1]}"
 
 
 def _sizes(shape: Sequence[int]) -> str:

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -45,6 +46,7 @@ def array_stack(
     path: Path,
     size: VoxelSize = NOT_KNOWN,
     chunk: tuple[int, ...] | None = None,
+    channels: Sequence[str] = (),
 ) -> Stack:
     """
     Return the volume that is meant of an array.
@@ -58,11 +60,12 @@ def array_stack(
         size: of its voxels. One that is not positive is left to :func:`scripts.volumes.header.header_of`, which refuses
             it unless another one is given.
         chunk: sizes of the chunks of the array, one for each axis; None if it has none.
+        channels: their names, for the errors.
 
     Raises:
         InputError: what is meant is no single volume of one channel.
     """
-    order = order_of(names, array.shape, selection, path)
+    order = order_of(names, array.shape, selection, path, channels)
 
     def read_box(x: slice, y: slice, z: slice) -> np.ndarray:
         return np.asarray(array[order.box(len(array.shape), x, y, z)]).transpose(order.to_xyz)

@@ -72,7 +72,11 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
     selection.refuse_dataset(path, "a NIfTI file")
     image = _open(path, selection)
     x, y, z = image.shape[:3]
-    order = Order("XYZ", (x, y, z)) if selection == NO_SELECTION else order_of("XYZTC", image.shape, selection, path)
+    order = (
+        Order("XYZ", (x, y, z))
+        if selection == NO_SELECTION
+        else order_of("XYZTCII"[: len(image.shape)], image.shape, selection, path)
+    )
     proxy: Any = image.dataobj  # of a file: where its voxels begin and how they are scaled
     shape, dtype = order.sizes, image.get_data_dtype()
     compressed = path.name.lower().endswith(".gz")

@@ -29,11 +29,13 @@ class Level(NamedTuple):
         names: of the axes, a letter for each; None if it does not fit the array.
         voxel_size: what it says of that; None if nothing.
         named: number of axes that it names.
+        channels: their names, empty where one has none.
     """
 
     names: str | None
     voxel_size: Statement | None
     named: int
+    channels: tuple[str, ...] = ()
 
 
 def metadata(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -74,15 +76,22 @@ def level_of(attributes: Mapping[str, Any], path: str, rank: int) -> Level | Non
     names = letters([each.get("name") for each in named], rank)
     if names is None:
         return Level(None, None, len(axes))
-    source = f"multiscales (level {path})"
+    source, channels = f"multiscales (level {path})", _channels(attributes)
     scale, translation, fault = _combined(
         [*_list(found[0], "coordinateTransformations"), *_list(pyramid, "coordinateTransformations")], rank
     )
     if fault is not None:
-        return Level(names, Statement(source, {}, {}, {}, fault), rank)
+        return Level(names, Statement(source, {}, {}, {}, fault), rank, channels)
     if scale is None:
-        return Level(names, None, rank)
-    return Level(names, state(source, names, scale, translation, [each.get("unit") for each in named]), rank)
+        return Level(names, None, rank, channels)
+    units = [each.get("unit") for each in named]
+    return Level(names, state(source, names, scale, translation, units), rank, channels)
+
+
+def _channels(attributes: Mapping[str, Any]) -> tuple[str, ...]:
+    shown = metadata(attributes).get("omero")
+    channels = _list(shown, "channels") if isinstance(shown, dict) else []
+    return tuple(str(each.get("label") or "") if isinstance(each, dict) else "" for each in channels)
 
 
 def _combined(steps: list[Any], rank: int) -> tuple[list[float] | None, list[float], str | None]:

@@ -20,6 +20,7 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
+from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
@@ -71,7 +72,7 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
             tif = opened.enter_context(tifffile.TiffFile(path))
             image = _image(tif, path)
             order = (
-                order_named(image.names, image.shape, path, selection)
+                order_named(image.names, image.shape, path, selection, _channels(tif))
                 if selection.axes is None
                 else order_given(selection, image.full_shape, path)
             )
@@ -104,7 +105,8 @@ def read_slice(path: Path) -> np.ndarray:
         sizes = [size for name, size in zip(image.names, image.shape) if size > 1 or name in "YX"]
         if len(sizes) != 2:
             color = "S" in image.names and image.shape[image.names.index("S")] > 1
-            what = "is a color image" if color else f"holds {math.prod(sizes[:-2])} pages"
+            several = "channels" if "C" in image.names else "pages"
+            what = "is a color image" if color else f"holds {math.prod(sizes[:-2])} {several}"
             raise InputError(f"{path}: {what}, but each file in a folder must be one 2-D slice in grayscale")
         return tif.series[0].asarray().reshape(sizes)
 
@@ -233,6 +235,14 @@ def _unsqueezed(series: tifffile.TiffPageSeries) -> tuple[str, tuple[int, ...]]:
     if hasattr(series, "get_shape"):
         return series.get_axes(squeeze=False), tuple(series.get_shape(squeeze=False))
     return series.axes, tuple(series.shape)
+
+
+def _channels(tif: tifffile.TiffFile) -> list[str]:
+    """Names of the channels of the first image of an OME-TIFF, empty where one has none."""
+    if not tif.is_ome:
+        return []
+    pixels = ElementTree.fromstring(tif.ome_metadata or "").find("./{*}Image/{*}Pixels")
+    return [] if pixels is None else [each.get("Name", "") for each in pixels.findall("./{*}Channel")]
 
 
 def _slice_reader(

@@ -88,7 +88,7 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
     else:
         names = None if None in units else [str(unit) for unit in units]
         size = settle([state(f"voxel size by {package}", "ZYX", known, None, names)])
-    yield array_stack(array, image.dims.order, selection, path, size, array.chunk)
+    yield array_stack(array, image.dims.order, selection, path, size, array.chunk, _channels(image))
 
 
 def _open(path: Path, package: str) -> Any:
@@ -113,6 +113,11 @@ def _open(path: Path, package: str) -> Any:
             f"{path}: is no {path.suffix} file in spite of its name, or one that {package} does not know; save it as "
             "OME-TIFF"
         ) from None
+
+
+def _channels(image: Any) -> list[str]:
+    """Names of the channels, none where the reader has none."""
+    return [str(name) for name in getattr(image, "channel_names", None) or ()]
 
 
 def _choose_scene(image: Any, selection: Selection, path: Path) -> None:

@@ -65,11 +65,11 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
     folder, node = stores.find_array(path, selection, _node, "zarr")
     shape = node.shape or ()
     name = "the array" if folder == path else str(folder.relative_to(path))
-    names, statements = _described(folder, shape, node.attributes, selection)
+    names, statements, channels = _described(folder, shape, node.attributes, selection)
     size = settle(statements)
     driver = "zarr3" if (node.layout or {}).get("zarr_format") == 3 else "zarr"
     with open_array(driver, folder, path, name, node.layout) as array:
-        stack = array_stack(array, names, selection, path, size.of(name), array.chunk)
+        stack = array_stack(array, names, selection, path, size.of(name), array.chunk, channels)
         yield stack._replace(parts=stores.parts_of(folder, _FILES, _DEEPEST))
 
 
@@ -107,8 +107,8 @@ def _shape(file: Path, described: dict[str, Any]) -> tuple[int, ...]:
 
 def _described(
     folder: Path, shape: tuple[int, ...], attributes: dict[str, Any], selection: Selection
-) -> tuple[str, list[Statement]]:
-    """Names of the axes of an array, and what the attributes say of its voxel size."""
+) -> tuple[str, list[Statement], tuple[str, ...]]:
+    """Names of the axes of an array, what the attributes say of its voxel size, and the names of its channels."""
     rank = len(shape)
     level = _level(folder, rank)
     statements = []
@@ -125,7 +125,7 @@ def _described(
     for key in ("axis_names", "dimension_names", "_ARRAY_DIMENSIONS", "axes"):
         names = names or letters(attributes.get(key), rank)
     names = names or unnamed(folder, shape, "ZYX")
-    return names, statements + _of_array(names, attributes)
+    return names, statements + _of_array(names, attributes), () if level is None else level.channels
 
 
 def _level(folder: Path, rank: int) -> ome_multiscales.Level | None:
