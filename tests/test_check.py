@@ -196,7 +196,7 @@ def test_time_of_a_training(page, clock, monkeypatch):
     monkeypatch.setattr(AENet, "decode", _without_time(AENet.decode, clock))
     options = {**AENET, **AENET_TRAINING, "max_epochs": 5, "epoch_length": 3}
     told = page("train", output_dir="aenet", **options)
-    assert "15 steps of 2 patches of" in told and ", 5 s a step" in told
+    assert "15 steps of 2 patches of" in told and ", 5 s a step, the voxels on the device (195.0 KiB)" in told
     assert "time about 1 minute and 15 seconds; by a few steps" in told
 
 

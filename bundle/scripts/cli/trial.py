@@ -29,6 +29,7 @@ from scripts.diffusion.room import room_for
 from scripts.reconstruction.block_dataset import OUTPUT_VOXELS
 from scripts.reconstruction.predictor import TTAPredictor
 from scripts.training.checkpoint import read_checkpoint
+from scripts.training.keep_volume import KeepVolume
 from scripts.training.step import TrainingStep
 from scripts.training.trainer import VolumeTrainer
 from scripts.volumes.factor import factor_of
@@ -41,7 +42,6 @@ _WARMUP = 3  # steps on a GPU before one is recorded, which is faster
 _ENOUGH_SECONDS = 0.4  # a step is repeated until it has taken as long
 _MOST_SECONDS = 10.0  # on a CPU, for a step; of a longer one only a single item is computed
 _LARGEST_IMAGE = 512  # side of an image of stage II; of larger ones the time grows with the pixels
-_LOADED = {"cpu": 24, "cuda": 8}  # bytes a voxel for the volume that is trained on: main memory, and of a GPU
 
 
 class Cost(NamedTuple):
@@ -150,13 +150,15 @@ class TrainingTrial(Trial):
     Args:
         trainer: of the run, with everything that it consists of; the weights of its network are changed.
         cut: the random transforms, which turn {"image": volume} into the items of a batch.
+        keep: reads the volume, and knows where its voxels are kept.
     """
 
-    def __init__(self, trainer: VolumeTrainer, cut: Sequence[Callable]) -> None:
+    def __init__(self, trainer: VolumeTrainer, cut: Sequence[Callable], keep: KeepVolume) -> None:
         super().__init__(trainer.network, trainer.inferer, trainer.state.device)
-        self.trainer, self.cut = trainer, Compose(cut)
+        self.trainer, self.cut, self.keep = trainer, Compose(cut), keep
 
     def check(self, header: Header) -> None:
+        self.keep.room(header)
         self._cut(header)()
 
     def measure(self, header: Header) -> Cost:
@@ -164,11 +166,11 @@ class TrainingTrial(Trial):
         items = cut()
         seconds, gpu_memory = self._time(lambda count: step(self.trainer, list_data_collate(cut()[:count])), len(items))
         steps = max(0, state.max_epochs - done) * state.epoch_length
-        patch = " x ".join(str(side) for side in items[0]["image"].shape[1:3])
+        patch, room = " x ".join(str(side) for side in items[0]["image"].shape[1:3]), self.keep.room(header)
         work = f"{steps} steps of {len(items)} patches of {patch}, {seconds:.2g} s a step"
         work += f" (epochs 1 to {done} of {state.max_epochs} were done before)" if done else ""
-        voxels = math.prod(header.shape)
-        return Cost(work, steps * seconds, _LOADED["cpu"] * voxels, gpu_memory + _LOADED["cuda"] * voxels)
+        work += f", the voxels {room.in_words()}"
+        return Cost(work, steps * seconds, room.memory, gpu_memory + room.gpu_memory)
 
     def _cut(self, header: Header) -> Callable[[], Any]:
         """What makes the items of a batch, of a volume of the true size in which one plane of noise stands for all."""

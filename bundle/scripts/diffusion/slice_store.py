@@ -29,13 +29,12 @@ import numpy as np
 from scripts.errors import InputError, one_line
 from scripts.provenance import difference, read_record, resolve
 from scripts.volumes.json_file import write_json
-from scripts.volumes.write_all import write_all
+from scripts.volumes.write_all import take_room, write_all
 
 logger = logging.getLogger(__name__)
 
 _DTYPE = np.dtype("<f2")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
-_CANNOT_ALLOCATE = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}  # of file systems without allocation
 
 
 class SliceStore:
@@ -82,8 +81,7 @@ class SliceStore:
             self.data.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self.data, os.O_RDWR | os.O_CREAT | (0 if begun else os.O_TRUNC), 0o666)
             try:
-                os.ftruncate(self._file, size)
-                _take_room(self._file, size)
+                take_room(self._file, size)
                 write_all(self._file, self._header, 0)
             except OSError:
                 self.close()
@@ -213,11 +211,3 @@ def _header(shape: tuple[int, int, int]) -> bytes:
     description: dict[str, Any] = {"descr": _DTYPE.str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(buffer, description)
     return buffer.getvalue()
-
-
-def _take_room(file: int, size: int) -> None:
-    try:
-        os.posix_fallocate(file, 0, size)
-    except OSError as error:
-        if error.errno not in _CANNOT_ALLOCATE:
-            raise

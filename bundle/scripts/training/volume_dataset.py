@@ -9,36 +9,36 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The volume that a training learns from, read once and kept on the device."""
+"""The volume that a training learns from, read once for all that cut patches of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from monai.data import CacheDataset
-from monai.transforms import EnsureTyped
-from scripts.transforms.load_volume import LoadVolumed
-from scripts.transforms.scale_intensity import ScalePercentilesd
-from scripts.volumes.read_options import ReadOptions
+from monai.transforms import Compose, Transform
+from scripts.volumes.kept_volume import KeptVolume
 
 
-def loading(reading: ReadOptions, percentiles: Sequence[float], device: str | torch.device) -> list[Callable]:
-    """
-    Return the transforms that a training's volume begins with: read "image", scale it to [0, 1], move it to the device.
+class Shared(Transform):
+    """Transforms that are applied to an item once, for all datasets that begin with them: the parts for training and for
+    validation are of one volume.
 
     Args:
-        reading: how it is read.
-        percentiles: of the intensities that become 0 and 1.
-        device: where batches are cut, too.
+        transforms: none of them random.
     """
-    lower, upper = percentiles
-    return [
-        LoadVolumed("image", reading),
-        ScalePercentilesd("image", lower, upper),
-        EnsureTyped("image", device=torch.device(device)),
-    ]
+
+    def __init__(self, transforms: Sequence[Callable]) -> None:
+        self.transforms = Compose(transforms)
+        self._made: dict[str, Any] = {}
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the item that they make of ``data``, whose entries are compared by how they are written."""
+        name = repr(sorted(data.items()))
+        if name not in self._made:
+            self._made[name] = self.transforms(data)
+        return dict(self._made[name])
 
 
 class VolumeDataset(CacheDataset):
@@ -58,3 +58,8 @@ class VolumeDataset(CacheDataset):
     def read(self) -> None:
         """Read all items now, to find what is wrong with them before a training begins."""
         self._cache = self._fill_cache()
+
+    @property
+    def is_off_device(self) -> bool:
+        """Whether what was read is kept in main memory or on disk for a training."""
+        return any(isinstance(each, KeptVolume) for item in self._cache if item is not None for each in item.values())

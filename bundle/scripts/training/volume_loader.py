@@ -13,14 +13,20 @@
 
 from __future__ import annotations
 
-from monai.data import CacheDataset, DataLoader
+from collections.abc import Iterator
+from typing import Any
+
+from monai.data import CacheDataset
+from scripts.reconstruction.prefetch_loader import PrefetchLoader
+from scripts.training.volume_dataset import VolumeDataset
 from torch.utils.data import RandomSampler
 
 
-class VolumeLoader(DataLoader):
-    """MONAI's ``DataLoader`` for a dataset of one volume, whose random transforms cut a whole batch at once.
+class VolumeLoader(PrefetchLoader):
+    """Loader for a dataset of one volume, whose random transforms cut a whole batch at once.
 
-    No worker processes: the volume lives on the device, and the samples are cut there.
+    Where the volume is kept off the device, a thread cuts the next batches while the device is at work; on the device
+    they are cut when they are asked for. No worker processes, which would not share the volume.
 
     Args:
         dataset: of one item, a list of samples.
@@ -32,3 +38,7 @@ class VolumeLoader(DataLoader):
         if epoch_length is not None:
             sampler = RandomSampler(dataset, replacement=True, num_samples=epoch_length)
         super().__init__(dataset, num_workers=0, batch_size=1, sampler=sampler)
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        ahead = isinstance(self.dataset, VolumeDataset) and self.dataset.is_off_device
+        return super().__iter__() if ahead else super(PrefetchLoader, self).__iter__()

@@ -13,7 +13,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from monai.config import KeysCollection
@@ -21,6 +22,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 from scripts import lattice
 from scripts.transforms.channels import one_for_each, only_channel
+from scripts.volumes.kept_volume import KeptVolume
 
 _GAIN = 20  # of white noise by the Laplacian: the sum of its squared coefficients, 4 * 4 + 4 * 1
 
@@ -46,22 +48,36 @@ class MatchNoise(Transform):
         self.factor = lattice.check_factor(factor)
         self.seed = seed
 
-    def __call__(self, volume: torch.Tensor) -> torch.Tensor:
-        """(1, X, Y, Z) in any scale -> the same with noise, on the same device. Recorded slices are unchanged.
+    def __call__(self, volume: torch.Tensor | KeptVolume) -> torch.Tensor | KeptVolume:
+        """(1, X, Y, Z) in any scale -> the same with noise, on the same device. Recorded slices are unchanged. A kept
+        volume gives another one, in single precision, in the same place.
 
         Raises:
-            InputError: if there are other axes or several channels.
+            InputError: if there are other axes or several channels, or the disk has no room for a kept volume.
         """
+        if isinstance(volume, KeptVolume):
+            noisy = volume.like("float32")
+            made = self._planes(lambda: (plane.to(volume.device) for plane in volume.planes()), volume.shape[2])
+            for _ in noisy.keep(plane.cpu().numpy() for plane in made):
+                pass
+            return noisy
         recorded = only_channel(volume, type(self).__name__)
-        slices = volume.shape[-1]
-        kept = lattice.kept_among(slices, self.factor)
         planes = torch.Tensor.as_subclass(volume, torch.Tensor).clone()
-        rough = torch.stack([_roughness(recorded[..., j]) for j in range(slices)])
-        deviations = ((rough[kept].mean() - rough) / _GAIN).clamp(min=0).sqrt()
-        generator = torch.Generator(planes.device).manual_seed(self.seed)
-        for j in sorted(set(range(slices)) - set(kept)):
-            planes[..., j] += deviations[j] * torch.randn(planes.shape[:-1], generator=generator, device=planes.device)
+        for j, plane in enumerate(self._planes(lambda: recorded.unbind(-1), volume.shape[-1])):
+            planes[0, ..., j] = plane
         return MetaTensor(planes).copy_meta_from(volume) if isinstance(volume, MetaTensor) else planes
+
+    def _planes(self, recorded: Callable[[], Iterable[torch.Tensor]], slices: int) -> Iterator[torch.Tensor]:
+        """The slices (X, Y) with noise, in their order; ``recorded`` gives those without."""
+        kept = set(lattice.kept_among(slices, self.factor))
+        rough = torch.stack([_roughness(plane) for plane in recorded()])
+        deviations = ((rough[sorted(kept)].mean() - rough) / _GAIN).clamp(min=0).sqrt()
+        generator = torch.Generator(rough.device).manual_seed(self.seed)
+        for j, plane in enumerate(recorded()):
+            if j not in kept:
+                noise = torch.randn(plane.shape, generator=generator, device=plane.device)
+                plane = plane + deviations[j] * noise
+            yield plane
 
 
 def _roughness(plane: torch.Tensor) -> torch.Tensor:
@@ -96,7 +112,7 @@ class MatchNoised(MapTransform):
         self.match_noise = MatchNoise(factor, seed)
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
-        result = dict(data)
+        result: dict[Hashable, Any] = dict(data)
         for key, target_key in self.key_iterator(result, self.target_keys):
             result[target_key] = result[key]
             result[key] = self.match_noise(result[key])

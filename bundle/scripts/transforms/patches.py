@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scripts.volumes.kept_volume import KeptVolume
 
 
 class Patch(NamedTuple):
@@ -55,7 +56,7 @@ def place_patch(
     return Patch(corners, steps[0], steps[1])
 
 
-def cut_patches(volume: torch.Tensor, patches: Sequence[Patch], size: Sequence[int]) -> torch.Tensor:
+def cut_patches(volume: torch.Tensor | KeptVolume, patches: Sequence[Patch], size: Sequence[int]) -> torch.Tensor:
     """The voxels of B patches of N planes each, gathered in a few operations on the volume's device.
 
     On a GPU, cutting one patch after the other would take longer than training on them.
@@ -68,6 +69,8 @@ def cut_patches(volume: torch.Tensor, patches: Sequence[Patch], size: Sequence[i
     Returns:
         (B, N, H, W).
     """
+    if isinstance(volume, KeptVolume):
+        return volume.cut([_places(patch, size) for patch in patches], (len(patches[0].corner), *size))
     # one small table, because each copy to a GPU costs as much as the gathering
     tables = np.stack([np.concatenate([patch.corner, [patch.down, patch.across]]) for patch in patches])
     table = torch.from_numpy(tables).to(volume.device, non_blocking=True)
@@ -77,3 +80,14 @@ def cut_patches(volume: torch.Tensor, patches: Sequence[Patch], size: Sequence[i
     voxel = corner + rows * down + columns * across
     x, y, z = voxel.unbind(-1)
     return volume[x, y, z]
+
+
+def _places(patch: Patch, size: Sequence[int]) -> list[np.ndarray]:
+    """Indices along x, y and z of the voxels of a patch, each as small as it broadcasts to (N, H, W)."""
+    rows, columns = np.arange(size[0])[:, None], np.arange(size[1])
+    places = []
+    for corner, down, across in zip(patch.corner.T, patch.down, patch.across):
+        place = corner[:, None, None]
+        place = place + down * rows if down else place
+        places.append(place + across * columns if across else place)
+    return places

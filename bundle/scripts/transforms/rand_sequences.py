@@ -24,6 +24,7 @@ from scripts.errors import InputError
 from scripts.lattice import INPUT_SLICES
 from scripts.transforms.channels import one_for_each, only_channel
 from scripts.transforms.patches import Patch, cut_patches, place_patch
+from scripts.volumes.kept_volume import KeptVolume
 
 _DIMS = {"x": 0, "y": 1, "z": 2}
 
@@ -127,11 +128,13 @@ class RandSequences(Randomizable):
             first, second = min(first, sides[0]), min(second, sides[1])
         return first, second
 
-    def __call__(self, volume: torch.Tensor, targets: torch.Tensor | None = None) -> list[dict[str, torch.Tensor]]:
+    def __call__(
+        self, volume: torch.Tensor | KeptVolume, targets: torch.Tensor | KeptVolume | None = None
+    ) -> list[dict[str, torch.Tensor]]:
         """Draw sequences.
 
         Args:
-            volume: (1, X, Y, Z).
+            volume: (1, X, Y, Z), or a kept volume.
             targets: volume of the same tissue on the same grid that the target planes are cut from; default:
                 ``volume``.
 
@@ -143,7 +146,8 @@ class RandSequences(Randomizable):
             InputError: if there are other axes or several channels, or the volume is too small.
         """
         both = volume, volume if targets is None else targets
-        volumes = [only_channel(each, type(self).__name__) for each in both]
+        name = type(self).__name__
+        volumes = [each if isinstance(each, KeptVolume) else only_channel(each, name) for each in both]
         shape, device = volumes[0].shape, volumes[0].device
         draws = [self.draw(shape) for _ in range(self.num_samples)]
         planes = [

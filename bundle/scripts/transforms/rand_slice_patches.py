@@ -27,6 +27,7 @@ from scripts.transforms.axial_decimate import axial_decimate
 from scripts.transforms.axial_interpolate import axial_interpolate
 from scripts.transforms.channels import only_channel
 from scripts.transforms.patches import Patch, cut_patches, place_patch
+from scripts.volumes.kept_volume import KeptVolume
 
 
 class RandSlicePatches(Randomizable):
@@ -89,11 +90,11 @@ class RandSlicePatches(Randomizable):
         side = min(x, y)
         return min(self.patch_size[0], side), min(self.patch_size[1] * self.step, side)
 
-    def __call__(self, volume: torch.Tensor) -> list[dict[str, torch.Tensor]]:
+    def __call__(self, volume: torch.Tensor | KeptVolume) -> list[dict[str, torch.Tensor]]:
         """Draw patches.
 
         Args:
-            volume: (1, X, Y, Z) in [0, 1].
+            volume: (1, X, Y, Z) in [0, 1], or a kept volume.
 
         Returns:
             Items "image" (sharp) and "mu" (decimated, then cubic interpolated), both (1, H, W').
@@ -101,7 +102,8 @@ class RandSlicePatches(Randomizable):
         Raises:
             InputError: if there are other axes or several channels, or the volume is too small.
         """
-        volume = only_channel(volume, type(self).__name__)
+        if not isinstance(volume, KeptVolume):
+            volume = only_channel(volume, type(self).__name__)
         draws = [self.draw(volume.shape) for _ in range(self.num_samples)]
         height, span = self._size(*volume.shape[:2])
         images = cut_patches(volume, [patch for patch, _ in draws], (height, -(-span // self.step)))

@@ -9,11 +9,14 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Complete writes at a position of a file."""
+"""Complete writes at a position of a file, and room for them beforehand."""
 
 from __future__ import annotations
 
+import errno
 import os
+
+_CANNOT_ALLOCATE = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}  # of file systems without allocation
 
 
 def write_all(file: int, data: bytes | memoryview, place: int) -> None:
@@ -32,3 +35,22 @@ def write_all(file: int, data: bytes | memoryview, place: int) -> None:
     while rest:
         written = os.pwrite(file, rest, place)
         rest, place = rest[written:], place + written
+
+
+def take_room(file: int, size: int) -> None:
+    """
+    Make a file as long as it is to become, and allocate it where the file system can.
+
+    Args:
+        file: descriptor of a file that is open for writing.
+        size: bytes.
+
+    Raises:
+        OSError: the disk has no room, for instance.
+    """
+    os.ftruncate(file, size)
+    try:
+        os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        if error.errno not in _CANNOT_ALLOCATE:
+            raise
