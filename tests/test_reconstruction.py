@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import os
 import threading
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from bundle_run import BUNDLE
 from monai.bundle import ConfigWorkflow
@@ -22,7 +24,9 @@ from scripts.cli.failures import input_error
 from scripts.errors import InputError
 from scripts.networks.aenet import AENet
 from scripts.networks.weights import load_weights
+from scripts.reconstruction import predictor
 from scripts.reconstruction.axial_inferer import AxialInferer
+from scripts.reconstruction.block_dataset import BlockDataset
 from scripts.transforms.axial_interpolate import axial_interpolate
 from scripts.transforms.scale_intensity import RestoreIntensity, ScalePercentiles
 from scripts.volumes.claim import Claim
@@ -80,6 +84,18 @@ def test_without_factor_the_voxel_becomes_a_cube(untrained):
     result = reconstruct(untrained, with_spacing(volume(6, 7, 4), 4, 4, 26), None)
     assert result.shape[-1] == 20  # 6.5
     assert lattice.voxel_size(np.asarray(result.affine).reshape(-1, 4, 4)[0]) == pytest.approx((4, 4, 4))
+
+
+def test_distance_of_the_slices_of_the_result(untrained):
+    """In the unit of each volume."""
+    data = with_spacing(volume(6, 7, 4), 2, 3, 26)
+    data.meta["unit"] = ["micrometer"]
+    result = reconstruct(untrained, data, None, target_spacing=6.5)
+    assert lattice.voxel_size(np.asarray(result.affine).reshape(-1, 4, 4)[0]) == pytest.approx((2, 3, 6.5))
+    for meta in ({"unit": ["micrometer", "pixel"]}, {}):
+        several = MetaTensor(torch.rand(2, 1, 6, 7, 4), affine=data.affine.reshape(-1, 4, 4).repeat(2, 1, 1), meta=meta)
+        with pytest.raises(InputError, match="--target_spacing 6.5: the voxel size is not known"):
+            reconstruct(untrained, several, None, target_spacing=6.5)
 
 
 @pytest.mark.parametrize("data", [with_spacing(volume(6, 7, 4), 4, 4, 4), volume(6, 7, 4)])
@@ -338,6 +354,42 @@ def test_memory_is_asked_for_all_volumes(untrained, monkeypatch):
     )
     result = reconstruct(untrained, torch.rand(3, 2, 8, 7, 4), 2)
     assert asked == [result.numel()]
+
+
+def test_network_is_made_ready_once_and_anew_when_it_changes(trained, monkeypatch):
+    made, make = [], predictor.optimize_for_inference
+
+    def counted(*given: Any) -> Any:
+        made.append(given)
+        return make(*given)
+
+    monkeypatch.setattr(predictor, "optimize_for_inference", counted)
+    inferer, data, network = AxialInferer(2), tissue(32, 32, 3), copy.deepcopy(trained)
+    first = inferer(data, network)
+    assert torch.equal(inferer(data, network), first)
+    assert len(made) == 1
+    with torch.no_grad():
+        network.output.head.bias += 0.25
+    assert torch.allclose(inferer(data, network)[..., 1], first[..., 1] + 0.25, atol=1e-5)
+    assert torch.equal(inferer(data, trained), first)
+    assert len(made) == 3
+
+
+def test_cut_of_an_earlier_run_is_that_of_all_volumes_of_such_planes(untrained):
+    inferer, cpu = AxialInferer(2), torch.device("cpu")
+    inferer.cut_alike((96, 80, 5), 2, cpu, 64, 3)
+    for shape, expected in (((96, 80, 5), (64, 3)), ((96, 80, 9), (64, 3)), ((96, 81, 5), (512, 16))):
+        assert inferer.tile_and_batch(shape, 2, untrained, cpu) == expected
+    assert inferer.tile_and_batch((96, 80, 5), 3, untrained, cpu) == (512, 16)
+
+
+def test_blocks_of_a_file_are_as_large_as_a_processor_does_in_some_seconds(untrained, tmp_path):
+    """Neither so small that reading and writing count, nor so large that nothing is seen to go on."""
+    tifffile.imwrite(tmp_path / "v.tif", np.zeros((9, 512, 512), np.uint8), metadata={"axes": "ZYX"})
+    dataset = BlockDataset([{"image": tmp_path / "v.tif"}], None, AxialInferer(8), untrained, "cpu")
+    sizes = [[side.stop - side.start for side in block.output(8)] for block in dataset.volumes[0].blocks]
+    assert sum(math.prod(size) for size in sizes) == math.prod(dataset.volumes[0].output_shape)
+    assert 2**21 < max(math.prod(size) for size in sizes) <= 2**22
 
 
 # ------------------------------------------------------------------------------------------------- too little memory

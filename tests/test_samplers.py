@@ -106,6 +106,18 @@ def test_without_noise_only_the_start_is_drawn(images, sampler, timesteps):
         assert torch.equal(*results) == same
 
 
+@pytest.mark.parametrize(
+    "sampler, timesteps", [(posterior, skipped_timesteps(SDE, 6)), (reverse_sde, all_timesteps(SDE))]
+)
+def test_without_a_generator_torch_draws(images, sampler, timesteps):
+    _, mu = images
+    found = []
+    for seed in (3, 3, 4):
+        torch.manual_seed(seed)
+        found.append(sampler(SDE, lambda x, t: 0.5 * x[:, :1] * SDE.std(t) / SDE.delta**2, mu, timesteps))
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
 def test_an_outrageous_prediction_is_clipped(images):
     _, mu = images
     found = posterior(SDE, lambda x, t: -100 * torch.ones_like(mu), mu, skipped_timesteps(SDE, 4), seeded())

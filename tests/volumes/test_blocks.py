@@ -20,6 +20,7 @@ from scripts.volumes.formats import tiff
 from scripts.volumes.read_options import ReadOptions
 from scripts.volumes.reading import Header, VolumeSource, open_volume
 from scripts.volumes.slice_cache import SliceCache
+from scripts.volumes.volume_block import VolumeBlock
 
 VOXELS = np.random.default_rng(0).integers(0, 2**16, (5, 6, 7), np.uint16)  # (z, y, x)
 
@@ -222,3 +223,17 @@ def test_header_knows_its_voxels(tmp_path):
     assert header.isotropic_factor == 2
     with pytest.raises(InputError, match="nothing is coarse in Z"):
         Header((7, 6, 5), "uint8", np.eye(4), "micrometer").isotropic_factor
+
+
+def test_block_lies_where_it_lies_in_the_volume(tmp_path):
+    """In a volume that is turned in space, too, and however often it is read."""
+    affine = np.array([[0, 2, 0, 5], [-3, 0, 0, 6], [0, 0.5, 8, 7], [0, 0, 0, 1]])
+    nib.save(nib.Nifti1Image(VOXELS.transpose(2, 1, 0), affine), tmp_path / "v.nii")
+    with open_volume(tmp_path / "v.nii") as source:
+        block = VolumeBlock(source, slice(2, 6), slice(1, 4), slice(3, 5), {"filename_or_obj": "v.nii"})
+        for image in (block.read(), block.read()):
+            assert image.shape == (1, 4, 3, 2) and image.meta["filename_or_obj"] == "v.nii"
+            np.testing.assert_array_equal(image[0], VOXELS.transpose(2, 1, 0)[2:6, 1:4, 3:5])
+            np.testing.assert_allclose(image.affine[:, 3], affine @ [2, 1, 3, 1])
+            np.testing.assert_allclose(image.affine[:3, :3], affine[:3, :3])
+        np.testing.assert_allclose(source.header.affine, affine)

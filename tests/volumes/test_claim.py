@@ -115,6 +115,7 @@ def test_run_on_another_host_lives_as_long_as_it_gives_signs(tmp_path, monkeypat
             Claim(output).take()
         assert f"process {content['process']} on far has been writing it since" in str(error.value)
         assert f"known to be dead, delete {lock}" in str(error.value) and unfinished.exists()
+        assert json.loads(lock.read_text())["host"] == "far"  # it is still theirs
     else:
         with Claim(output):
             assert not unfinished.exists()

@@ -225,7 +225,8 @@ class AxialInferer(Inferer):
             factors = {lattice.isotropic_factor(size) for size in sizes}
         else:
             units = np.ravel(inputs.meta.get("unit", "pixel") if isinstance(inputs, MetaTensor) else "pixel")
-            factors = {factor_to(self.target_spacing, size[2], str(units[0]), self.factor) for size in sizes}
+            of_items = zip(sizes, np.broadcast_to(units, len(sizes)))
+            factors = {factor_to(self.target_spacing, size[2], str(unit), self.factor) for size, unit in of_items}
         if len(factors) > 1:
             raise InputError(
                 f"--factor is missing: the items of the batch have voxel sizes that ask for {len(factors)} different "
