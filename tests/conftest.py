@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks that the tests share; keeps the tests from fighting over cores."""
+"""Networks and inputs that the tests share; keeps the tests from fighting over cores."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 if "OMP_NUM_THREADS" not in os.environ:  # before torch is imported; also for the commands that tests start
     os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
+from inference_run import write_inputs
 from scripts.networks.aenet import AENet
 from toy_network import toy_aenet
 
@@ -24,6 +26,14 @@ def untrained() -> AENet:
 @pytest.fixture(scope="session")
 def trained() -> AENet:
     return toy_aenet()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Two volumes, ``volumes/a.tif`` and ``b.tif``, and weights, ``aenet.pt``, for :mod:`inference_run`."""
+    path = tmp_path_factory.mktemp("inputs")
+    write_inputs(path)
+    return path
 
 
 @pytest.fixture(autouse=True)

@@ -11,58 +11,18 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from bundle_run import BUNDLE, succeed
-from monai.bundle import ConfigWorkflow
+from bundle_run import succeed
+from inference_run import refusal, run
 from monai.data import MetaTensor
 from sample_volumes import tissue
 from scripts import lattice
-from scripts.cli.failures import input_error
 from scripts.errors import InputError
 from scripts.lattice import Block
-from scripts.networks.aenet import AENet
-from scripts.networks.weights import save_weights
 from scripts.reconstruction.axial_inferer import AxialInferer
 from scripts.reconstruction.block_dataset import named_after, volumes_in
 from scripts.reconstruction.prefetch_loader import PrefetchLoader
 from scripts.volumes.formats import stores
 from scripts.volumes.reading import VolumeSource
-
-FACTOR = 2.5
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """Two volumes and the weights of a small network."""
-    path = tmp_path_factory.mktemp("blocks")
-    (path / "volumes").mkdir()
-    for name, slices in (("a", 5), ("b", 4)):
-        voxels = (200 * tissue(72, 40, slices)[0, 0].permute(2, 1, 0)).round().numpy().astype(np.uint8)
-        metadata = {"axes": "ZYX", "spacing": 4.0, "unit": "um"}
-        tifffile.imwrite(path / "volumes" / f"{name}.tif", voxels, imagej=True, metadata=metadata)
-    torch.manual_seed(0)
-    network = AENet((2, 2, 4, 4), settings={"percentiles": [0.1, 99.9], "train_factors": [2, 12]})
-    torch.nn.init.normal_(network.output.head.weight, std=0.2)
-    save_weights(network, path / "aenet.pt")
-    return path
-
-
-def run(folder: Path, **options: Any) -> ConfigWorkflow:
-    workflow = ConfigWorkflow(
-        config_file=str(BUNDLE / "configs" / "inference.yaml"),
-        workflow_type="infer",
-        logging_file=False,
-        **{"weights": str(folder / "aenet.pt"), "factor": FACTOR, "device": "cpu", "overwrite": True, **options},
-    )
-    workflow.initialize()
-    workflow.run()
-    return workflow
-
-
-def refusal(folder: Path, **options: Any) -> str:
-    with pytest.raises((InputError, RuntimeError)) as error:  # MONAI wraps what a section of a config raises
-        run(folder, **options)
-    return str(input_error(error.value))
-
 
 # ------------------------------------------------------------------------------------------------- how a volume is cut
 

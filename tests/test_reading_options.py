@@ -16,6 +16,7 @@ import tifffile
 import torch
 import zarr
 from bundle_run import BUNDLE, succeed
+from inference_run import refusal, run
 from monai.bundle import ConfigWorkflow
 from scripts.cli.failures import input_error
 from scripts.errors import InputError
@@ -23,7 +24,6 @@ from scripts.lattice import Turn
 from scripts.reconstruction.outputs import FileOutput, StoreOutput
 from scripts.reconstruction.slice_table import SliceTable
 from scripts.volumes.outputs import check_store_options
-from test_inference import folder, refusal, run  # noqa: F401 (the fixture of the volumes and the weights)
 
 
 def config(name: str, **options: Any) -> None:
@@ -53,7 +53,7 @@ def voxel_size_of(path: Path) -> list[float]:
 
 
 @pytest.fixture()
-def several(folder, tmp_path) -> Path:  # noqa: F811
+def several(folder, tmp_path) -> Path:
     """An HDF5 file of several volumes, of which ``volumes/raw`` is the volume ``a``."""
     voxels = tifffile.imread(folder / "volumes" / "a.tif")
     with h5py.File(tmp_path / "several.h5", "w") as file:
@@ -67,7 +67,7 @@ def several(folder, tmp_path) -> Path:  # noqa: F811
 
 
 @pytest.mark.slow
-def test_dataset_names_the_array_of_a_file(folder, several, tmp_path):  # noqa: F811
+def test_dataset_names_the_array_of_a_file(folder, several, tmp_path):
     run(folder, volume=str(folder / "volumes" / "a.tif"), output=str(tmp_path / "expected.tif"))
     run(folder, volume=str(several), output=str(tmp_path / "found.tif"), dataset="volumes/raw")
     run(folder, volume=str(several), output=str(tmp_path / "other.tif"), dataset="volumes/labels")
@@ -80,7 +80,7 @@ def test_dataset_names_the_array_of_a_file(folder, several, tmp_path):  # noqa: 
 
 
 @pytest.mark.parametrize("given", [{"dataset": "volumes/raw"}, {"array": "volumes/raw"}])
-def test_section_of_the_config_is_still_that(folder, several, tmp_path, given):  # noqa: F811
+def test_section_of_the_config_is_still_that(folder, several, tmp_path, given):
     data = [{"image": str(several)}]
     workflow = run(folder, output=str(tmp_path / "o.tif"), **{"dataset#data": data}, array="volumes/raw")
     assert workflow.parser.get_parsed_content("dataset").data == data
@@ -89,7 +89,7 @@ def test_section_of_the_config_is_still_that(folder, several, tmp_path, given): 
 
 
 @pytest.mark.slow
-def test_dataset_on_the_command_line(folder, several, tmp_path):  # noqa: F811
+def test_dataset_on_the_command_line(folder, several, tmp_path):
     options = {"volume": several, "factor": 2.5, "device": "cpu", "weights": folder / "aenet.pt"}
     succeed("inference.yaml", {**options, "dataset": "volumes/raw", "output": tmp_path / "found.tif"})
     run(folder, volume=str(folder / "volumes" / "a.tif"), output=str(tmp_path / "expected.tif"))
@@ -102,7 +102,7 @@ def test_dataset_on_the_command_line(folder, several, tmp_path):  # noqa: F811
 @pytest.mark.slow
 @pytest.mark.parametrize("axis, order", [("y", (1, 0, 2)), ("x", (1, 2, 0))])
 @pytest.mark.parametrize("suffix", [".tif", ".zarr"])
-def test_another_coarse_axis_is_turned_back(folder, tmp_path, axis, order, suffix):  # noqa: F811
+def test_another_coarse_axis_is_turned_back(folder, tmp_path, axis, order, suffix):
     by_hand = tifffile.imread(folder / "volumes" / "a.tif")
     lying = tmp_path / "lying.tif"
     size = {"y": [1, 4, 1], "x": [1, 1, 4]}[axis]
@@ -151,7 +151,7 @@ def test_pseudo_volume_of_another_axis_is_read_along_it(tmp_path):
 
 
 @pytest.mark.slow
-def test_target_spacing_is_the_factor_it_stands_for(folder, tmp_path):  # noqa: F811
+def test_target_spacing_is_the_factor_it_stands_for(folder, tmp_path):
     volume: Any = {"volume": str(folder / "volumes" / "a.tif")}
     run(folder, **volume, factor=None, target_spacing=1.6, output=str(tmp_path / "spacing.tif"))
     run(folder, **volume, factor=2.5, output=str(tmp_path / "factor.tif"))
@@ -164,7 +164,7 @@ def test_target_spacing_is_the_factor_it_stands_for(folder, tmp_path):  # noqa: 
     assert "voxel size is not known" in refused and not (tmp_path / "o.tif").exists()
 
 
-def test_slice_table_says_where_the_slices_are(folder, tmp_path):  # noqa: F811
+def test_slice_table_says_where_the_slices_are(folder, tmp_path):
     options: Any = {"volume": str(folder / "volumes" / "a.tif"), "factor": 2.5, "slice_table": str(tmp_path / "t.csv")}
     run(folder, **options, output=str(tmp_path / "o.tif"))
     with open(tmp_path / "t.csv", newline="", encoding="utf-8") as file:
@@ -185,7 +185,7 @@ def test_slice_table_says_where_the_slices_are(folder, tmp_path):  # noqa: F811
     assert "yes" not in (tmp_path / "t.csv").read_text()
 
 
-def test_slice_table_replaces_nothing_by_itself(folder, tmp_path):  # noqa: F811
+def test_slice_table_replaces_nothing_by_itself(folder, tmp_path):
     volume, output, table = str(folder / "volumes" / "a.tif"), str(tmp_path / "o.tif"), tmp_path / "t.csv"
     table.write_text("mine")
     refused = refusal(folder, volume=volume, output=output, slice_table=str(table), overwrite=False)
@@ -195,7 +195,7 @@ def test_slice_table_replaces_nothing_by_itself(folder, tmp_path):  # noqa: F811
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name, output", [("o.tif", FileOutput), ("o.zarr", StoreOutput)])
-def test_finished_output_has_its_table(folder, tmp_path, monkeypatch, name, output):  # noqa: F811
+def test_finished_output_has_its_table(folder, tmp_path, monkeypatch, name, output):
     """A run that is killed while the output gets its name has written the table, and the next one takes it as it is."""
     options: Any = {"volume": str(folder / "volumes" / "a.tif"), "factor": 2.5, "overwrite": False}
     options |= {"output": str(tmp_path / name), "slice_table": str(tmp_path / "t.csv")}
@@ -239,7 +239,7 @@ def test_table_of_something_else_is_not_taken(tmp_path):
         ({"ome_zarr_version": "0.6"}, "--ome_zarr_version 0.6: "),
     ],
 )
-def test_impossible_value_is_refused_in_one_line(folder, tmp_path, options, says):  # noqa: F811
+def test_impossible_value_is_refused_in_one_line(folder, tmp_path, options, says):
     output = tmp_path / "o.zarr"
     refused = refusal(folder, volume=str(folder / "volumes" / "a.tif"), output=str(output), **options)
     assert refused.startswith(says) and "\n" not in refused
@@ -257,7 +257,7 @@ def test_impossible_value_is_refused_in_one_line(folder, tmp_path, options, says
         {"block": [64, 64, 64]},
     ],
 )
-def test_option_of_stores_is_refused_for_other_outputs(folder, tmp_path, options):  # noqa: F811
+def test_option_of_stores_is_refused_for_other_outputs(folder, tmp_path, options):
     """Even where it says what is the default, for it would have no effect."""
     volume = str(folder / "volumes" / "a.tif")
     (name, value), says = next(iter(options.items())), "is for an output in .zarr, and"
@@ -284,7 +284,7 @@ def test_option_of_stores_is_taken_where_one_of_several_outputs_is_one():
         ({"slice_table": "volume"}, "never replaces"),
     ],
 )
-def test_what_the_last_stage_would_refuse_is_refused_before_the_first(folder, tmp_path, options, says):  # noqa: F811
+def test_what_the_last_stage_would_refuse_is_refused_before_the_first(folder, tmp_path, options, says):
     volume = str(folder / "volumes" / "a.tif")
     given = {name: volume if value == "volume" else value for name, value in options.items()}
     places = {"volume": volume, "output": str(tmp_path / "o.zarr"), "workdir": str(tmp_path / "W")}

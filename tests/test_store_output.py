@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from inference_run import refusal, run
 from scripts import lattice
 from scripts.cli.finished import Finished
 from scripts.errors import InputError
 from scripts.reconstruction import unfinished_store
 from scripts.reconstruction.unfinished_store import UnfinishedStore, folder_of
 from scripts.volumes.formats.ome_zarr_writer import OmeZarrStore, check_layout
-from test_inference import folder, refusal, run  # noqa: F401 (the fixture of the volumes and the weights)
 
 SMALL = {"chunk": [4, 16, 16], "shard": [4, 32, 32]}
 
@@ -30,7 +30,7 @@ def voxels_of(path: Path, level: int = 0) -> np.ndarray:
 @pytest.mark.slow
 @pytest.mark.parametrize("version", ["0.5", "0.4"])
 @pytest.mark.parametrize("factor", [2, 2.5, 3.3])
-def test_store_is_what_the_file_is(folder, tmp_path, version, factor):  # noqa: F811
+def test_store_is_what_the_file_is(folder, tmp_path, version, factor):
     options: Any = {"volume": str(folder / "volumes" / "a.tif"), "factor": factor}
     run(folder, output=str(tmp_path / "o.zarr"), **options, **SMALL, ome_zarr_version=version)
     run(folder, output=str(tmp_path / "o.tif"), **options)
@@ -86,7 +86,7 @@ def interrupted_runs(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [0, 1, 5])
-def test_interrupted_run_goes_on(folder, tmp_path, monkeypatch, after):  # noqa: F811
+def test_interrupted_run_goes_on(folder, tmp_path, monkeypatch, after):
     options = {"volume": str(folder / "volumes" / "a.tif"), **SMALL, "overwrite": False}
     run(folder, output=str(tmp_path / "whole.zarr"), **options)
     with monkeypatch.context() as patched:
@@ -168,7 +168,7 @@ def test_full_disk_keeps_what_is_finished(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_blocks_hold_whole_shards(folder, tmp_path):  # noqa: F811
+def test_blocks_hold_whole_shards(folder, tmp_path):
     options = {"volume": str(folder / "volumes" / "a.tif"), "output": str(tmp_path / "o.zarr"), **SMALL}
     assert "whole shards of [4, 32, 32]" in refusal(folder, **options, block=[4, 32, 48])
     assert "whole chunks of [4, 16, 16]" in refusal(folder, **{**options, "shard": [4, 24, 16]})
@@ -177,7 +177,7 @@ def test_blocks_hold_whole_shards(folder, tmp_path):  # noqa: F811
 
 
 @pytest.mark.slow
-def test_a_store_is_replaced_only_if_that_is_asked_for(folder, tmp_path):  # noqa: F811
+def test_a_store_is_replaced_only_if_that_is_asked_for(folder, tmp_path):
     options = {"volume": str(folder / "volumes" / "a.tif"), "output": str(tmp_path / "o.zarr"), **SMALL}
     run(folder, **options)
     (tmp_path / "o.zarr" / "mark").write_text("")

@@ -24,14 +24,13 @@ import numpy as np
 import tifffile
 import torch
 from ignite.engine import Events
-from monai.bundle import ConfigWorkflow
 from scripts import lattice
 from scripts.phantom import tissue
 from scripts.provenance import machine
 from scripts.reconstruction import outputs
 from scripts.volumes.formats.ome_zarr_writer import OmeZarrStore, check_layout
 
-from benchmarks.machine.speed import AMP, DEVICE, ROOT, TYPE, on_the_device, section
+from benchmarks.machine.speed import DEVICE, ROOT, TYPE, inference_workflow, on_the_device, section
 from benchmarks.template import fill
 
 FACTOR = 8
@@ -93,20 +92,7 @@ def write_tissue(folder: Path, shape: tuple[int, int, int]) -> dict[str, Path]:
 
 def file_to_file(network: torch.nn.Module, source: Path, target: Path, clock: Clock, **options: Any) -> float:
     """Seconds from the parsed config to the output under its name."""
-    workflow = ConfigWorkflow(
-        config_file=str(ROOT / "bundle" / "configs" / "inference.yaml"),
-        workflow_type="infer",
-        logging_file=False,
-        network_def=network,
-        network=network,
-        volume=str(source),
-        output=str(target),
-        factor=FACTOR,
-        overwrite=True,
-        amp=AMP,
-        device=DEVICE,
-        **options,
-    )
+    workflow = inference_workflow(network, source, target, factor=FACTOR, **options)
     begin = time.perf_counter()
     workflow.initialize()
     evaluator = workflow.parser.get_parsed_content("evaluator")

@@ -276,26 +276,23 @@ def memory_to_memory(network: AENet, volume: torch.Tensor, factor: float, repeat
     return Row(f"reconstruction x{factor:g}, memory to memory", voxels / took, "voxel/s", took)
 
 
-def file_to_file(network: AENet, folder: Path, sizes: Sizes) -> Row:
-    """An 8-bit TIFF to another, as inference.yaml does it."""
-    output = folder / "result.tif"
-    options: dict[str, Any] = {
-        "volume": str(folder / "coarse.tif"),
-        "output": str(output),
-        "factor": 8,
-        "overwrite": True,
-        "amp": AMP,
-    }
-    workflow = ConfigWorkflow(
+def inference_workflow(network: nn.Module, source: Path, target: Path, **options: Any) -> ConfigWorkflow:
+    """A reconstruction from file to file, as inference.yaml does it, still to be initialized."""
+    return ConfigWorkflow(
         config_file=str(ROOT / "bundle" / "configs" / "inference.yaml"),
         workflow_type="infer",
         logging_file=False,
-        network_def=network,
-        network=network,
-        trained={"percentiles": [0.1, 99.9], "train_factors": [2, 12]},
-        device=DEVICE,
+        **{"network_def": network, "network": network, "device": DEVICE, "amp": AMP},
+        **{"volume": str(source), "output": str(target), "overwrite": True},
         **options,
     )
+
+
+def file_to_file(network: AENet, folder: Path, sizes: Sizes) -> Row:
+    """An 8-bit TIFF to another."""
+    output = folder / "result.tif"
+    trained = {"percentiles": [0.1, 99.9], "train_factors": [2, 12]}
+    workflow = inference_workflow(network, folder / "coarse.tif", output, factor=8, trained=trained)
     workflow.initialize()
 
     def reconstruct() -> None:
