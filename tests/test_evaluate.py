@@ -77,6 +77,14 @@ def test_what_cannot_be_is_refused_before_a_volume_is_read(truth, tmp_path, monk
         evaluate(result, true, 2.5, tmp_path)
     with pytest.raises(InputError, match="scores.json: is the same file as .*, which this run reads"):
         evaluate(tmp_path / "scores.json", true, FACTOR, tmp_path)
+    with pytest.raises(
+        InputError, match="reconstruction has 14 x 16 x 13 voxels and the truth 14 x 16 x 11: give a truth on"
+    ):
+        evaluate(result, true, 5, tmp_path)
+    tifffile.imwrite(tmp_path / "short.tif", np.ones((10, 16, 14), np.uint8))
+    with pytest.raises(InputError, match="at least 11 voxels a side, this one has 14 x 16 x 1"):
+        evaluate(tmp_path / "short.tif", tmp_path / "short.tif", 9, tmp_path)
+    (tmp_path / "short.tif").unlink()
     monkeypatch.setattr("scripts.volumes.memory.psutil.virtual_memory", lambda: type("Memory", (), {"available": 1000}))
     with pytest.raises(InputError, match="truth.tif: scores of it need"):
         evaluate(result, true, FACTOR, tmp_path)

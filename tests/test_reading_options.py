@@ -24,6 +24,7 @@ from scripts.lattice import Turn
 from scripts.reconstruction.outputs import FileOutput, StoreOutput
 from scripts.reconstruction.slice_table import SliceTable
 from scripts.volumes.outputs import check_store_options
+from scripts.volumes.reading import VolumeSource
 
 
 def config(name: str, **options: Any) -> None:
@@ -282,14 +283,22 @@ def test_option_of_stores_is_taken_where_one_of_several_outputs_is_one():
         ({"chunk": [16, 16, 16], "shard": [16, 24, 32]}, "--shard [16, 24, 32]: "),
         ({"chunk": [4, 16, 16], "shard": [4, 32, 32], "block": [4, 16, 32]}, "--block [4, 16, 32]: "),
         ({"slice_table": "volume"}, "never replaces"),
+        ({"preset": "fast"}, "--preset fast: there is none of that name"),
+        ({"prior_factor": 2}, "--prior_factor 2 does not divide the factor 2.5"),
+        ({"architecture": "srunet"}, "SRUNet at factor 2.5"),
+        (
+            {"presets#quick#generate": {"num_steps": 101}},
+            "stage II, restore XZ and YZ slices: --num_steps 101: give 1 to",
+        ),
     ],
 )
-def test_what_the_last_stage_would_refuse_is_refused_before_the_first(folder, tmp_path, options, says):
+def test_what_a_stage_would_refuse_is_refused_before_the_volume_is_read(folder, tmp_path, monkeypatch, options, says):
+    monkeypatch.setattr(VolumeSource, "checked_slices", lambda *_: pytest.fail("was read"))
     volume = str(folder / "volumes" / "a.tif")
     given = {name: volume if value == "volume" else value for name, value in options.items()}
     places = {"volume": volume, "output": str(tmp_path / "o.zarr"), "workdir": str(tmp_path / "W")}
     with pytest.raises((InputError, RuntimeError)) as error:
-        config("d2r.yaml", **places, **given, factor=2.5, preset="quick", device="cpu")
+        config("d2r.yaml", **{**places, "factor": 2.5, "preset": "quick", "device": "cpu", **given})
     assert says in str(input_error(error.value))
     assert not (tmp_path / "W" / "run.json").exists()
 

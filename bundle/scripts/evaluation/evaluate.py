@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -26,7 +25,7 @@ from scripts import lattice
 from scripts.errors import InputError
 from scripts.evaluation.figures import compare_slices, draw_correlations
 from scripts.evaluation.fourier_shell import THRESHOLDS, Curve, shell_correlation
-from scripts.evaluation.plane_scores import best_baseline, gains, plane_scores
+from scripts.evaluation.plane_scores import best_baseline, check_shapes, gains, plane_scores
 from scripts.evaluation.tables import resolution_table, rounded_down, score_table
 from scripts.provenance import machine
 from scripts.transforms.axial_decimate import axial_decimate
@@ -78,8 +77,13 @@ def evaluate(
         for name in _WRITTEN:
             claims.enter_context(Claim(folder / name))
         check_folder(folder, _WRITTEN, inputs=[reconstruction, truth])
-        voxels = math.prod(read_header(truth, reading).shape)
-        check_memory(_BYTES_A_VOXEL * voxels, f"{truth}: scores of it need", "free some, or cut the volumes")
+        x, y, z = read_header(truth, reading).shape
+        try:
+            found = read_header(reconstruction, reconstruction_reading)
+        except InputError as error:
+            raise InputError(str(error).replace("--axes", "--reconstruction_axes")) from None
+        check_shapes(found.shape, (x, y, lattice.covered_size(z, factor)))
+        check_memory(_BYTES_A_VOXEL * x * y * z, f"{truth}: scores of it need", "free some, or cut the volumes")
         return _evaluate(reconstruction, truth, factor, folder, reading, reconstruction_reading)
 
 
@@ -92,10 +96,7 @@ def _evaluate(
     reconstruction_reading: ReadOptions,
 ) -> dict[str, Any]:
     """The work of :func:`evaluate`, once it can be written."""
-    try:
-        result = read_volume(reconstruction, reconstruction_reading)
-    except InputError as error:
-        raise InputError(str(error).replace("--axes", "--reconstruction_axes")) from None
+    result = read_volume(reconstruction, reconstruction_reading)
     reference = read_volume(truth, reading)
     true = _array(reference)[..., : lattice.covered_size(reference.shape[-1], factor)]
     lowres = axial_decimate(torch.from_numpy(true), factor)

@@ -99,13 +99,13 @@ def shell_correlation(volume: np.ndarray, reference: np.ndarray, spacing: Sequen
     volume, reference = np.asarray(volume), np.asarray(reference)
     if volume.shape != reference.shape:
         raise InputError(
-            f"Fourier shell correlation: one volume has {size_in_words(volume)} voxels, the other "
-            f"{size_in_words(reference)}: give two on one grid"
+            f"Fourier shell correlation: one volume has {size_in_words(volume.shape)} voxels, the other "
+            f"{size_in_words(reference.shape)}: give two on one grid"
         )
     if volume.ndim != 3 or min(volume.shape) < SMALLEST_SIDE:
         raise InputError(
             f"Fourier shell correlation needs a volume of at least {SMALLEST_SIDE} voxels a side, this one has "
-            f"{size_in_words(volume)}"
+            f"{size_in_words(volume.shape)}"
         )
     sizes, steps = volume.shape, np.asarray(spacing, dtype=float)
     a, b = _spectrum(volume), _spectrum(reference)

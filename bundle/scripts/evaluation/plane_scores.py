@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -57,16 +57,7 @@ def plane_scores(
         InputError: if the shapes differ, are not 3-D or have a side under 11 voxels.
     """
     reconstruction, truth = np.asarray(reconstruction), np.asarray(truth)
-    if reconstruction.shape != truth.shape:
-        raise InputError(
-            f"the reconstruction has {size_in_words(reconstruction)} voxels and the truth {size_in_words(truth)}: "
-            "give a truth on the "
-            "same grid, (slices - 1) * factor + 1 deep"
-        )
-    if truth.ndim != 3 or min(truth.shape) < SMALLEST_SIDE:
-        raise InputError(
-            f"scores need a volume of at least {SMALLEST_SIDE} voxels a side, this one has {size_in_words(truth)}"
-        )
+    check_shapes(reconstruction.shape, truth.shape)
     factor = lattice.check_factor(factor)
     kept = lattice.kept_among(truth.shape[2], factor)
 
@@ -85,6 +76,27 @@ def plane_scores(
         scores["ssim"][plane] = float(np.mean(ssim))
         scores["slices_scored"][plane] = len(indices)
     return scores
+
+
+def check_shapes(reconstruction: Sequence[int], truth: Sequence[int]) -> None:
+    """Check that two volumes can be scored, before they are read.
+
+    Args:
+        reconstruction: number of voxels (X, Y, Z).
+        truth: the same, up to the last slice that the reconstruction covers.
+
+    Raises:
+        InputError: if they differ, are not 3-D or have a side under 11 voxels.
+    """
+    if tuple(reconstruction) != tuple(truth):
+        raise InputError(
+            f"the reconstruction has {size_in_words(reconstruction)} voxels and the truth {size_in_words(truth)}: "
+            "give a truth on the same grid, (slices - 1) * factor + 1 deep"
+        )
+    if len(truth) != 3 or min(truth) < SMALLEST_SIDE:
+        raise InputError(
+            f"scores need a volume of at least {SMALLEST_SIDE} voxels a side, this one has {size_in_words(truth)}"
+        )
 
 
 def best_baseline(candidates: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Scores:
@@ -128,6 +140,6 @@ def _ssim(truth: np.ndarray, image: np.ndarray, data_range: float) -> float:
     )
 
 
-def size_in_words(volume: np.ndarray) -> str:
+def size_in_words(shape: Sequence[int]) -> str:
     """Sides of a volume for a message, such as "520 x 520 x 46"."""
-    return " x ".join(str(n) for n in volume.shape)
+    return " x ".join(str(n) for n in shape)
