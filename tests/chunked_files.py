@@ -37,6 +37,12 @@ def assert_coded(path: Path, **how: Any) -> None:
         np.testing.assert_array_equal(source.read_block(slice(3, 4), slice(0, 6), [4, 4, 0]), truth[3:4, :, [4, 4, 0]])
 
 
+def read_voxels(path: Path) -> np.ndarray:
+    """Voxels (x, y) of the first slice and of the last."""
+    with VolumeSource(path) as source:
+        return np.stack([source.read(index) for index in (0, source.header.shape[2] - 1)])
+
+
 def voxel_size(path: Path, **how: Any) -> tuple[tuple[float, ...], tuple[float, ...], str]:
     """Voxel size and position of the first voxel, both (x, y, z), and their unit."""
     with VolumeSource(path, ReadOptions(**how)) as source:

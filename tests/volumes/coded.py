@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from scripts.errors import InputError
 from scripts.volumes.read_options import ReadOptions
 from scripts.volumes.reading import VolumeSource
 from scripts.volumes.writing import volume_writer
+
+Wrong = tuple[Callable[[Path], Any], dict[str, Any], tuple[str, ...]]
+"""What writes a file that cannot be read, how it is read, and words of the line that says why."""
 
 SHAPE = (7, 6, 5)
 """Number of voxels (x, y, z)."""

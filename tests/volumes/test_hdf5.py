@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ import h5py
 import itk
 import numpy as np
 import pytest
-from coded import SHAPE, assert_read, assert_refused, coded, read_all, write_in_parts
+from coded import SHAPE, Wrong, assert_read, assert_refused, coded, read_all, write_in_parts
 from scripts.errors import InputError
 from scripts.volumes.writing import volume_writer
 
@@ -180,7 +179,7 @@ def make(**options: Any) -> Callable[[Path], Any]:
     return lambda path: save(path, **options)
 
 
-WRONG: dict[str, tuple[Callable[[Path], Any], dict[str, Any], tuple[str, ...]]] = {
+WRONG: dict[str, Wrong] = {  # for test_wrong_volumes.py
     "empty": (lambda path: path.write_bytes(b""), {}, ("cannot be read",)),
     "text": (lambda path: path.write_text("no volume"), {}, ("cannot be read",)),
     "truncated": (lambda path: cut(save(path), 0.7), {}, ("cannot be read", "truncated")),
@@ -219,20 +218,6 @@ WRONG: dict[str, tuple[Callable[[Path], Any], dict[str, Any], tuple[str, ...]]] 
     "NaN": (make(attributes={"voxel_size": (1, 4, np.nan), "units": "nm"}), {}, ("not positive", "--spacing")),
     "filter": (with_unknown_filter, {}, ("data is compressed with SZ (HDF5 filter 32017)", "hdf5plugin", "h5repack")),
 }
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_wrong_files(tmp_path, name, capfd):
-    write, how, words = WRONG[name]
-    write(tmp_path / "v.h5")
-    assert_refused(tmp_path / "v.h5", "v.h5", *words, **how)
-    assert capfd.readouterr().err == ""
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
-def test_no_permission(tmp_path):
-    save(tmp_path / "v.h5").chmod(0)
-    assert_refused(tmp_path / "v.h5", "may not be read")
 
 
 def test_damaged_chunk(tmp_path):

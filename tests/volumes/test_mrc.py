@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import mrcfile
 import numpy as np
 import pytest
-from coded import SHAPE, assert_read, assert_refused, coded, read_all, write_in_parts
+from coded import SHAPE, Wrong, assert_read, assert_refused, coded, read_all, write_in_parts
 from scripts.errors import InputError
 from scripts.volumes.outputs import check_space
 from scripts.volumes.writing import volume_writer
@@ -135,7 +134,7 @@ def make(**fields: Any) -> Callable[[Path], Any]:
 
 
 BIG = 2**31 - 1
-WRONG: dict[str, tuple[Callable[[Path], Any], dict[str, Any], tuple[str, ...]]] = {
+WRONG: dict[str, Wrong] = {  # for test_wrong_volumes.py
     "empty": (lambda path: path.write_bytes(b""), {}, ("cannot be read",)),
     "text": (lambda path: path.write_text("no volume " * 300), {}, ("mode", "no MRC file")),
     "zeros": (lambda path: path.write_bytes(bytes(5000)), {}, ("0 x 0 x 0 voxels",)),
@@ -170,20 +169,6 @@ WRONG: dict[str, tuple[Callable[[Path], Any], dict[str, Any], tuple[str, ...]]] 
         ("no MRC file in spite of its name",),
     ),
 }
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_wrong_files(tmp_path, name, capfd):
-    write, how, words = WRONG[name]
-    write(tmp_path / "v.mrc")
-    assert_refused(tmp_path / "v.mrc", "v.mrc", *words, **how)
-    assert capfd.readouterr().err == ""
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
-def test_no_permission(tmp_path):
-    save(tmp_path / "v.mrc").chmod(0)
-    assert_refused(tmp_path / "v.mrc", "may not be read")
 
 
 @pytest.mark.parametrize(

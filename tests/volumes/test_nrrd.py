@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import itk
 import numpy as np
 import pytest
-from coded import SHAPE, assert_read, assert_refused, coded, read_all, write_in_parts
+from coded import SHAPE, Wrong, assert_read, assert_refused, coded, read_all, write_in_parts
 from scripts.errors import InputError
 from scripts.volumes.writing import volume_writer
 
@@ -154,7 +153,7 @@ def damaged(path: Path) -> None:
     path.write_bytes(content)
 
 
-WRONG: dict[str, tuple[Callable[[Path], Any], dict[str, Any], tuple[str, ...]]] = {
+WRONG: dict[str, Wrong] = {  # for test_wrong_volumes.py
     "empty": (lambda path: path.write_bytes(b""), {}, ("no NRRD file in spite of its name",)),
     "text": (lambda path: path.write_text("no volume\n\n"), {}, ("no NRRD file in spite of its name",)),
     "zeros": (lambda path: path.write_bytes(bytes(5000)), {}, ("no NRRD file",)),
@@ -193,20 +192,6 @@ WRONG: dict[str, tuple[Callable[[Path], Any], dict[str, Any], tuple[str, ...]]] 
     "time": (make(), {"time": 0}, ("--time 0", "no axis of time points")),
     "wrong axes": (make(), {"axes": "XYZC"}, ("--axes XYZC",)),
 }
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_wrong_files(tmp_path, name, capfd):
-    write, how, words = WRONG[name]
-    write(tmp_path / "v.nrrd")
-    assert_refused(tmp_path / "v.nrrd", "v.nrrd", *words, **how)
-    assert capfd.readouterr().err == ""
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
-def test_no_permission(tmp_path):
-    save(tmp_path / "v.nrrd").chmod(0)
-    assert_refused(tmp_path / "v.nrrd", "may not be read")
 
 
 @pytest.mark.parametrize(

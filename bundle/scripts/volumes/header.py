@@ -124,8 +124,10 @@ def check_spacing(spacing: Sequence[float] | None) -> tuple[float, float, float]
 
 
 def _has_voxel_size(affine: np.ndarray) -> bool:
-    """Whether the axes of an affine have a length."""
-    return bool(np.isfinite(affine).all() and (np.linalg.norm(affine[:3, :3], axis=0) > 0).all())
+    """Whether the axes of an affine have a length that can be computed with."""
+    with np.errstate(over="ignore"):
+        lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(np.isfinite(affine).all() and np.isfinite(lengths).all() and (lengths > 0).all())
 
 
 def _with_voxel_size(affine: np.ndarray, voxel_size: tuple[float, float, float]) -> np.ndarray:

@@ -14,9 +14,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,7 @@ from typing import Any
 import numpy as np
 from scripts.errors import InputError, one_line, warn_once
 from scripts.volumes.formats.stores import kvstore_of, short
+from scripts.volumes.memory import check_memory
 
 _CACHED = 2**28  # bytes of decoded chunks, of all arrays together
 _AT_ONCE = 256  # chunks that are asked for one by one
@@ -43,6 +45,9 @@ class ChunkedArray:
     Attributes:
         shape, dtype: of the array; its first index is 0, wherever its domain begins.
         chunk: sizes of what is read at once, an inner chunk where chunks are kept in shards.
+
+    Raises:
+        InputError: memory does not hold a chunk.
     """
 
     def __init__(self, store: Any, path: Path, name: str) -> None:
@@ -51,6 +56,7 @@ class ChunkedArray:
         self.shape = tuple(int(each) for each in store.shape)
         self.dtype = np.dtype(store.dtype.numpy_dtype)
         layout = store.chunk_layout.read_chunk.shape or self.shape
+        self._check_memory(layout, "chunk", "chunk size")
         self.chunk = tuple(min(int(size), max(1, whole)) for size, whole in zip(layout, self.shape))
         self._grid = tuple(-(-whole // size) for size, whole in zip(self.chunk, self.shape))
         inner = store.chunk_layout.inner_order
@@ -66,17 +72,25 @@ class ChunkedArray:
         Return the voxels of a box.
 
         Raises:
-            InputError: a chunk of it is damaged, or may not be read.
+            InputError: a chunk of it is damaged, or may not be read, or memory does not hold the box.
         """
         whole = tuple(
             range(each, each + 1) if isinstance(each, int) else range(size)[each]
             for each, size in zip(index, self.shape)
         )
         drop = tuple(0 if isinstance(each, int) else slice(None) for each in index)
+        self._check_memory(map(len, whole), "part", "shape")
         try:
             return np.asarray(self._part(whole).read(order=self._order).result())[drop]
         except (ValueError, NotImplementedError):  # a chunk is absent or damaged; which one it is shows one by one
             return self._chunk_by_chunk(whole)[drop]
+
+    def _check_memory(self, sizes: Iterable[int], what: str, number: str) -> None:
+        """Raise InputError where memory does not hold a box: tensorstore would end the process."""
+        needed = math.prod(map(int, sizes)) * self.dtype.itemsize
+        if needed > _CACHED:
+            advice = f"is its {number} right? if so, free some"
+            check_memory(needed, f"{self._path}: a {what} of {self._name} needs", advice)
 
     def warn_of_absent(self) -> None:
         """Say how many chunks were absent of those that were read."""
@@ -122,6 +136,8 @@ class ChunkedArray:
             if not text.startswith("NOT_FOUND"):
                 advice = "change its permissions" if "PERMISSION" in text else "copy it again"
                 raise InputError(f"{self._path}: {where} cannot be read: {short(error)}; {advice}") from error
+            if file and Path(file[1]).is_dir():
+                raise InputError(f"{self._path}: {where} is a folder, but a chunk is a file; copy it again") from error
             for end in _COMPRESSED:
                 if file and Path(file[1] + end).exists():
                     raise InputError(
