@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small volumes with the layout and the metadata of OpenOrganelle, MICrONS and FlyEM are opened as the page says."""
+"""Small volumes with the layout and the metadata of OpenOrganelle, MICrONS, FlyEM, CREMI and funlib are opened as the page says."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 from chunked_files import (
     assert_coded,
     coded,
+    read_voxels,
     scale_of,
     voxel_size,
     write_group,
@@ -18,6 +20,7 @@ from chunked_files import (
     write_precomputed,
     write_zarr,
 )
+from scripts.errors import InputError
 
 
 def open_organelle_n5(folder: Path) -> None:
@@ -76,6 +79,24 @@ def fly_em_n5(folder: Path) -> None:
         write_n5(folder / "slab.n5" / f"s{number}", {"downsamplingFactors": [2**number] * 3}, coded("uint8"))
 
 
+def cremi(folder: Path) -> None:
+    with h5py.File(folder / "sample_A.hdf", "w") as file:
+        for name, dtype, offset in (("raw", "uint8", (1520, 3644, 3644)), ("labels/neuron_ids", "uint64", (0, 0, 0))):
+            file[f"volumes/{name}"] = coded(dtype)
+            file[f"volumes/{name}"].attrs["resolution"] = (40.0, 4.0, 4.0)
+            file[f"volumes/{name}"].attrs["offset"] = [float(each) for each in offset]
+
+
+def funlib(folder: Path) -> None:
+    raw = {"axis_names": ["c^", "z", "y", "x"], "voxel_size": [40, 4, 4], "offset": [80, 0, 0], "units": ["nm"] * 3}
+    write_zarr(folder / "x.zarr" / "volumes" / "raw", coded("uint8")[None], attributes=raw, chunks=(1, 2, 3, 4))
+    write_group(folder / "x.zarr", {})
+
+
+def tensorstore_n5(folder: Path) -> None:
+    write_n5(folder / "v.n5", {"axes": ["x", "y", "z"], "resolution": [4, 4, 40], "units": ["nm"] * 3})
+
+
 @pytest.mark.parametrize(
     "write, path, size, origin",
     [
@@ -88,6 +109,9 @@ def fly_em_n5(folder: Path) -> None:
         (microns, "em/16_16_40", (16, 16, 40), (208, 240, 560)),
         (fly_em_n5, "slab.n5", (8, 8, 8), (0, 0, 0)),
         (fly_em_n5, "slab.n5/s2", (32, 32, 32), (12, 12, 12)),
+        (funlib, "x.zarr", (4, 4, 40), (0, 0, 80)),
+        (funlib, "x.zarr/volumes/raw", (4, 4, 40), (0, 0, 80)),
+        (tensorstore_n5, "v.n5", (4, 4, 40), (0, 0, 0)),
     ],
 )
 def test_volume_of_a_portal(tmp_path, write, path, size, origin, caplog):
@@ -96,3 +120,18 @@ def test_volume_of_a_portal(tmp_path, write, path, size, origin, caplog):
     assert_coded(tmp_path / path)
     assert voxel_size(tmp_path / path) == (size, origin, "nanometer")
     assert not caplog.messages
+
+
+def test_cremi(tmp_path, caplog):
+    cremi(tmp_path)
+    with pytest.raises(InputError, match="--dataset: .*volumes/raw"):
+        read_voxels(tmp_path / "sample_A.hdf")
+    assert_coded(tmp_path / "sample_A.hdf", dataset="volumes/raw")
+    found = voxel_size(tmp_path / "sample_A.hdf", dataset="volumes/raw")
+    assert found == ((4, 4, 40), (3644, 3644, 1520), "nanometer") and not caplog.messages
+
+
+def test_list_of_the_n5_viewer_has_no_unit(tmp_path, caplog):
+    write_n5(tmp_path / "v.n5", {"pixelResolution": [4, 4, 40]})
+    assert voxel_size(tmp_path / "v.n5") == ((4, 4, 40), (0, 0, 0), "pixel")
+    assert "pixelResolution has the voxel size 4 x 4 x 40 without a unit" in caplog.text
