@@ -26,7 +26,13 @@ def gpu(monkeypatch) -> SimpleNamespace:
     return gpu
 
 
-def chosen(gpu: SimpleNamespace, tile: int | None = None, depth_batch: int | None = None, recordings: int = 1) -> Any:
+def chosen(
+    gpu: SimpleNamespace,
+    tile: int | None = None,
+    depth_batch: int | None = None,
+    recordings: int = 1,
+    plane: tuple[int, int] = PLANE,
+) -> Any:
     class Stand:
         windows, device = 1, torch.device("cpu")
 
@@ -37,7 +43,7 @@ def chosen(gpu: SimpleNamespace, tile: int | None = None, depth_batch: int | Non
             gpu.peak = BYTES * windows[..., 0].numel() * self.batch
 
     make: Any = Stand
-    return choose_tile(PLANE, 20, tile, depth_batch, HALO, torch.device("cuda"), make)
+    return choose_tile(plane, 20, tile, depth_batch, HALO, torch.device("cuda"), make)
 
 
 def holds(side: int, batch: int) -> int:
@@ -60,6 +66,13 @@ def holds(side: int, batch: int) -> int:
 def test_plane_is_cut_only_where_memory_does_not_hold_it(gpu, free, expected):
     gpu.free = free
     assert chosen(gpu) == expected
+
+
+def test_feature_maps_have_no_more_elements_than_kernels_count(gpu):
+    """64 channels of all pixels that are decoded at once: 2^31 elements, however much memory there is."""
+    gpu.free = 2**60
+    side, batch = chosen(gpu, plane=(20000, 9000))
+    assert 2**30 < 64 * batch * side**2 <= 2**31
 
 
 def test_what_is_given_stays(gpu):

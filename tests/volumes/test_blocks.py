@@ -19,7 +19,7 @@ from scripts.volumes import reading
 from scripts.volumes.formats import tiff
 from scripts.volumes.read_options import ReadOptions
 from scripts.volumes.reading import Header, VolumeSource, open_volume
-from scripts.volumes.slice_cache import SliceCache
+from scripts.volumes.slice_cache import SlabCache, SliceCache
 from scripts.volumes.volume_block import VolumeBlock
 
 VOXELS = np.random.default_rng(0).integers(0, 2**16, (5, 6, 7), np.uint16)  # (z, y, x)
@@ -237,3 +237,18 @@ def test_block_lies_where_it_lies_in_the_volume(tmp_path):
             np.testing.assert_allclose(image.affine[:, 3], affine @ [2, 1, 3, 1])
             np.testing.assert_allclose(image.affine[:3, :3], affine[:3, :3])
         np.testing.assert_allclose(source.header.affine, affine)
+
+
+@pytest.mark.parametrize("most, slabs", [(10**6, [(0, 4), (4, 7)]), (600, [(0, 2), (2, 4), (4, 6), (6, 7)])])
+def test_slabs_are_as_thick_as_chunks_unless_they_are_large(monkeypatch, most, slabs):
+    monkeypatch.setattr(SlabCache, "_MOST_VOXELS", most)
+    voxels, asked = np.random.default_rng(0).random((30, 10, 7)), []
+
+    def read_box(x: slice, y: slice, z: slice) -> np.ndarray:
+        asked.append((z.start, z.stop))
+        return voxels[x, y, z]
+
+    cache = SlabCache(read_box, (30, 10, 7), 4)
+    for index in range(7):
+        np.testing.assert_array_equal(cache.read(index), voxels[:, :, index])
+    assert asked == slabs

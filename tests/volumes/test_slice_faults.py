@@ -57,6 +57,14 @@ def test_long_lists_are_cut(tmp_path, caplog):
     assert "slices 0, 2, 4, 6, 8, 10, 12, 14, ... (20 in all)" in told
 
 
+@pytest.mark.parametrize("again, more", [(8, ""), (9, ", ... (9 in all)")])
+def test_long_lists_of_repeats_are_cut(tmp_path, caplog, again, more):
+    array = np.random.default_rng(0).integers(10, 100, (20, 8, 8)).astype(np.uint8)
+    array[11 : 11 + again] = array[:again]
+    (told,) = warnings_of(array, tmp_path, caplog)
+    assert told.endswith(f", 18 repeats 7{more}")
+
+
 def test_good_slices_are_not_warned_of(tmp_path, caplog):
     array = np.random.default_rng(0).integers(0, 120, (12, 160, 160)).astype(np.uint16)
     array[:, :10] = 0  # a border, in the file all alike

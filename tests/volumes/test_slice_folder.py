@@ -176,6 +176,7 @@ def test_folders_in_doubt(tmp_path, names, says, pattern, taken):
         (["z_0.5.png", "z_0.25.png", "z_0.8.png"], ("may be decimals or not", "rename")),
         (["1f.png", "2a.png", "30.png"], ("differ in more than a number",)),
         (["s1_77.png", "s2_12.png", "s3_45.png"], ("more than one number",)),
+        (["s1_9.png", "s2_8.png", "s3_8.png"], ("more than one number",)),  # falling, but for two
     ],
 )
 def test_folders_that_no_pattern_helps(tmp_path, names, says):
