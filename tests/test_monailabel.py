@@ -23,7 +23,6 @@ from __future__ import annotations
 import configparser
 import copy
 import json
-import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,6 +34,7 @@ import torch
 from bundle_run import AENET, BUNDLE
 from monai.bundle import ConfigItem, ConfigParser
 from monai.transforms import Resize, SaveImaged
+from packaging.requirements import Requirement
 from scripts.errors import InputError
 from scripts.networks.aenet import AENet
 from scripts.networks.weights import save_weights
@@ -247,8 +247,12 @@ def test_server_has_the_packages_of_the_bundle():
     setup = configparser.ConfigParser()
     setup.read(BUNDLE.parent / "setup.cfg")
 
-    def names(text: str) -> set[str]:
-        return set(re.findall(r"^([\w-]+)", text, re.MULTILINE))
+    def requirements(text: str) -> dict[str, Requirement]:
+        lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+        return {requirement.name: requirement for requirement in map(Requirement, lines)}
 
-    listed = names((BUNDLE.parent / "monailabel" / "requirements.txt").read_text())
-    assert names(setup["options"]["install_requires"]) - listed == set()
+    listed = requirements((BUNDLE.parent / "monailabel" / "requirements.txt").read_text())
+    for name, needed in requirements(setup["options"]["install_requires"]).items():
+        assert name in listed
+        pinned = [each.version for each in listed[name].specifier if each.operator == "=="]
+        assert listed[name].specifier == needed.specifier or (pinned and needed.specifier.contains(pinned[0])), name

@@ -29,6 +29,8 @@ from volume_files import SHAPE, expect_refusal, sizes_of, stack, volume
         ("inch", "millimeter", 25.4),
         ("pm", "nanometer", 1e-3),
         ("A", "nanometer", 0.1),
+        ("NM", "nanometer", 1),
+        ("MM", "millimeter", 1),
     ],
 )
 def test_imagej_voxel_size(tmp_path, written, unit, scale):

@@ -136,7 +136,7 @@ class RestorationTrial(Trial):
                 min(_LARGEST_IMAGE, side) for side in (across, z)
             ]
             images = torch.rand(count, 1, *sizes, device=self.device)
-            took, gpu = self._time(lambda items: restore(images[:items], self.network), count)  # noqa: B023
+            took, gpu = self._time(lambda items: restore(images[:items], self.network), count)
             larger = across * z / math.prod(sizes)
             seconds, gpu_memory = seconds + took * larger * left / count, max(gpu_memory, gpu * larger)
         work = f"{y} XZ and {x} YZ slices, {len(restore.timesteps) - 1} evaluations of the prior each"
