@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,7 @@ import pytest
 import tifffile
 import torch
 from bundle_run import succeed
+from ignite.engine import Engine
 from inference_run import refusal, run
 from monai.data import MetaTensor
 from sample_volumes import tissue
@@ -21,6 +25,7 @@ from scripts.lattice import Block
 from scripts.reconstruction.axial_inferer import AxialInferer
 from scripts.reconstruction.block_dataset import named_after, volumes_in
 from scripts.reconstruction.prefetch_loader import PrefetchLoader
+from scripts.reconstruction.warm_up import WarmUp
 from scripts.volumes.formats import stores
 from scripts.volumes.reading import VolumeSource
 
@@ -201,7 +206,8 @@ def test_command_line_of_several_volumes(folder, tmp_path):
 # ------------------------------------------------------------------------------------------------- the loader
 
 
-def test_what_goes_wrong_in_the_loader_is_raised():
+@pytest.mark.parametrize("readers", [1, 3])
+def test_what_goes_wrong_in_the_loader_is_raised(readers):
     class Broken:
         def __len__(self) -> int:
             return 5
@@ -213,13 +219,50 @@ def test_what_goes_wrong_in_the_loader_is_raised():
 
     loaded = []
     with pytest.raises(InputError, match="slice 3 is damaged"):
-        for batch in PrefetchLoader(Broken()):
+        for batch in PrefetchLoader(Broken(), readers=readers):
             loaded.append(int(batch))
     assert loaded == [0, 1, 2]
 
 
-def test_loader_gives_everything_in_order():
-    assert [int(batch) for batch in PrefetchLoader([torch.tensor(i) for i in range(7)])] == list(range(7))
+@pytest.mark.parametrize("readers", [1, 2, 3, 9])
+def test_loader_gives_everything_in_order(readers):
+    class Uneven:
+        def __len__(self) -> int:
+            return 7
+
+        def __getitem__(self, index: int) -> torch.Tensor:
+            time.sleep(0.01 * (index % 3))
+            return torch.tensor(index)
+
+    assert [int(batch) for batch in PrefetchLoader(Uneven(), readers=readers)] == list(range(7))
+
+
+def test_a_gpu_gets_ready_while_the_first_block_is_read(monkeypatch):
+    """The loader reads while the work is recorded, and the work is that on the first block."""
+    reads, recorded = threading.Event(), threading.Event()
+
+    def warm_up(block: str, factor: float, network: Any, device: torch.device) -> None:
+        assert (block, factor, network, device) == ("first", 2.5, None, torch.device("cpu"))
+        assert reads.wait(10)
+        recorded.set()
+
+    class Blocks:
+        volumes = [SimpleNamespace(blocks=[]), SimpleNamespace(blocks=["first", "second"], factor=2.5)]
+        inferer = SimpleNamespace(warm_up=warm_up)
+
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> torch.Tensor:
+            reads.set()
+            assert recorded.wait(10)
+            return torch.tensor(index)
+
+    found: list[bool] = []
+    engine = Engine(lambda *_: found.append(recorded.is_set()))
+    WarmUp(Blocks(), None, "cpu").attach(engine)  # type: ignore[arg-type]
+    engine.run(PrefetchLoader(Blocks()))
+    assert found == [True, True]
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,14 @@ import logging
 import weakref
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
+from scripts import lattice
 from scripts.networks.aenet import AENet
+from scripts.networks.recorded import RecordedStep
+from scripts.reconstruction.axial_inferer import AxialInferer
 from scripts.reconstruction.predictor import Predictor, TTAPredictor
 from toy_network import toy_aenet
 
@@ -65,6 +69,25 @@ def test_batches_of_another_size_are_recorded_anew():
         assert torch.allclose(
             predict(windows, relative_depths), expected(aenet, windows, relative_depths, 5.0), atol=1e-3
         )
+
+
+@CUDA
+def test_what_was_warmed_up_is_not_recorded_again(monkeypatch):
+    aenet = toy_aenet(WIDTHS, device="cuda")
+    recorded: list[tuple[int, ...]] = []
+    record = RecordedStep._record
+
+    def counted(self: RecordedStep, inputs: Any) -> Any:
+        recorded.append(tuple(inputs[0].shape))
+        return record(self, inputs)
+
+    monkeypatch.setattr(RecordedStep, "_record", counted)
+    inferer = AxialInferer(factor=3, train_factors=(2, 12), progress=False)
+    inferer.warm_up(lattice.whole((72, 85, 9)), 3, aenet, torch.device("cuda"))
+    assert recorded[-1] == (4, 72, 85, 4)
+    number = len(recorded)
+    inferer(torch.rand(1, 1, 72, 85, 9, device="cuda"), aenet)
+    assert len(recorded) == number
 
 
 # ---- the tta ----------------------------------------------------------------------------------------------------

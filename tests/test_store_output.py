@@ -40,6 +40,24 @@ def test_store_is_what_the_file_is(folder, tmp_path, version, factor):
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("shard", [(6, 10, 96), (8, 8, 64)])
+def test_pyramid_of_voxels_at_hand_is_that_of_the_store(tmp_path, dtype, shard):
+    layout = check_layout(chunk=[2, 2, 32], shard=shard)
+    shape, voxels = (300, 27, 23), np.random.default_rng(0).integers(0, 99, (300, 27, 23)).astype(dtype)
+    store = UnfinishedStore(tmp_path / "o.zarr", shape, np.dtype(dtype), np.eye(4), "pixel", layout)
+    store.begin({})
+    for box in store.boxes():
+        store.write(box, voxels[box.slices])
+    store.complete(replace=False)
+    plain = OmeZarrStore(tmp_path / "p.zarr", shape, np.dtype(dtype), np.eye(4), "pixel", layout)
+    plain.create()
+    for level in range(len(plain.shapes)):
+        for box in plain.boxes(level):
+            plain.reduce(level, box) if level else plain.write(box, voxels[box.slices])
+        assert np.array_equal(voxels_of(tmp_path / "o.zarr", level), voxels_of(tmp_path / "p.zarr", level))
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
 @pytest.mark.parametrize("compression", ["zstd", "blosc", "none"])
 @pytest.mark.parametrize("version", ["0.5", "0.4"])
@@ -150,6 +168,21 @@ def test_store_of_another_run_is_refused(tmp_path):
     (folder_of(tmp_path / "o.zarr") / "run.json").write_text("{")
     with pytest.raises(InputError, match="run.json: damaged"):
         begun(tmp_path)
+
+
+def test_an_error_is_told_as_what_it_is(tmp_path):
+    begun(tmp_path)
+    for broken in ("{", '{"factor": 3}'):
+        (folder_of(tmp_path / "o.zarr") / "run.json").write_text(broken)
+        with pytest.raises(InputError) as told:
+            begun(tmp_path)
+        assert "cannot be written" not in str(told.value) and "\n" not in str(told.value)
+
+    def unreadable() -> None:
+        raise InputError("in.tif: slice 3 is damaged")
+
+    with pytest.raises(InputError, match="^in.tif: slice 3 is damaged$"):
+        begun(tmp_path / "other", volume=unreadable)
 
 
 def test_full_disk_keeps_what_is_finished(tmp_path, monkeypatch):

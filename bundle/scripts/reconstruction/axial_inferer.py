@@ -176,6 +176,28 @@ class AxialInferer(Inferer):
         """Use the tiles and the depth batch of an earlier run for a volume, see :meth:`tile_and_batch`."""
         self._sizes[shape[:2], factor, device] = tile, depth_batch
 
+    def warm_up(self, block: Block, factor: float, network: Any, device: torch.device) -> None:
+        """Let a GPU choose and record its work on the tiles of a block, which takes half a second, before the block is
+        there.
+
+        Args:
+            block: that comes first.
+            factor, network, device: as of :meth:`tile_and_batch`.
+        """
+        most = lattice.most_in_interval(block.shape[2], factor, self.input_slices == "copy")
+        if device.type != "cuda" or most == 0:
+            return
+        side, batch = self.tile_and_batch(block.shape, factor, network, device)
+        predictor = self._predictor(network, factor, device, batch)
+        tile = block.parts(side, self.halo, POOL_CELL)[0]
+        sides = tile.x.end - tile.x.begin, tile.y.end - tile.y.begin
+        try:
+            windows = torch.zeros(predictor.windows, *sides, lattice.INPUT_SLICES, device=device)
+            for _ in range(2):  # the second one is recorded
+                predictor(windows, torch.full((predictor.windows, most), 0.5, device=device))
+        except torch.OutOfMemoryError:  # goes on with smaller tiles when the block is there
+            predictor.forget()
+
     def check_trained(self, factor: float) -> float:
         """Return a factor; warn where the network was trained for others, and raise InputError where it knows a single
         other one.

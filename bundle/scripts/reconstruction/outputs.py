@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -32,7 +33,8 @@ from scripts.volumes.writing import stored_dtype, tell_written, volume_writer
 
 # A GPU sends what the file holds, where it knows the type: a quarter of the bytes for 8 bits.
 _ON_DEVICE = {"uint8": torch.uint8, "int8": torch.int8, "uint16": torch.uint16, "int16": torch.int16}
-_WRITERS = 4  # threads that compress and write boxes of a store
+# threads that compress and write boxes of a store; each has a box in memory
+_WRITERS = max(1, min(8, (os.cpu_count() or 1) // 2))
 
 
 class Output(Protocol):

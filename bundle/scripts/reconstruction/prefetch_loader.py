@@ -18,48 +18,64 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import torch
 from monai.data import DataLoader
 from scripts.errors import InputError
 
 _END = object()
+_AHEAD = 2  # batches of a reader that are made or wait: one is made while the one before is in use
+
+_Reader = tuple[ThreadPoolExecutor, Iterator[Any]]
 
 
 class PrefetchLoader(DataLoader):
-    """MONAI's ``DataLoader`` whose batches are made by a thread, some ahead of the one in use.
+    """MONAI's ``DataLoader`` whose batches are made by threads, some ahead of the one in use.
 
-    MONAI's ``ThreadDataLoader`` does the same but for errors: what goes wrong in its thread ends the data early and in
-    silence, and a reconstruction would lack what was not read.
+    MONAI's ``ThreadDataLoader`` does the same with one thread, but for errors: what goes wrong in its thread ends the
+    data early and in silence, and a reconstruction would lack what was not read.
 
     Args:
-        dataset: of blocks.
-        ahead: batches that may wait.
+        dataset: of blocks, which any number of threads may ask at once.
+        readers: threads; each makes every so many-th batch.
         kwargs: of ``DataLoader``. Blocks have several sizes, so a batch is one block.
 
     Raises:
         InputError: another batch size is asked for.
     """
 
-    def __init__(self, dataset: Any, ahead: int = 2, **kwargs: Any) -> None:
+    def __init__(self, dataset: Any, readers: int = 1, **kwargs: Any) -> None:
         if kwargs.get("batch_size", 1) != 1:
             raise InputError(
                 f"--dataloader#batch_size {kwargs['batch_size']}: blocks have several sizes and come one at a time; "
                 "--tile changes them"
             )
         super().__init__(dataset, **kwargs)
-        self.ahead = ahead
+        self._readers = readers
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        batches = super().__iter__()
-        waiting: deque[Future] = deque()
-        with ThreadPoolExecutor(1, "prefetch") as pool:
-            try:
-                for _ in range(self.ahead):
-                    waiting.append(pool.submit(next, batches, _END))
-                while True:
-                    batch = waiting.popleft().result()
-                    if batch is _END:
-                        return
-                    waiting.append(pool.submit(next, batches, _END))
-                    yield batch
-            finally:
+        loaders: list[Iterator[Any]] = [super().__iter__()]
+        if self._readers > 1:
+            batches = list(self.batch_sampler)  # type: ignore[arg-type]
+            loaders = [iter(self._part(batches[first :: self._readers])) for first in range(self._readers)]
+        # each has a thread of its own, so that it makes one batch at a time
+        readers = [(ThreadPoolExecutor(1, "prefetch"), loader) for loader in loaders]
+        try:
+            waiting: deque[tuple[_Reader, Future]] = deque(
+                (reader, reader[0].submit(next, reader[1], _END)) for _ in range(_AHEAD) for reader in readers
+            )
+            while True:
+                (pool, loader), made = waiting.popleft()
+                batch = made.result()
+                if batch is _END:  # those of the readers after this one have ended, too
+                    return
+                waiting.append(((pool, loader), pool.submit(next, loader, _END)))
+                yield batch
+        finally:
+            for pool, _ in readers:
                 pool.shutdown(wait=False, cancel_futures=True)
+
+    def _part(self, batches: list[list[int]]) -> torch.utils.data.DataLoader:
+        """A loader of these batches; PyTorch's, for MONAI's would seed the dataset."""
+        return torch.utils.data.DataLoader(
+            self.dataset, batch_sampler=batches, collate_fn=self.collate_fn, pin_memory=self.pin_memory
+        )

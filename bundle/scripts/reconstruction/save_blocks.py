@@ -27,7 +27,7 @@ from monai.data import MetaTensor
 from scripts import lattice
 from scripts.errors import InputError, warn_once
 from scripts.lattice import Box, Turn
-from scripts.reconstruction.block_dataset import BlockDataset, named_after
+from scripts.reconstruction.block_dataset import BlockDataset, Volume, named_after
 from scripts.reconstruction.outputs import FileOutput, Output, StoreOutput
 from scripts.reconstruction.slice_table import SliceTable
 from scripts.reconstruction.unfinished_store import UnfinishedStore
@@ -117,7 +117,6 @@ class SaveBlocks:
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._write)
         engine.add_event_handler(Events.COMPLETED, self._finish)
-        engine.add_event_handler(Events.TERMINATE, self._finish)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._abort)
 
     def output_paths(self) -> list[Path]:
@@ -180,9 +179,7 @@ class SaveBlocks:
         """Begin a store, or go on with an unfinished one, and have the dataset yield the blocks that it lacks."""
         path, volume = self._outputs[number], self.dataset.volumes[number]
         header = volume.source.header
-        turn = Turn.of(header.axis)
-        shape = turn.to_file(volume.output_shape)
-        affine = turn.affine_of_file(lattice.refined_affine(header.affine, volume.factor))
+        turn, shape, affine = _of_file(volume)
         dtype = stored_dtype(header.dtype, path)
         store = UnfinishedStore(path, shape, dtype, affine, header.unit, self.layout, self.block)
         tile, depth_batch = self.dataset.cut_alike(number, store.recorded("tile"), store.recorded("depth_batch"))
@@ -229,14 +226,11 @@ class SaveBlocks:
         """Open the file of the volume that a block is of."""
         dtype, unit = str(block.meta.get("dtype", "float32")), str(block.meta.get("unit", "pixel"))
         if VOLUME in block.meta:
-            volume = self.dataset.volumes[number]
-            shape = volume.output_shape
-            affine = lattice.refined_affine(volume.source.header.affine, volume.factor)
+            turn, shape, affine = _of_file(self.dataset.volumes[number])
         else:  # a volume in memory is one block
             x, y, z = block.shape[-3:]
-            shape, affine = (x, y, z), np.asarray(block.affine)
-        turn = Turn.of(str(block.meta.get("axis", "z")))
-        shape, affine = turn.to_file(shape), turn.affine_of_file(affine)
+            turn = Turn.of(str(block.meta.get("axis", "z")))
+            shape, affine = turn.to_file((x, y, z)), turn.affine_of_file(np.asarray(block.affine))
         return FileOutput(self._outputs[number], shape, dtype, affine, unit, self.overwrite, turn)
 
     def _place(self, number: int, block: MetaTensor) -> tuple[slice, slice, slice]:
@@ -256,3 +250,13 @@ class SaveBlocks:
             for output in self._open.values():
                 output.abort(error)
         raise error
+
+
+def _of_file(volume: Volume) -> tuple[Turn, tuple[int, int, int], np.ndarray]:
+    """How the output of a volume lies in its file: the turn that made the volume of the file, and shape (x, y, z) and
+    affine of the output before that turn.
+    """
+    header = volume.source.header
+    turn = Turn.of(header.axis)
+    affine = lattice.refined_affine(header.affine, volume.factor)
+    return turn, turn.to_file(volume.output_shape), turn.affine_of_file(affine)

@@ -15,6 +15,7 @@ was interrupted goes on.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -90,7 +91,7 @@ class UnfinishedStore:
 
     def begin(self, resume_must_match: Mapping[str, Any], anew: bool = False) -> None:
         """
-        Begin, or go on with what an interrupted run left.
+        Begin, or go on with what an interrupted run left: boxes that are not as they were written are deleted.
 
         Args:
             resume_must_match: what the voxels depend on, see :func:`scripts.provenance.resolve`.
@@ -118,10 +119,9 @@ class UnfinishedStore:
             if not self._record.exists():
                 self._ledger.mkdir(parents=True)
                 write_json(self._record, resolve(resume_must_match))
-            self._fingerprint = hashlib.blake2b(self._record.read_bytes(), digest_size=16).hexdigest()
+            self._fingerprint = _digest(self._record)
             self.store.create()
-        for level in range(len(self.store.shapes)):
-            self.finished(level)
+        self._made = [self._find_finished(level) for level in range(len(self.store.shapes))]
 
     def boxes(self, level: int = 0) -> list[Box]:
         """The parts of a level that are made one at a time."""
@@ -131,26 +131,9 @@ class UnfinishedStore:
         return boxes((x, y, z), (self.block[2], self.block[1], self.block[0]))
 
     def finished(self, level: int = 0) -> set[Box]:
-        """The boxes of a level that are in the store as they were written; what is left of others is deleted."""
-        with self._errors(), ThreadPoolExecutor(_READERS) as pool:
-            every = self.boxes(level)
-            entries = [box for box in every if self._entry(box, level).exists()]
-            intact = tqdm(
-                pool.map(lambda box: self._is_intact(box, level), entries),
-                "comparing what is finished",
-                len(entries),
-                leave=False,
-                unit="block",
-                disable=not entries,
-            )
-            found = {box for box, whole in zip(entries, intact, strict=True) if whole}
-            self._made[level] = set(found)
-            for box in every:
-                if box not in found:
-                    self._entry(box, level).unlink(missing_ok=True)
-                    for file in self.store.files(box, level):
-                        file.unlink(missing_ok=True)
-            return found
+        """The boxes of a level that are in the store."""
+        with self._guard:
+            return set(self._made[level])
 
     def remember(self, values: Mapping[str, Any]) -> None:
         """
@@ -171,8 +154,10 @@ class UnfinishedStore:
         """Write the voxels (x, y, z) of a box of the store, enter it in the ledger, and make what of the pyramid has
         become possible. Several threads may do so at once.
         """
+        above = self._above(box, 0)
+        halves = {part: self.store.halve(part, box, voxels) for part, below in above if below == [box]}
         self._make(box, 0, lambda: self.store.write(box, voxels))
-        self._go_up(box, 0)
+        self._go_up(box, 0, halves)
 
     def complete(self, replace: bool) -> None:
         """
@@ -191,20 +176,52 @@ class UnfinishedStore:
             move_whole(self.store.path, self.path, replace)
             shutil.rmtree(self.folder)
 
-    def _go_up(self, box: Box, level: int) -> None:
-        """Make the boxes of the next level of which this one was the last part."""
-        if level + 1 == len(self.store.shapes):
-            return
-        sides = [(begin // 2, -(-end // 2)) for begin, end in box]
-        for above in self._overlapping(level + 1, sides):
-            below = self._overlapping(level, [(2 * begin, 2 * end) for begin, end in above])
+    def _find_finished(self, level: int) -> set[Box]:
+        """The boxes of a level that are in the store as they were written; what is left of others is deleted."""
+        with self._errors(), ThreadPoolExecutor(_READERS) as pool:
+            every = self.boxes(level)
+            entries = [box for box in every if self._entry(box, level).exists()]
+            intact = tqdm(
+                pool.map(lambda box: self._is_intact(box, level), entries),
+                "comparing what is finished",
+                len(entries),
+                leave=False,
+                unit="block",
+                disable=not entries,
+            )
+            found = {box for box, whole in zip(entries, intact, strict=True) if whole}
+            for box in every:
+                if box not in found:
+                    self._entry(box, level).unlink(missing_ok=True)
+                    for file in self.store.files(box, level):
+                        file.unlink(missing_ok=True)
+            return found
+
+    def _go_up(self, box: Box, level: int, halves: Mapping[Box, Any]) -> None:
+        """Make the boxes of the next level of which this one was the last part; ``halves`` of some are at hand."""
+        for above, below in self._above(box, level):
+            place = (level + 1, above)
             with self._guard:
-                ready = all(part in self._made[level] for part in below) and (level + 1, above) not in self._claimed
+                ready = (
+                    above not in self._made[level + 1]
+                    and place not in self._claimed
+                    and all(part in self._made[level] for part in below)
+                )
                 if ready:
-                    self._claimed.add((level + 1, above))
-            if ready and above not in self._made[level + 1]:
-                self._reduce(above, level + 1)
-                self._go_up(above, level + 1)
+                    self._claimed.add(place)
+            if ready:
+                self._reduce(above, level + 1, halves.get(above))
+                self._go_up(above, level + 1, {})
+
+    def _above(self, box: Box, level: int) -> list[tuple[Box, list[Box]]]:
+        """The boxes of the next level that have a part of this one, each with all boxes that it is made of."""
+        if level + 1 == len(self.store.shapes):
+            return []
+        sides = [(begin // 2, -(-end // 2)) for begin, end in box]
+        return [
+            (above, self._overlapping(level, [(2 * begin, 2 * end) for begin, end in above]))
+            for above in self._overlapping(level + 1, sides)
+        ]
 
     def _overlapping(self, level: int, sides: Sequence[tuple[int, int]]) -> list[Box]:
         """The boxes of a level that have a part between these indices (x, y, z)."""
@@ -219,16 +236,21 @@ class UnfinishedStore:
         ]
         return [Box(x, y, z) for z in along[2] for y in along[1] for x in along[0]]
 
-    def _reduce(self, box: Box, level: int) -> None:
-        self._make(box, level, lambda: self.store.reduce(level, box))
+    def _reduce(self, box: Box, level: int, half: Any = None) -> None:
+        self._make(box, level, lambda: self.store.reduce(level, box, half))
 
     def _make(self, box: Box, level: int, make: Callable[[], None]) -> None:
         with self._errors():
             make()
-            files = {str(file.relative_to(self.store.path)): _digest(file) for file in self.store.files(box, level)}
-            write_json(self._entry(box, level), {"run": self._fingerprint, "files": files})
+            write_json(self._entry(box, level), self._state(box, level))
         with self._guard:
             self._made[level].add(box)
+
+    def _state(self, box: Box, level: int) -> dict[str, Any]:
+        """What the ledger says of a box: the run, and the digests of its files."""
+        files = self.store.files(box, level)
+        digests = {file.relative_to(self.store.path).as_posix(): _digest(file) for file in files}
+        return {"run": self._fingerprint, "files": digests}
 
     def _entry(self, box: Box, level: int) -> Path:
         return self._ledger / f"{level}_{box.z[0]}_{box.y[0]}_{box.x[0]}.json"
@@ -237,9 +259,8 @@ class UnfinishedStore:
         """Whether the files of a box are those that this run wrote."""
         try:
             entry = json.loads(self._entry(box, level).read_text(encoding="utf-8"))
-            files = {str(file.relative_to(self.store.path)): _digest(file) for file in self.store.files(box, level)}
-            return bool(entry == {"run": self._fingerprint, "files": files})
-        except (OSError, ValueError):
+            return bool(entry == self._state(box, level))
+        except (OSError, ValueError):  # a damaged entry, or a file that cannot be read
             return False
 
     @contextmanager
@@ -247,10 +268,12 @@ class UnfinishedStore:
         """Name the output in what goes wrong; what is finished stays."""
         try:
             yield
+        except InputError:  # says by itself what is wrong, and is a ValueError
+            raise
         except OSError as error:
             raise cannot_be_written(self.path, error) from error
         except ValueError as error:  # tensorstore has no other for what the operating system says
-            for number in range(1, 134):
+            for number in errno.errorcode:
                 if os.strerror(number) in str(error):
                     raise cannot_be_written(self.path, OSError(number, os.strerror(number))) from error
             raise InputError(
@@ -265,5 +288,6 @@ def folder_of(path: str | os.PathLike) -> Path:
 
 
 def _digest(file: Path) -> str:
+    """SHA-256, which most processors have instructions for: blocks are digested beside the work of the network."""
     with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()  # type: ignore[arg-type]
+        return hashlib.file_digest(stream, "sha256").hexdigest()

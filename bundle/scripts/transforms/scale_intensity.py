@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ ENOUGH_VOXELS = 10_000_000
 """Percentiles of more voxels than this are taken from an even subsample: their error is far below a gray level."""
 
 _measured: dict[tuple, Intensity] = {}  # of this process
+_measuring = threading.Lock()
 _META = ("intensity_low", "intensity_high", "value_min", "value_max")  # where the meta data keep an Intensity
 
 
@@ -49,9 +51,9 @@ class Intensity(NamedTuple):
     smallest: float
     largest: float
 
-    def scale(self, values: torch.Tensor) -> torch.Tensor:
-        """Values of a file -> around [0, 1], not clipped."""
-        return (values - self.low).div_(self.high - self.low)
+    def scale(self, values: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """Values of a file -> around [0, 1], not clipped; ``out`` takes the result, and may be ``values``."""
+        return torch.sub(values, self.low, out=out).div_(self.high - self.low)
 
     def restore(self, values: torch.Tensor, dtype: str) -> torch.Tensor:
         """The way back, clipped to the range; rounded for integers, still as floats. ``dtype``: NumPy's name of the
@@ -65,7 +67,7 @@ def measure_intensity(slices: Iterable[np.ndarray], shape: Sequence[int], lower:
     """Find the intensity scale of a volume in one pass over its slices.
 
     Args:
-        slices: (X, Y), all of the volume, in order.
+        slices: (X, Y), all of the volume, in order, of any type.
         shape: of the volume (X, Y, Z).
         lower, upper: percentiles in [0, 100] that become 0 and 1. Of large volumes they are those of an even subsample,
             the voxels that a step through the volume in the order x, y, z meets; where they are the same value, the
@@ -80,10 +82,12 @@ def measure_intensity(slices: Iterable[np.ndarray], shape: Sequence[int], lower:
     for index, plane in enumerate(slices):
         # voxel n of the plane is voxel n * z + index of the volume; this is the first that the step divides
         first = -index * pow(z, -1, step) % step
-        part = plane.reshape(-1)[first::step]
-        sample[filled : filled + len(part)] = part
+        part = plane[np.divmod(np.arange(first, plane.size, step), plane.shape[1])]
+        with np.errstate(over="ignore"):  # a float64 beyond float32, which is refused once all slices are read
+            sample[filled : filled + len(part)] = part
+            least, most = np.float32(plane.min()), np.float32(plane.max())
         filled += len(part)
-        smallest, largest = min(smallest, float(plane.min())), max(largest, float(plane.max()))
+        smallest, largest = min(smallest, float(least)), max(largest, float(most))
     low, high = (float(value) for value in np.percentile(sample, (lower, upper), overwrite_input=True))
     if high <= low:  # nearly all voxels share one value
         low, high = smallest, largest
@@ -122,17 +126,22 @@ def measure_sample(parts: Iterable[np.ndarray], number: int, dtype: str, lower: 
 
 def _intensity_of(source: VolumeSource, lower: float, upper: float) -> Intensity:
     """The scale of a file, which is read once for it: a run reconstructs the same volume by the teacher and
-    once more."""
+    once more, and several threads ask at once."""
     key = (source.fingerprint, lower, upper)
-    if key not in _measured and source.is_large:
-        number = len(sample_boxes(source.header.shape))
+    with _measuring:
+        if key not in _measured:
+            _measured[key] = _measure_file(source, lower, upper)
+        return _measured[key]
+
+
+def _measure_file(source: VolumeSource, lower: float, upper: float) -> Intensity:
+    shape = source.header.shape
+    if source.is_large:
+        number = len(sample_boxes(shape))
         parts = tqdm(source.sample(), "reading a sample", number, leave=False, unit="part")
-        _measured[key] = measure_sample(parts, number, source.header.dtype, lower, upper)
-    if key not in _measured:
-        shape = source.header.shape
-        slices = tqdm(source.checked_slices(), "reading", shape[2], leave=False, unit="slice")
-        _measured[key] = measure_intensity(slices, shape, lower, upper)
-    return _measured[key]
+        return measure_sample(parts, number, source.header.dtype, lower, upper)
+    slices = tqdm(source.checked_slices(), "reading", shape[2], leave=False, unit="slice")
+    return measure_intensity(slices, shape, lower, upper)
 
 
 def check_percentiles(lower: float, upper: float) -> None:
@@ -179,7 +188,7 @@ class ScalePercentiles(Transform):
         return how."""
         if source is not None:
             intensity = _intensity_of(source, self.lower, self.upper)
-            channel.copy_(intensity.scale(channel))
+            intensity.scale(channel, out=channel)
             return intensity
         planes = (channel[..., index].cpu().numpy() for index in range(channel.shape[-1]))
         intensity = measure_intensity(planes, channel.shape, self.lower, self.upper)
@@ -187,7 +196,7 @@ class ScalePercentiles(Transform):
             raise InputError("the volume has voxels that are NaN or infinite; replace them first")
         if not intensity.low < intensity.high:
             raise InputError(f"all voxels have the same value {intensity.low:g}; is it the right volume?")
-        channel.copy_(intensity.scale(channel))
+        intensity.scale(channel, out=channel)
         return intensity
 
 

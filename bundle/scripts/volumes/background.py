@@ -21,7 +21,7 @@ from types import TracebackType
 import torch
 
 WAITING = 4
-"""Tasks that may wait; each holds a result in memory."""
+"""Tasks that may run or wait, unless there are more threads; each holds a result in memory."""
 
 
 class Background:
@@ -37,14 +37,15 @@ class Background:
 
     def __init__(self, threads: int = 1) -> None:
         self._pool = ThreadPoolExecutor(threads)
+        self._most = max(WAITING, threads)
         self._waiting: deque[Future] = deque()
 
     def __enter__(self) -> Background:
         return self
 
     def run(self, work: Callable[[], object]) -> None:
-        """Submit a task; blocks while :data:`WAITING` tasks are waiting."""
-        while self._waiting and (len(self._waiting) >= WAITING or self._waiting[0].done()):
+        """Submit a task; blocks while as many as may wait are unfinished."""
+        while self._waiting and (len(self._waiting) >= self._most or self._waiting[0].done()):
             self._waiting.popleft().result()
         self._waiting.append(self._pool.submit(work))
 

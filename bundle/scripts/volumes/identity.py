@@ -115,20 +115,24 @@ def files_of(path: Path) -> list[Path]:
 
 
 def _digest_of_voxels(source: VolumeSource) -> str:
-    """Return the digest of the voxels, read slice by slice to bound the memory; of a sample where there are many."""
+    """Return the digest of the voxels, read in parts to bound the memory; of a sample where there are many."""
     place = source.fingerprint
     if place not in _digests:
         digest = _blake2b()
         shape, dtype = source.header.shape, np.dtype(source.header.dtype).newbyteorder("<")
-        size = math.prod(shape) * dtype.itemsize
-        if source.is_large:
-            parts, number = source.sample(), len(sample_boxes(shape))
-        else:
-            parts, number = (source.read(index) for index in range(shape[2])), shape[2]
-        name = f"comparing {source.path.name}"
-        for part in tqdm(parts, name, number, unit="part", disable=size < _LARGE):
-            # rows of X, as the formats store them, so that nothing is copied where the byte order is this one
-            digest.update(np.ascontiguousarray(part.T, dtype=dtype).data)
+        voxels = sum(math.prod(box.sizes) for box in sample_boxes(shape)) if source.is_large else math.prod(shape)
+        bar = tqdm(
+            desc=f"comparing {source.path.name}",
+            total=voxels * dtype.itemsize,
+            unit="B",
+            unit_scale=True,
+            disable=math.prod(shape) * dtype.itemsize < _LARGE,
+        )
+        with bar:
+            for part in source.sample() if source.is_large else source.slabs():
+                # rows of X, as the formats store them, so that nothing is copied where the byte order is this one
+                digest.update(np.ascontiguousarray(part.T, dtype=dtype).data)
+                bar.update(part.size * dtype.itemsize)
         _digests[place] = digest.hexdigest()
     return _digests[place]
 

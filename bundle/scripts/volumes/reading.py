@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -37,11 +38,13 @@ from scripts.volumes.memory import check_memory, free_memory
 from scripts.volumes.paths import as_path, stamp
 from scripts.volumes.read_options import AS_STORED, ReadOptions
 from scripts.volumes.slice_cache import SlabCache, SliceCache
-from scripts.volumes.slice_faults import SliceFaults
+from scripts.volumes.slice_faults import SliceFaults, SliceLook, look_at
+from scripts.volumes.threads import in_threads
 
 _LARGEST_EXACT_INTEGER = 2**24  # of float32
 _MOST_CACHED = 2**32  # bytes of decoded slices
 _LARGE = 2**33  # voxels
+_MOST_IN_SLAB = 2**28  # bytes
 
 
 class VolumeSource:
@@ -154,6 +157,27 @@ class VolumeSource:
                     block[:, :, place] = part
         return block
 
+    def slabs(self) -> Iterator[np.ndarray]:
+        """Read the volume once from its first to its last slice, without caching it.
+
+        Yields:
+            Slices that follow each other (x, y, n) in the dtype of the file, in any byte order: as many as a chunk is
+            thick, some slabs ahead, or one by one where the volume is stored in slices.
+
+        Raises:
+            InputError: one is damaged.
+        """
+        x, y, slices = self.header.shape
+        if self._read_box is None or self.chunk is None:
+            for index in range(slices):
+                yield self.read(index)[:, :, None]
+            return
+        size = x * y * np.dtype(self.header.dtype).itemsize
+        thickness = max(1, min(self.chunk[2], _MOST_IN_SLAB // size))
+        ranges = [range(begin, min(begin + thickness, slices)) for begin in range(0, slices, thickness)]
+        whole = slice(None)
+        yield from in_threads(lambda z: self.read_block(whole, whole, z), ranges, thickness * size)
+
     @property
     def is_large(self) -> bool:
         """Whether the volume is so large that it is not read as a whole before the work: a sample stands for it."""
@@ -176,27 +200,21 @@ class VolumeSource:
             warn: called with a line about each kind of suspicious slices: black, saturated or repeated.
 
         Yields:
-            The slices (x, y) as float32.
+            The slices (x, y) in the dtype of the file, in any byte order.
 
         Raises:
             InputError: as :func:`read_volume`; about the voxels after the last slice.
         """
         largest, bad, low, high = 0, 0, math.inf, -math.inf
         faults = SliceFaults()
-        for index in range(self.header.shape[2]):
-            stored = self.read(index)
-            if stored.dtype.kind in "ui" and stored.dtype.itemsize > 2:
-                largest = max(largest, abs(int(stored.min())), abs(int(stored.max())))
-            with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinite, which is refused below
-                voxels = np.array(stored, dtype=np.float32, order="C")
-            first, last = float(voxels.min()), float(voxels.max())  # NaN comes through both
-            if math.isfinite(first) and math.isfinite(last):
-                low, high = min(low, first), max(high, last)
-                faults.look_at(index, stored, first, last)
-            else:
-                bad += int(voxels.size - np.isfinite(voxels).sum())
-            del stored
-            yield voxels
+        slices = (slab[:, :, index] for slab in self.slabs() for index in range(slab.shape[2]))
+        size = math.prod(self.header.shape[:2]) * np.dtype(self.header.dtype).itemsize
+        for index, facts in enumerate(in_threads(_look_at, slices, size)):
+            largest, bad = max(largest, facts.largest), bad + facts.bad
+            if facts.look is not None:
+                low, high = min(low, facts.low), max(high, facts.high)
+                faults.add(index, facts.stored.dtype.kind, facts.look)
+            yield facts.stored
         if largest > _LARGEST_EXACT_INTEGER:
             raise InputError(f"{self.path}: has values up to {largest}, too large for exact work; save it with 16 bits")
         if bad:
@@ -207,6 +225,29 @@ class VolumeSource:
             raise InputError(f"{self.path}: all voxels have the same value {low:g}; is it the right file?")
         for sentence in faults.sentences(high):
             warn(f"{self.path}: {sentence}")
+
+
+class _Facts(NamedTuple):
+    """What is known of a slice."""
+
+    stored: np.ndarray
+    low: float
+    high: float
+    bad: int  # voxels that are not finite as float32
+    largest: int  # magnitude, of integers of more than 16 bits
+    look: SliceLook | None  # None where voxels are bad
+
+
+def _look_at(stored: np.ndarray) -> _Facts:
+    least, most = stored.min(), stored.max()  # NaN comes through both
+    largest = bad = 0
+    if stored.dtype.kind in "ui" and stored.dtype.itemsize > 2:
+        largest = max(abs(int(least)), abs(int(most)))
+    with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinite, which counts as bad
+        low, high = float(np.float32(least)), float(np.float32(most))
+        if not (math.isfinite(low) and math.isfinite(high)):
+            bad = int(stored.size - np.isfinite(stored.astype(np.float32)).sum())
+    return _Facts(stored, low, high, bad, largest, None if bad else look_at(stored, low, high))
 
 
 def open_volume(path: str | os.PathLike, reading: ReadOptions = AS_STORED) -> VolumeSource:

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,8 +31,41 @@ _LARGE, _EVERY = 512, 8  # of slices with more rows, every eighth row tells whet
 _SHOWN = 8  # runs of slices that a warning names
 
 
+class SliceLook(NamedTuple):
+    """What is seen of a slice by itself: its one value, or its fingerprint and whether much of it is clipped, at its
+    largest value.
+    """
+
+    constant: bool
+    fingerprint: int
+    clipped: bool
+    high: float
+
+
+def look_at(stored: np.ndarray, low: float, high: float) -> SliceLook:
+    """
+    Look at a slice; that takes little time beside reading it.
+
+    Args:
+        stored: pixels (x, y) as they are in the file.
+        low: the smallest of them, finite.
+        high: the largest of them, finite.
+    """
+    if low == high:
+        return SliceLook(True, 0, False, high)
+    rows = stored.transpose()  # one after the other, as most files have them
+    clipped = False
+    if high in _LIMITS[stored.dtype.kind]:
+        limit = rows.dtype.type(high)
+        some = rows[::_EVERY] if len(rows) > _LARGE else rows
+        clipped = bool(
+            np.count_nonzero(some == limit) > _SATURATED / 2 * some.size and _share_inside(rows == limit) > _SATURATED
+        )
+    return SliceLook(False, _fingerprint(np.ascontiguousarray(rows)), clipped, high)
+
+
 class SliceFaults:
-    """Looks for faults in the slices of a volume, one after the other; that takes little time beside reading them."""
+    """Finds faults in the slices of a volume, which are added one after the other."""
 
     def __init__(self) -> None:
         self._constant: dict[float, list[int]] = {}
@@ -42,37 +76,28 @@ class SliceFaults:
         self._limits: set[float] = set()  # of the type
         self._before = 0  # fingerprint of the slice before
 
-    def look_at(self, index: int, stored: np.ndarray, low: float, high: float) -> None:
+    def add(self, index: int, kind: str, look: SliceLook) -> None:
         """
-        Look at the next slice.
+        Add the next slice.
 
         Args:
             index: counted from 0.
-            stored: pixels (x, y) as they are in the file.
-            low: the smallest of them, finite.
-            high: the largest of them, finite.
+            kind: of its dtype, as NumPy's ``dtype.kind``.
+            look: from :func:`look_at`.
         """
-        self._limits = _LIMITS[stored.dtype.kind]
-        if low == high:
-            self._constant.setdefault(high, []).append(index)
+        self._limits = _LIMITS[kind]
+        if look.constant:
+            self._constant.setdefault(look.high, []).append(index)
             self._before = 0
             return
-        rows = stored.transpose()  # one after the other, as most files have them
-        found = _fingerprint(np.ascontiguousarray(rows))
-        first = self._first_with.setdefault(found, index)
-        if found == self._before:
+        first = self._first_with.setdefault(look.fingerprint, index)
+        if look.fingerprint == self._before:
             self._repeated.append(index)
         elif first != index:
             self._same_as[index] = first
-        self._before = found
-        if high in self._limits:
-            limit = rows.dtype.type(high)
-            some = rows[::_EVERY] if len(rows) > _LARGE else rows
-            if (
-                np.count_nonzero(some == limit) > _SATURATED / 2 * some.size
-                and _share_inside(rows == limit) > _SATURATED
-            ):
-                self._clipped.setdefault(high, []).append(index)
+        self._before = look.fingerprint
+        if look.clipped:
+            self._clipped.setdefault(look.high, []).append(index)
 
     def sentences(self, largest: float) -> list[str]:
         """

@@ -229,14 +229,40 @@ class OmeZarrStore:
             for x in indices[2]
         ]
 
-    def reduce(self, level: int, box: Box) -> None:
-        """Make a box of a level of the pyramid: means of 2 x 2 x 2 voxels of the level below, of fewer at the end of a
-        side.
+    def halve(self, box: Box, below: Box, voxels: np.ndarray) -> Any:
+        """
+        Begin to compute a box of a level of the pyramid.
+
+        Args:
+            box: of that level.
+            below: a box of the level below that holds all of it.
+            voxels: (x, y, z) of ``below``.
+
+        Returns:
+            What :meth:`reduce` takes.
         """
         import tensorstore
 
-        half = tensorstore.downsample(self._level(level - 1), [2, 2, 2], "mean")
-        self._level(level)[box.slices[::-1]].write(half[box.slices[::-1]].read().result()).result()
+        part = [slice(2 * side[0] - begin, 2 * side[1] - begin) for side, (begin, _) in zip(box, below, strict=True)]
+        return tensorstore.downsample(
+            tensorstore.array(voxels[tuple(part)].transpose(2, 1, 0)), [2, 2, 2], "mean"
+        ).read()
+
+    def reduce(self, level: int, box: Box, half: Any = None) -> None:
+        """
+        Make a box of a level of the pyramid: means of 2 x 2 x 2 voxels of the level below, of fewer at the end of a
+        side.
+
+        Args:
+            level: from 1 up.
+            box: of that level.
+            half: from :meth:`halve`; None reads the level below.
+        """
+        import tensorstore
+
+        if half is None:
+            half = tensorstore.downsample(self._level(level - 1), [2, 2, 2], "mean")[box.slices[::-1]].read()
+        self._level(level)[box.slices[::-1]].write(half.result()).result()
 
     def _multiscale(self) -> dict[str, Any]:
         units = {"unit": self.unit} if self.unit in _UNITS else {}
