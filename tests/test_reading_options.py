@@ -15,7 +15,7 @@ import pytest
 import tifffile
 import torch
 import zarr
-from bundle_run import BUNDLE, succeed
+from bundle_run import AENET, AENET_TRAINING, BUNDLE, succeed
 from inference_run import refusal, run
 from monai.bundle import ConfigWorkflow
 from scripts.cli.failures import input_error
@@ -301,6 +301,16 @@ def test_what_a_stage_would_refuse_is_refused_before_the_volume_is_read(folder, 
         config("d2r.yaml", **{**places, "factor": 2.5, "preset": "quick", "device": "cpu", **given})
     assert says in str(input_error(error.value))
     assert not (tmp_path / "W" / "run.json").exists()
+
+
+@pytest.mark.parametrize("options", [{"val_factor": 100}, {"train_factors": [15, 16]}])
+def test_training_on_too_small_a_volume_is_refused_before_it_is_read(folder, tmp_path, monkeypatch, options):
+    monkeypatch.setattr(VolumeSource, "checked_slices", lambda *_: pytest.fail("was read"))
+    given = {**AENET, **AENET_TRAINING, "volume": str(folder / "volumes" / "a.tif"), "device": "cpu", **options}
+    with pytest.raises((InputError, RuntimeError)) as error:
+        config("train.yaml", **given, output_dir=str(tmp_path / "T"))
+    assert "too few for four planes" in str(input_error(error.value))
+    assert not (tmp_path / "T").exists()
 
 
 def test_turn_and_its_way_back():

@@ -151,18 +151,22 @@ class TrainingTrial(Trial):
         trainer: of the run, with everything that it consists of; the weights of its network are changed.
         cut: the random transforms, which turn {"image": volume} into the items of a batch.
         keep: reads the volume, and knows where its voxels are kept.
+        validation_cut: the same of the validation, where that is on the same volume.
     """
 
-    def __init__(self, trainer: VolumeTrainer, cut: Sequence[Callable], keep: KeepVolume) -> None:
+    def __init__(
+        self, trainer: VolumeTrainer, cut: Sequence[Callable], keep: KeepVolume, validation_cut: Sequence[Callable] = ()
+    ) -> None:
         super().__init__(trainer.network, trainer.inferer, trainer.state.device)
-        self.trainer, self.cut, self.keep = trainer, Compose(cut), keep
+        self.trainer, self.cut, self.keep, self.validation_cut = trainer, Compose(cut), keep, Compose(validation_cut)
 
     def check(self, header: Header) -> None:
         self.keep.room(header)
-        self._cut(header)()
+        for cut in (self.cut, self.validation_cut):
+            self._cut(header, cut)()
 
     def measure(self, header: Header) -> Cost:
-        state, done, cut, step = self.trainer.state, self._epochs_done(), self._cut(header), TrainingStep()
+        state, done, cut, step = self.trainer.state, self._epochs_done(), self._cut(header, self.cut), TrainingStep()
         items = cut()
         seconds, gpu_memory = self._time(lambda count: step(self.trainer, list_data_collate(cut()[:count])), len(items))
         steps = max(0, state.max_epochs - done) * state.epoch_length
@@ -172,10 +176,10 @@ class TrainingTrial(Trial):
         work += f", the voxels {room.in_words()}"
         return Cost(work, steps * seconds, room.memory, gpu_memory + room.gpu_memory)
 
-    def _cut(self, header: Header) -> Callable[[], Any]:
+    def _cut(self, header: Header, cut: Callable) -> Callable[[], Any]:
         """What makes the items of a batch, of a volume of the true size in which one plane of noise stands for all."""
         x, y, z = header.shape
-        return partial(self.cut, {"image": torch.rand(1, x, y, 1, device=self.device).expand(1, x, y, z)})
+        return partial(cut, {"image": torch.rand(1, x, y, 1, device=self.device).expand(1, x, y, z)})
 
     def _epochs_done(self) -> int:
         output = self.trainer.output
