@@ -263,3 +263,17 @@ def test_fine_axis_and_the_slices_kept_of_it(size, factor, covered, kept):
     assert lattice.covered_size(size, factor) == covered
     found = lattice.kept_among(size, factor)
     assert len(found) == kept and all((index / factor).is_integer() for index in found)
+
+
+@pytest.mark.parametrize("factor", [2, 2.5, 10 / 3])
+@pytest.mark.parametrize("intervals", [1, 3, 100])
+def test_blocks_of_boxes_make_up_the_output_once(factor, intervals):
+    shape = (70, 40, 9)
+    fine = (*shape[:2], lattice.output_size(9, factor))
+    count = np.zeros(fine, int)
+    for box in lattice.boxes(fine, (32, 24, 7)):
+        for block in lattice.blocks(shape, 512, 32, 32, intervals, factor, box):
+            output = block.output(factor)
+            assert all(begin <= side.start < side.stop <= end for side, (begin, end) in zip(output, box))
+            count[output] += 1
+    assert (count == 1).all()
