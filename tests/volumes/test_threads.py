@@ -12,7 +12,7 @@ from scripts.volumes import threads
 from scripts.volumes.threads import in_threads
 
 
-@pytest.mark.parametrize("size", [1, 2**28, 2**40])
+@pytest.mark.parametrize("size", [1, 2**22, 2**28, 2**40])
 def test_results_come_in_order(monkeypatch, size):
     monkeypatch.setattr(threads.os, "cpu_count", lambda: 4)
 
@@ -26,10 +26,11 @@ def test_results_come_in_order(monkeypatch, size):
 def test_several_threads_work_at_once(monkeypatch):
     monkeypatch.setattr(threads.os, "cpu_count", lambda: 4)
     together = threading.Barrier(4, timeout=10)
-    assert list(in_threads(lambda _: together.wait() >= 0, range(8), 1)) == [True] * 8
+    assert list(in_threads(lambda _: together.wait() >= 0, range(8), 2**22)) == [True] * 8
 
 
-def test_large_parts_are_made_one_at_a_time(monkeypatch):
+@pytest.mark.parametrize("size", [2**20, 2**30])
+def test_small_and_very_large_parts_are_made_one_at_a_time(monkeypatch, size):
     monkeypatch.setattr(threads.os, "cpu_count", lambda: 4)
     taken: list[int] = []
 
@@ -38,7 +39,7 @@ def test_large_parts_are_made_one_at_a_time(monkeypatch):
             taken.append(part)
             yield part
 
-    results = in_threads(lambda part: part, parts(), 2**30)
+    results = in_threads(lambda part: part, parts(), size)
     assert next(results) == 0 and taken == [0]
 
 
@@ -50,6 +51,6 @@ def test_what_goes_wrong_is_raised_in_its_place():
 
     found = []
     with pytest.raises(ValueError, match="part 3"):
-        for result in in_threads(broken, range(9), 1):
+        for result in in_threads(broken, range(9), 2**22):
             found.append(result)
     assert found == [0, 1, 2]

@@ -163,6 +163,7 @@ class AxialInferer(Inferer):
             network: of stage III, on the device.
             device: that computes.
         """
+        device = _numbered(device)
         key = (shape[:2], factor, device)
         if key not in self._sizes:
             most = lattice.most_in_interval(shape[2], factor, self.input_slices == "copy")
@@ -174,7 +175,7 @@ class AxialInferer(Inferer):
         self, shape: tuple[int, int, int], factor: float, device: torch.device, tile: int, depth_batch: int
     ) -> None:
         """Use the tiles and the depth batch of an earlier run for a volume, see :meth:`tile_and_batch`."""
-        self._sizes[shape[:2], factor, device] = tile, depth_batch
+        self._sizes[shape[:2], factor, _numbered(device)] = tile, depth_batch
 
     def warm_up(self, block: Block, factor: float, network: Any, device: torch.device) -> None:
         """Let a GPU choose and record its work on the tiles of a block, which takes half a second, before the block is
@@ -265,6 +266,7 @@ class AxialInferer(Inferer):
     def _predictor(self, network: Any, factor: float, device: torch.device, batch: int) -> Predictor | TTAPredictor:
         """The network made ready, anew where anything about it has changed."""
         state = tuple((tensor.data_ptr(), tensor._version) for tensor in network.state_dict(keep_vars=True).values())
+        device = _numbered(device)
         key = (id(network), state, factor, device, batch, self.amp, self.tta)
         if self._prepared is None or self._prepared[0] != key:
             self._prepared = None
@@ -384,6 +386,11 @@ class AxialInferer(Inferer):
             raise InputError(f"{what.format(', even')}: free some, or give a smaller --halo (now {self.halo})")
         logger.warning(f"{what.format('')}; going on with {smaller[0]} x {smaller[1]}")
         return side
+
+
+def _numbered(device: torch.device) -> torch.device:
+    """The device as its tensors name it: ``cuda`` is ``cuda:0``, for which nothing is to be prepared once more."""
+    return torch.empty(0, device=device).device
 
 
 def _move_origin(result: MetaTensor, block: Block, factor: float) -> None:

@@ -24,6 +24,7 @@ Result = TypeVar("Result")
 
 _MOST_THREADS = 8
 _MOST_BYTES = 2**28  # of results that are made ahead
+_LEAST_BYTES = 2**22  # of a result: over smaller ones the threads wait for each other, and one is faster
 
 
 def in_threads(function: Callable[[Part], Result], parts: Iterable[Part], size: int) -> Iterator[Result]:
@@ -34,10 +35,10 @@ def in_threads(function: Callable[[Part], Result], parts: Iterable[Part], size: 
     Args:
         function: of a part.
         parts: taken one after the other, by the thread that asks for the results.
-        size: bytes of a result. Large ones are made one at a time.
+        size: bytes of a result. Small ones are made one at a time, and very large ones.
     """
     threads = max(1, min(_MOST_THREADS, os.cpu_count() or 1, _MOST_BYTES // max(1, size)))
-    if threads == 1:
+    if threads == 1 or size < _LEAST_BYTES:
         yield from map(function, parts)
         return
     with ThreadPoolExecutor(threads) as pool:
