@@ -337,9 +337,11 @@ def test_memory_that_does_not_suffice_is_told_before_the_work(tmp_path, monkeypa
 
 
 def test_room_of_stage_ii():
-    """Of 5 x 8 x 13 voxels: volume and disagreement twice in single precision; on the disk two orientations in half."""
-    assert room_for((5, 8, 4), 4) == (5 * 8 * 13 * 16, 5 * 8 * 13 * 4)
+    """The memory does not grow with the volume but for its planes; on the disk two orientations in half precision."""
+    assert room_for((5, 8, 4), 4) == (5 * 8 * 13 * 48, 5 * 8 * 13 * 4)
     assert room_for((5, 8, 4), 1) == (0, 0)
+    small, large = room_for((512, 512, 64), 8), room_for((512, 8 * 512, 64), 8)
+    assert small.memory == large.memory < 48 * 2**23 and large.disk == 8 * small.disk
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from scripts.diffusion.prior_check import (
 from scripts.diffusion.pseudo_volume import PseudoVolumeInferer
 from scripts.diffusion.restoration import RestorationInferer
 from scripts.diffusion.sde import MeanRevertingSDE
+from scripts.diffusion.strips import PatchReader
 from scripts.networks.nafnet import ConditionalNAFNet
 from scripts.transforms.rand_slice_patches import RandSlicePatches
 
@@ -62,9 +63,10 @@ def check(tmp_path, restore, network=None, volume=None, factor=4.0, prior_factor
     """What the evaluator of stage II does with a check before it restores."""
     prior_factor = factor if prior_factor is None else prior_factor
     inferer = PseudoVolumeInferer(restore, prior_factor, 2, tmp_path / "progress")
-    result = PriorCheck(tmp_path / "prior_check.json", inferer, factor)
-    volume = tissue(48, 40, 6) if volume is None else volume
-    result(SimpleNamespace(state=SimpleNamespace(batch={"image": volume}, device="cpu"), network=network))
+    voxels = (tissue(48, 40, 6) if volume is None else volume)[0, 0]
+    dataset: Any = SimpleNamespace(shape=tuple(voxels.shape), read=lambda x, y, z: voxels[x, y, z])
+    result = PriorCheck(tmp_path / "prior_check.json", dataset, inferer, factor)
+    result(SimpleNamespace(state=SimpleNamespace(device="cpu"), network=network))
     return result
 
 
@@ -105,6 +107,18 @@ def test_every_factor_and_degradation(oracle, factor, prior_factor, degradation)
     found = compare_with_interpolation(volume, NO_NETWORK, oracle, factor, prior_factor, degradation, batch_size=2)
     assert found.prior > 100 > max(found.linear, found.cubic) > min(found.linear, found.cubic) > 5
     assert found.linear != found.cubic and found.warning() is None
+
+
+@pytest.mark.parametrize("degradation", ["sampling", "average"])
+def test_patches_that_are_read_are_those_of_the_volume(degradation):
+    """A prior that needs the very noise of each image would tell any difference."""
+    volume = tissue(140, 150, 21)[0]
+    restore = RestorationInferer(MeanRevertingSDE(), num_steps=2)
+    reader = PatchReader(lambda x, y, z: volume[0, x, y, z], volume.shape[1:], torch.device("cpu"))
+    found, expected = (
+        compare_with_interpolation(each, untrained(), restore, 4, 2, degradation) for each in (reader, volume)
+    )
+    assert found == expected
 
 
 def test_held_out_slices_are_compared(oracle):

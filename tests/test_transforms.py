@@ -16,7 +16,6 @@ from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.transforms import Compose, Invertd
 from scripts import lattice
 from scripts.errors import InputError
-from scripts.evaluation.show_disagreement import ShowDisagreementd
 from scripts.transforms.adopt_grid import AdoptGridd
 from scripts.transforms.axial_decimate import AxialDecimate, AxialDecimated, axial_decimate
 from scripts.transforms.axial_interpolate import AxialInterpolate, AxialInterpolated, axial_interpolate
@@ -359,17 +358,6 @@ def test_recorded_slices_are_those_of_their_volume():
     assert not CopyRecordedd(["pa", "pb"], ["a", "b"])({**predicted, **recorded})["pb"].any()
 
 
-@pytest.mark.slow
-def test_a_disagreement_is_drawn_of_two_volumes(tmp_path):
-    draw = ShowDisagreementd(["image", "map"], tmp_path / "map.png", allow_missing_keys=True)
-    draw({"image": with_affine(SIDE, 1, 1, 1)})
-    assert not (tmp_path / "map.png").exists()
-    draw({"image": with_affine(SIDE, 1, 1, 1), "map": with_affine(SIDE, 1, 1, 1)})
-    assert (tmp_path / "map.png").exists()
-    with pytest.raises(ValueError, match="takes two keys, not 1"):
-        ShowDisagreementd("image", "none.png")
-
-
 # ---- intensity -------------------------------------------------------------------------------------------------------
 
 
@@ -526,11 +514,6 @@ TWO = torch.rand(2, 30, 30, 30)
         (RandSequencesd("image", (16, 16)), {"image": TWO[:1], "target": TWO}, "RandSequences takes one channel"),
         (RandSlicePatches((16, 16), 4), TWO, "RandSlicePatches takes one channel, not 2"),
         (RandSlicePatches((16, 16), 4), TWO[0, 0], "RandSlicePatches takes volumes"),
-        (
-            ShowDisagreementd(["image", "map"], "none.png"),
-            {"image": MetaTensor(TWO), "map": MetaTensor(TWO)},
-            "ShowDisagreementd takes one channel",
-        ),
     ],
 )
 def test_other_axes_and_channels_are_one_line(transform, data, words):

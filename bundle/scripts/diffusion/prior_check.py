@@ -27,6 +27,7 @@ from monai.metrics import PSNRMetric
 from scripts import lattice
 from scripts.diffusion.pseudo_volume import PseudoVolumeInferer
 from scripts.diffusion.restoration import RestorationInferer
+from scripts.diffusion.strips import PatchReader, StripDataset
 from scripts.errors import InputError
 from scripts.transforms.hold_out import HoldOut
 from scripts.transforms.rand_slice_patches import RandSlicePatches
@@ -69,7 +70,7 @@ class Comparison(NamedTuple):
 
 
 def compare_with_interpolation(
-    volume: torch.Tensor,
+    volume: torch.Tensor | PatchReader,
     network: Callable,
     restore: RestorationInferer,
     factor: float,
@@ -80,7 +81,7 @@ def compare_with_interpolation(
     """Degrade patches of the XY slices that stage I holds out, restore them, and compare with the sharp ones.
 
     Args:
-        volume: (1, X, Y, K) in [0, 1], on the device of the network.
+        volume: (1, X, Y, K) in [0, 1], on the device of the network; or what reads patches of it.
         network: the prior.
         restore: as in stage II.
         factor: how many times Z is coarser than XY.
@@ -92,7 +93,7 @@ def compare_with_interpolation(
         InputError: if XY is too narrow for two slices.
     """
     k = factor if prior_factor is None else prior_factor
-    x, y, slices = volume.shape[1:]
+    x, y, slices = volume.shape[-3:]
     voxels = 2 * x * y * lattice.output_size(slices, k)
     number = min(max(round(_SHARE * voxels / min(_SIDE, x, y) ** 2), _FEWEST), _MOST)
     cut = RandSlicePatches((_SIDE, _SIDE), factor, prior_factor, number, degradation, with_linear=True)
@@ -119,28 +120,35 @@ class PriorCheck:
 
     Args:
         path: JSON file of the numbers and the warning.
+        dataset: of the volume, of which patches are read.
         inferer: stage II.
         factor: how many times Z is coarser than XY.
         degradation: how Z became coarse.
     """
 
     def __init__(
-        self, path: str | Path, inferer: PseudoVolumeInferer, factor: float, degradation: str = "sampling"
+        self,
+        path: str | Path,
+        dataset: StripDataset,
+        inferer: PseudoVolumeInferer,
+        factor: float,
+        degradation: str = "sampling",
     ) -> None:
         self.path = Path(path)
+        self.dataset = dataset
         self.inferer = inferer
         self.factor = factor
         self.degradation = degradation
 
     def attach(self, engine: Engine) -> None:
         """Register with the MONAI evaluator of stage II."""
-        engine.add_event_handler(Events.ITERATION_STARTED, self)
+        engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Any) -> None:
         self.path.unlink(missing_ok=True)  # of another prior
         if self.inferer.prior_factor == 1:
             return
-        volume = torch.Tensor.as_subclass(engine.state.batch["image"], torch.Tensor)[0].to(engine.state.device)
+        volume = PatchReader(self.dataset.read, self.dataset.shape, torch.device(engine.state.device))
         try:
             found = compare_with_interpolation(
                 volume,

@@ -129,10 +129,6 @@ class SliceStore:
             self.checksums[number] = zlib.crc32(content)
             self._write_record()
 
-    def read(self) -> np.ndarray:
-        """Return all slices (N, W, Z) as a read-only memory map."""
-        return np.load(self.data, mmap_mode="r")
-
     def _place(self, number: int) -> int:
         return len(self._header) + number * self.batch_size * math.prod(self.shape[1:]) * _DTYPE.itemsize
 
@@ -175,6 +171,13 @@ class SliceStore:
                 f"{self.data}: cannot be written ({reason.strerror or one_line(reason)}); "
                 "choose a folder you may write to"
             ) from error
+
+
+def read_slices(folder: Path, name: str) -> np.ndarray:
+    """All slices (N, W, Z) that a :class:`SliceStore` has written, as a read-only memory map; its pages count as memory
+    of the process as long as it is held.
+    """
+    return np.load(folder / f"{name}.npy", mmap_mode="r")
 
 
 def read_checksums(record: Path, resume_must_match: Mapping[str, Any]) -> list[int | None]:

@@ -107,31 +107,30 @@ def compare_slices(
 
 def show_disagreement(
     path: str | os.PathLike,
-    pseudo: np.ndarray,
-    disagreement: np.ndarray,
+    pairs: Mapping[str, Sequence[np.ndarray]],
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
     unit: str = "pixel",
 ) -> None:
-    """Draw the middle XZ and YZ slices of a pseudo-HR volume above the map of where its two restorations differ.
+    """Draw an XZ and a YZ slice of a pseudo-HR volume above the map of where its two restorations differ.
 
     Args:
         path: the PNG; replaced when it exists.
-        pseudo: pseudo-HR volume (X, Y, Z).
-        disagreement: how far the XZ and YZ restorations are apart, same shape, in gray levels of `pseudo`.
+        pairs: of "xz" the slices (X, Z), of "yz" (Y, Z): of the pseudo-HR volume, and how far the XZ and YZ
+            restorations are apart there, in its gray levels.
         spacing: voxel size (x, y, z).
         unit: of the spacing.
 
     Raises:
         InputError: if the shapes differ or the file cannot be written.
     """
-    pseudo, disagreement = np.asarray(pseudo), np.asarray(disagreement)
-    if pseudo.shape != disagreement.shape:
-        raise InputError(f"pseudo-HR volume {pseudo.shape} and disagreement map {disagreement.shape} differ in size")
     slices = {}
-    for plane in ("xz", "yz"):
-        axis = PLANES[plane]
-        pair = [v.take(v.shape[axis] // 2, axis=axis).astype(np.float32).T for v in (pseudo, disagreement)]
-        slices[plane] = (*pair, np.delete(np.array(spacing, dtype=float), axis))
+    for plane, (pseudo, disagreement) in pairs.items():
+        if pseudo.shape != disagreement.shape:
+            raise InputError(
+                f"pseudo-HR volume {pseudo.shape} and disagreement map {disagreement.shape} differ in size"
+            )
+        pair = [each.astype(np.float32).T for each in (pseudo, disagreement)]
+        slices[plane] = (*pair, np.delete(np.array(spacing, dtype=float), PLANES[plane]))
     window = np.percentile(np.concatenate([s[0].ravel() for s in slices.values()]), (0.5, 99.5))
     highest = max(float(np.percentile(np.concatenate([s[1].ravel() for s in slices.values()]), 99.5)), 1e-6)
 

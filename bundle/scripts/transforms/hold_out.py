@@ -17,7 +17,7 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import Crop, Cropd
 from scripts.transforms.channels import check_axes
-from scripts.volumes.kept_volume import KeptVolume
+from scripts.volumes.kept_volume import PatchSource
 
 _AXES = {"x": 0, "y": 1, "z": 2}
 
@@ -45,20 +45,20 @@ class HoldOut(Crop):
         self.minimum = minimum
 
     def __call__(  # type: ignore[override]
-        self, img: torch.Tensor | KeptVolume, lazy: bool | None = None
-    ) -> torch.Tensor | KeptVolume:
-        """(C, X, Y, Z) -> the part of it, whose affine has the part's origin; of a kept volume a view.
+        self, img: torch.Tensor | PatchSource, lazy: bool | None = None
+    ) -> torch.Tensor | PatchSource:
+        """(C, X, Y, Z) -> the part of it, whose affine has the part's origin; of what reads patches a view.
 
         Raises:
             InputError: if there are other axes.
         """
-        if not isinstance(img, KeptVolume):
+        if isinstance(img, torch.Tensor):
             check_axes(img, type(self).__name__)
         size = img.shape[-3 + self.dim]
         held_out = min(max(round(size * self.fraction), self.minimum), size // 2)
         slices = [slice(None)] * 3
         slices[self.dim] = slice(0, size - held_out) if self.part == "train" else slice(size - held_out, size)
-        return img.part(slices) if isinstance(img, KeptVolume) else super().__call__(img, tuple(slices), lazy)
+        return super().__call__(img, tuple(slices), lazy) if isinstance(img, torch.Tensor) else img.part(slices)
 
 
 class HoldOutd(Cropd):

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scripts.volumes.kept_volume import KeptVolume
+from scripts.volumes.kept_volume import PatchSource
 
 
 class Patch(NamedTuple):
@@ -56,21 +56,22 @@ def place_patch(
     return Patch(corners, steps[0], steps[1])
 
 
-def cut_patches(volume: torch.Tensor | KeptVolume, patches: Sequence[Patch], size: Sequence[int]) -> torch.Tensor:
+def cut_patches(volume: torch.Tensor | PatchSource, patches: Sequence[Patch], size: Sequence[int]) -> torch.Tensor:
     """The voxels of B patches of N planes each, gathered in a few operations on the volume's device.
 
     On a GPU, cutting one patch after the other would take longer than training on them.
 
     Args:
-        volume: (X, Y, Z).
+        volume: (X, Y, Z), or what reads patches of one.
         patches: B patches with the same number N of planes.
         size: (H, W) of a patch in voxels.
 
     Returns:
         (B, N, H, W).
     """
-    if isinstance(volume, KeptVolume):
-        return volume.cut([_places(patch, size) for patch in patches], (len(patches[0].corner), *size))
+    if not isinstance(volume, torch.Tensor):
+        corners, downs, acrosses = (np.stack(each) for each in zip(*patches))
+        return volume.cut(corners, downs, acrosses, size)
     # one small table, because each copy to a GPU costs as much as the gathering
     tables = np.stack([np.concatenate([patch.corner, [patch.down, patch.across]]) for patch in patches])
     table = torch.from_numpy(tables).to(volume.device, non_blocking=True)
@@ -80,14 +81,3 @@ def cut_patches(volume: torch.Tensor | KeptVolume, patches: Sequence[Patch], siz
     voxel = corner + rows * down + columns * across
     x, y, z = voxel.unbind(-1)
     return volume[x, y, z]
-
-
-def _places(patch: Patch, size: Sequence[int]) -> list[np.ndarray]:
-    """Indices along x, y and z of the voxels of a patch, each as small as it broadcasts to (N, H, W)."""
-    rows, columns = np.arange(size[0])[:, None], np.arange(size[1])
-    places = []
-    for corner, down, across in zip(patch.corner.T, patch.down, patch.across):
-        place = corner[:, None, None]
-        place = place + down * rows if down else place
-        places.append(place + across * columns if across else place)
-    return places

@@ -24,7 +24,7 @@ from scripts.errors import InputError
 from scripts.lattice import INPUT_SLICES
 from scripts.transforms.channels import one_for_each, only_channel
 from scripts.transforms.patches import Patch, cut_patches, place_patch
-from scripts.volumes.kept_volume import KeptVolume
+from scripts.volumes.kept_volume import PatchSource
 
 _DIMS = {"x": 0, "y": 1, "z": 2}
 
@@ -129,12 +129,12 @@ class RandSequences(Randomizable):
         return first, second
 
     def __call__(
-        self, volume: torch.Tensor | KeptVolume, targets: torch.Tensor | KeptVolume | None = None
+        self, volume: torch.Tensor | PatchSource, targets: torch.Tensor | PatchSource | None = None
     ) -> list[dict[str, torch.Tensor]]:
         """Draw sequences.
 
         Args:
-            volume: (1, X, Y, Z), or a kept volume.
+            volume: (1, X, Y, Z), or what reads patches of one.
             targets: volume of the same tissue on the same grid that the target planes are cut from; default:
                 ``volume``.
 
@@ -147,7 +147,7 @@ class RandSequences(Randomizable):
         """
         both = volume, volume if targets is None else targets
         name = type(self).__name__
-        volumes = [each if isinstance(each, KeptVolume) else only_channel(each, name) for each in both]
+        volumes = [only_channel(each, name) if isinstance(each, torch.Tensor) else each for each in both]
         shape, device = volumes[0].shape, volumes[0].device
         draws = [self.draw(shape) for _ in range(self.num_samples)]
         planes = [

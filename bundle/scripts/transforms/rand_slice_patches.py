@@ -27,7 +27,7 @@ from scripts.transforms.axial_decimate import axial_decimate
 from scripts.transforms.axial_interpolate import axial_interpolate
 from scripts.transforms.channels import only_channel
 from scripts.transforms.patches import Patch, cut_patches, place_patch
-from scripts.volumes.kept_volume import KeptVolume
+from scripts.volumes.kept_volume import PatchSource
 
 
 class RandSlicePatches(Randomizable):
@@ -90,11 +90,11 @@ class RandSlicePatches(Randomizable):
         side = min(x, y)
         return min(self.patch_size[0], side), min(self.patch_size[1] * self.step, side)
 
-    def __call__(self, volume: torch.Tensor | KeptVolume) -> list[dict[str, torch.Tensor]]:
+    def __call__(self, volume: torch.Tensor | PatchSource) -> list[dict[str, torch.Tensor]]:
         """Draw patches.
 
         Args:
-            volume: (1, X, Y, Z) in [0, 1], or a kept volume.
+            volume: (1, X, Y, Z) in [0, 1], or what reads patches of one.
 
         Returns:
             Items "image" (sharp) and "mu" (decimated, then cubic interpolated), both (1, H, W').
@@ -102,7 +102,7 @@ class RandSlicePatches(Randomizable):
         Raises:
             InputError: if there are other axes or several channels, or the volume is too small.
         """
-        if not isinstance(volume, KeptVolume):
+        if isinstance(volume, torch.Tensor):
             volume = only_channel(volume, type(self).__name__)
         draws = [self.draw(volume.shape) for _ in range(self.num_samples)]
         height, span = self._size(*volume.shape[:2])

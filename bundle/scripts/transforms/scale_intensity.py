@@ -53,7 +53,8 @@ class Intensity(NamedTuple):
 
     def scale(self, values: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """Values of a file -> around [0, 1], not clipped; ``out`` takes the result, and may be ``values``."""
-        return torch.sub(values, self.low, out=out).div_(self.high - self.low)
+        # by a tensor: by a number, CUDA multiplies with its reciprocal, which rounds otherwise than a CPU
+        return torch.sub(values, self.low, out=out).div_(torch.full((), self.high - self.low, device=values.device))
 
     def restore(self, values: torch.Tensor, dtype: str) -> torch.Tensor:
         """The way back, clipped to the range; rounded for integers, still as floats. ``dtype``: NumPy's name of the

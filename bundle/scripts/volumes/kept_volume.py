@@ -20,18 +20,38 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol, Self
 
 import numpy as np
 import torch
-from scripts.volumes.background import to_device
 from scripts.volumes.paths import cannot_be_written
 from scripts.volumes.write_all import take_room, write_all
 
 BRICK = (32, 32, 8)
 """Voxels (x, y, z) that lie together: two pages of memory with 8 bits."""
 
-_THREADS = 8  # that read patches, most of the time waiting for memory or for the disk
+_THREADS = 4  # that read patches, most of the time waiting for memory or for the disk
 _EXACT = {"float64": "float32", "int64": "int32", "uint64": "uint32"}  # what float32 holds of them fits, for it is read
+
+
+class PatchSource(Protocol):
+    """A volume of one channel of which patches are read, in place of a tensor (1, X, Y, Z).
+
+    Attributes:
+        device: where patches go.
+    """
+
+    device: torch.device
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of voxels (x, y, z)."""
+
+    def part(self, parts: Sequence[slice]) -> Self:
+        """A part (x, y, z) of the volume."""
+
+    def cut(self, corner: np.ndarray, down: np.ndarray, across: np.ndarray, size: Sequence[int]) -> torch.Tensor:
+        """Read patches, see :meth:`KeptVolume.cut`."""
 
 
 class KeptVolume:
@@ -126,25 +146,48 @@ class KeptVolume:
                 plane[begin : begin + BRICK[0]] = voxels.take(rows + y + place)
             yield self.scale(torch.from_numpy(plane))
 
-    def cut(self, places: Sequence[Sequence[np.ndarray]], shape: Sequence[int]) -> torch.Tensor:
+    def cut(self, corner: np.ndarray, down: np.ndarray, across: np.ndarray, size: Sequence[int]) -> torch.Tensor:
         """
-        Read patches.
+        Read patches of several planes each, :class:`scripts.transforms.patches.Patch`.
 
         Args:
-            places: of each patch the indices of its voxels along x, y and z, which broadcast to its shape.
-            shape: of a patch.
+            corner: first voxel (x, y, z) of each plane, (B, N, 3).
+            down: from a voxel to the one in the next row, (B, 3), along another axis than that of the planes.
+            across: from a voxel to the one in the next column, (B, 3), along the third axis.
+            size: (H, W) of a patch.
 
         Returns:
-            Scaled patches (B, *shape), float32, on the device.
+            Scaled patches (B, N, H, W), float32, on the device.
         """
-        voxels, result = self._store.read(), np.empty((len(places), *shape), np.float32)
+        # along each of its axes a voxel's place moves by steps of its own: few tables in place of a place for each voxel
+        planes = self._places(corner)
+        rows, columns = (
+            self._places(corner[:, :1] + step[:, None] * np.arange(length)[:, None]) - planes[:, :1]
+            for step, length in zip((down, across), size)
+        )
+        voxels, (result, patches) = self._store.read(), self._empty((*planes.shape, *size))
 
-        def read(number: int) -> None:
-            x, y, z = (table[index] for table, index in zip(self._tables, places[number]))
-            result[number] = voxels.take(x + y + z)
+        def read(some: slice) -> None:
+            places = planes[some, :, None, None] + (rows[some, None, :, None] + columns[some, None, None, :])
+            result[some] = voxels.take(places)
 
-        list(self._threads.map(read, range(len(places))))
-        return to_device(self.scale(torch.from_numpy(result)), self.device)
+        step = -(-len(planes) // _THREADS)
+        list(self._threads.map(read, [slice(begin, begin + step) for begin in range(0, len(planes), step)]))
+        return self.scale(patches.to(self.device, non_blocking=True).float())
+
+    def _empty(self, shape: Sequence[int]) -> tuple[np.ndarray, torch.Tensor]:
+        """An array and the tensor of it, in memory from which a GPU copies without waiting."""
+        if self.device.type != "cuda":
+            array = np.empty(shape, self.dtype)
+            return array, torch.from_numpy(array)
+        dtype = torch.from_numpy(np.empty(0, self.dtype)).dtype
+        tensor = torch.empty(tuple(shape), dtype=dtype, pin_memory=True)
+        return tensor.numpy(), tensor
+
+    def _places(self, voxels: np.ndarray) -> np.ndarray:
+        """Where voxels (..., 3) are in the store."""
+        x, y, z = (table[index] for table, index in zip(self._tables, np.moveaxis(voxels, -1, 0)))
+        return x + y + z
 
     def _write(self, slab: np.ndarray, number: int) -> None:
         """Write the bricks of one range of Z."""
