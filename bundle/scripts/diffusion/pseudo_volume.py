@@ -82,8 +82,9 @@ class PseudoVolumeInferer(Inferer):
             # Plain tensors from here on: one batch of slices at a time is on the device.
             voxels, rows = torch.Tensor.as_subclass(volume, torch.Tensor), slice(0, volume.shape[1])
             self.restore_slices(volume.shape, lambda x, y, z: voxels[x, y, z], network, inputs.device)
-        xz = np.moveaxis(read_slices(self.progress_dir, "xz")[rows], 0, 1)
-        yz = read_slices(self.progress_dir, "yz")[:, rows]
+        across = slice(0, volume.shape[0])
+        xz = np.moveaxis(read_slices(self.progress_dir, "xz", rows, across), 0, 1)
+        yz = read_slices(self.progress_dir, "yz", across, rows)
         result = torch.empty((1, 2, *xz.shape))
         for i in range(len(xz)):  # row by row: two float copies of the volume are enough
             a, b = torch.from_numpy(xz[i].astype(np.float32)), torch.from_numpy(yz[i].astype(np.float32))

@@ -173,11 +173,24 @@ class SliceStore:
             ) from error
 
 
-def read_slices(folder: Path, name: str) -> np.ndarray:
-    """All slices (N, W, Z) that a :class:`SliceStore` has written, as a read-only memory map; its pages count as memory
-    of the process as long as it is held.
+def read_slices(folder: Path, name: str, slices: slice, rows: slice) -> np.ndarray:
+    """Read a part of what a :class:`SliceStore` has written; not through a map, whose pages count as memory of the
+    process.
+
+    Args:
+        folder, name: of the store.
+        slices, rows: ranges along N and W, with their ends.
+
+    Returns:
+        (N, W, Z), half precision.
     """
-    return np.load(folder / f"{name}.npy", mmap_mode="r")
+    file = folder / f"{name}.npy"
+    stored = np.load(file, mmap_mode="r")
+    _, width, depth = stored.shape
+    size = (rows.stop - rows.start) * depth
+    begins = ((number * width + rows.start) * depth for number in range(slices.start, slices.stop))
+    parts = [np.fromfile(file, _DTYPE, size, offset=stored.offset + begin * _DTYPE.itemsize) for begin in begins]
+    return np.stack(parts).reshape(len(parts), -1, depth)
 
 
 def read_checksums(record: Path, resume_must_match: Mapping[str, Any]) -> list[int | None]:
