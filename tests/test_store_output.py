@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from bundle_run import interrupt, succeed
 from inference_run import refusal, run
 from scripts import lattice
 from scripts.cli.finished import Finished
@@ -128,6 +131,52 @@ def test_interrupted_run_goes_on(folder, tmp_path, monkeypatch, after):
     for file in files:
         assert (tmp_path / "o.zarr" / file).read_bytes() == (tmp_path / "whole.zarr" / file).read_bytes()
     assert not folder_of(tmp_path / "o.zarr").exists()
+
+
+KILLS = 4
+"""Moments at which a run is killed, from before the first block is finished on."""
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment(folder, tmp_path):
+    """What each kill leaves is gone on with: finished blocks stay as they are, and the end is the same to the byte."""
+    options = {
+        "volume": folder / "volumes" / "a.tif",
+        "weights": folder / "aenet.pt",
+        "factor": 2.5,
+        "device": "cpu",
+        "chunk": "[2,16,16]",
+        "shard": "[2,16,16]",
+    }
+    whole, output = tmp_path / "whole.zarr", tmp_path / "o.zarr"
+    succeed("inference.yaml", {**options, "output": whole})
+    ledger, blocks = folder_of(output) / "boxes", len(lattice.boxes((72, 40, 11), (16, 16, 2)))
+    random = np.random.default_rng(0)
+
+    def finished() -> dict[str, str]:
+        entries = {file.name: file.read_text() for file in ledger.glob("0_*.json")} if ledger.is_dir() else {}
+        return {name: text for name, text in entries.items() if text}
+
+    for number in range(KILLS):
+        before, wanted = finished(), number * (blocks - 40) // KILLS
+        earliest, delay = time.monotonic() + random.uniform(0.5, 3), random.uniform(0, 0.02)
+
+        def moment(wanted: int = wanted, earliest: float = earliest, delay: float = delay) -> bool:
+            at_work = ledger.is_dir() and len(finished()) >= wanted
+            if not at_work or (len(finished()) == wanted and time.monotonic() < earliest):
+                return False
+            time.sleep(delay)
+            return True
+
+        interrupt("inference.yaml", {**options, "output": output}, moment, signal.SIGKILL)
+        assert not output.exists() and before.items() <= finished().items()
+    done = len(finished())
+    result = succeed("inference.yaml", {**options, "output": output})
+    assert f"{done} of {blocks} blocks are finished already" in result.output
+    names = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
+    assert names == sorted(path.relative_to(output) for path in output.rglob("*") if path.is_file())
+    assert all((whole / name).read_bytes() == (output / name).read_bytes() for name in names)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["o.zarr", "whole.zarr"]
 
 
 def begun(tmp_path: Path, **changed: Any) -> UnfinishedStore:

@@ -282,8 +282,13 @@ def inference_workflow(network: nn.Module, source: Path, target: Path, **options
         config_file=str(ROOT / "bundle" / "configs" / "inference.yaml"),
         workflow_type="infer",
         logging_file=False,
-        **{"network_def": network, "network": network, "device": DEVICE, "amp": AMP},
-        **{"volume": str(source), "output": str(target), "overwrite": True},
+        network_def=network,
+        network=network,
+        device=DEVICE,
+        amp=AMP,
+        volume=str(source),
+        output=str(target),
+        overwrite=True,
         **options,
     )
 
