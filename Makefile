@@ -64,7 +64,7 @@ docs: $(VENV)/installed-test ## build the documentation site into site/
 speed: $(VENV)/installed-benchmark ## measure how fast each stage is on this machine (runs/speed.json): make speed [VOLUME=volume coarse in Z, for all of D2R]
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(VENV)/bin/python -m benchmarks.machine.speed $(if $(VOLUME),--volume "$(VOLUME)")
 
-memory: $(VENV)/installed-benchmark ## measure the memory of a reconstruction and of one 8 times larger (runs/memory.json)
+memory: $(VENV)/installed-benchmark ## measure the memory of a reconstruction and of one 16 times larger (runs/memory.json)
 	$(VENV)/bin/python -m benchmarks.machine.memory
 
 benchmark: data-given $(VENV)/installed-benchmark ## train and score the paper's tables (docs/benchmarks.md): make benchmark DATA=folder of train, test and test_neurons.ome.tif [LIGHT=volume]

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much memory a reconstruction takes, and that it does not grow with the volume: ``make memory``.
 
-Runs the command of ``inference.yaml`` on a volume of noise and on one of twice its size along each axis, with the same
-tile, and takes the largest resident set that the system saw of each process. Prints a table and writes it and the
-numbers as JSON.
+Runs the command of ``inference.yaml`` on a volume of noise and on one 16 times larger, with the same tile, from TIFF to
+TIFF and from OME-Zarr to OME-Zarr, and takes the largest resident set that the system saw of each process. Prints a
+table and writes it and the numbers as JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -39,13 +40,14 @@ class Sizes:
     dtype: str
     tile: int
     halo: int
+    shard: list[int]
     widths: list[int] | None = None
 
 
 SIZES = {
-    "cuda": Sizes(512, 32, 8, "uint8", 512, 64),
-    "cpu": Sizes(256, 8, 8, "float32", 256, 64),
-    "toy": Sizes(128, 8, 12, "float32", 128, 32, [2, 2, 4, 4]),
+    "cuda": Sizes(1024, 65, 8, "uint8", 512, 64, [128, 512, 512]),
+    "cpu": Sizes(256, 17, 8, "uint8", 256, 64, [64, 256, 256], [2, 2, 4, 4]),
+    "toy": Sizes(96, 8, 8, "float32", 128, 32, [64, 64, 64], [2, 2, 4, 4]),
 }
 
 
@@ -74,28 +76,33 @@ def run(options: dict[str, Any]) -> tuple[float, float]:
 def measure(sizes: Sizes) -> dict[str, Any]:
     """Both volumes, and what they were measured on."""
     rows = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         options: dict[str, Any] = {"factor": sizes.factor, "tile": sizes.tile, "halo": sizes.halo}
         if sizes.widths is not None:
             options.update(weights=folder / "model.pt")
             _save_untrained(sizes.widths, folder / "model.pt")
-        for times in (1, 2):
-            side, slices = times * sizes.side, times * sizes.slices
+        for sides, depths in ((1, 1), (2, 4)):
+            side, slices = sides * sizes.side, depths * sizes.slices
             write_noise(folder / "in.tif", side, slices, sizes.dtype)
-            files = {"volume": folder / "in.tif", "output": folder / "out.ome.tif", "overwrite": "true"}
-            seconds, peak = run({**options, **files})
-            with tifffile.TiffFile(folder / "out.ome.tif") as file:
-                shape = file.series[0].shape[::-1]
-            rows.append(
-                {
-                    "volume": [side, side, slices],
-                    "output": list(shape),
-                    "output_bytes": int(np.prod(shape)) * np.dtype(sizes.dtype).itemsize,
-                    "peak_bytes": peak,
-                    "seconds": seconds,
-                }
-            )
+            _copy(folder / "in.tif", folder / "in.zarr")
+            for name, source, target in (("TIFF", "in.tif", "out.ome.tif"), ("OME-Zarr", "in.zarr", "out.zarr")):
+                files = {"volume": folder / source, "output": folder / target, "overwrite": "true"}
+                if target.endswith(".zarr"):
+                    files["shard"] = str(sizes.shard).replace(" ", "")
+                seconds, peak = run({**options, **files})
+                output = [side, side, int((slices - 1) * sizes.factor) + 1]
+                rows.append(
+                    {
+                        "format": name,
+                        "volume": [side, side, slices],
+                        "output": output,
+                        "output_bytes": math.prod(output) * np.dtype(sizes.dtype).itemsize,
+                        "peak_bytes": peak,
+                        "seconds": seconds,
+                    }
+                )
+    rows.sort(key=lambda row: row["format"], reverse=True)
     # only now: torch is large
     import torch
     from scripts.provenance import machine
@@ -110,6 +117,19 @@ def _save_untrained(widths: list[int], path: Path) -> None:
         f"save_weights(AENet({widths}, settings={{'percentiles': [0.1, 99.9], 'train_factors': [2, 12]}}), sys.argv[1])"
     )
     subprocess.run([sys.executable, "-c", code, str(path)], cwd=BUNDLE, check=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a volume to a store, by another process likewise."""
+    code = (
+        "import sys; from scripts.volumes.reading import open_volume; from scripts.volumes.writing import volume_writer\n"
+        "with open_volume(sys.argv[1]) as source:\n"
+        "    header = source.header\n"
+        "    with volume_writer(sys.argv[2], header.shape, header.dtype, header.affine, header.unit, True) as writer:\n"
+        "        for index in range(header.shape[2]):\n"
+        "            writer.write(source.read(index)[:, :, None], 0, 0, index)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(source), str(target)], cwd=BUNDLE, check=True)
 
 
 def table(result: dict[str, Any]) -> str:
