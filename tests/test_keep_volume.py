@@ -103,7 +103,12 @@ def test_batches_that_are_cut_ahead_are_those_of_a_training_that_waits(tmp_path)
 
 def test_training_and_validation_share_one_volume(tmp_path, monkeypatch):
     read, original = [], KeepVolume.__call__
-    monkeypatch.setattr(KeepVolume, "__call__", lambda self, data: read.append(data) or original(self, data))
+
+    def count(self: KeepVolume, data: str) -> Any:
+        read.append(data)
+        return original(self, data)
+
+    monkeypatch.setattr(KeepVolume, "__call__", count)
     shared = Shared([KeepVolumed("image", folder=tmp_path, keep_in="memory")])
     data = [{"image": str(write(tmp_path, "uint8"))}]
     parts = [VolumeDataset(data, Compose([shared, *sequences(part)])) for part in ("train", "validation")]

@@ -13,12 +13,15 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 import torch
 from monai.config import KeysCollection
 from monai.transforms import Crop, Cropd
 from scripts.transforms.channels import check_axes
 from scripts.volumes.kept_volume import PatchSource
 
+Volume = TypeVar("Volume", bound=torch.Tensor | PatchSource)
 _AXES = {"x": 0, "y": 1, "z": 2}
 
 
@@ -44,9 +47,7 @@ class HoldOut(Crop):
         self.fraction = fraction
         self.minimum = minimum
 
-    def __call__(  # type: ignore[override]
-        self, img: torch.Tensor | PatchSource, lazy: bool | None = None
-    ) -> torch.Tensor | PatchSource:
+    def __call__(self, img: Volume, lazy: bool | None = None) -> Volume:  # type: ignore[override]
         """(C, X, Y, Z) -> the part of it, whose affine has the part's origin; of what reads patches a view.
 
         Raises:
@@ -58,7 +59,8 @@ class HoldOut(Crop):
         held_out = min(max(round(size * self.fraction), self.minimum), size // 2)
         slices = [slice(None)] * 3
         slices[self.dim] = slice(0, size - held_out) if self.part == "train" else slice(size - held_out, size)
-        return super().__call__(img, tuple(slices), lazy) if isinstance(img, torch.Tensor) else img.part(slices)
+        part: Any = super().__call__(img, tuple(slices), lazy) if isinstance(img, torch.Tensor) else img.part(slices)
+        return part
 
 
 class HoldOutd(Cropd):

@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from monai.config import KeysCollection
@@ -24,6 +24,7 @@ from scripts import lattice
 from scripts.transforms.channels import one_for_each, only_channel
 from scripts.volumes.kept_volume import KeptVolume
 
+Volume = TypeVar("Volume", torch.Tensor, KeptVolume)
 _GAIN = 20  # of white noise by the Laplacian: the sum of its squared coefficients, 4 * 4 + 4 * 1
 
 
@@ -48,7 +49,7 @@ class MatchNoise(Transform):
         self.factor = lattice.check_factor(factor)
         self.seed = seed
 
-    def __call__(self, volume: torch.Tensor | KeptVolume) -> torch.Tensor | KeptVolume:
+    def __call__(self, volume: Volume) -> Volume:
         """(1, X, Y, Z) in any scale -> the same with noise, on the same device. Recorded slices are unchanged. A kept
         volume gives another one, in single precision, in the same place.
 
