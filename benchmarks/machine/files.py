@@ -184,7 +184,7 @@ def main() -> None:
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         result = measure(SIZES[arguments.size], Path(folder))
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    arguments.output.write_text(json.dumps(result, indent=4) + "\n", encoding="utf-8")
     arguments.output.with_suffix(".md").write_text(table(result), encoding="utf-8")
     print(f"{table(result)}\nwrote {arguments.output} and the table beside it")
 

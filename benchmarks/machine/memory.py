@@ -75,7 +75,7 @@ def run(options: dict[str, Any]) -> tuple[float, float]:
 
 def measure(sizes: Sizes) -> dict[str, Any]:
     """Both volumes, and what they were measured on."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         options: dict[str, Any] = {"factor": sizes.factor, "tile": sizes.tile, "halo": sizes.halo}
