@@ -16,6 +16,7 @@ import torch
 from bundle_run import AENET, AENET_TRAINING, PRIOR_NETWORK, PRIOR_TRAINING, side_by_side, succeed
 from monai.transforms import Compose
 from scripts.errors import InputError
+from scripts.networks.recorded import RecordedStep
 from scripts.phantom import write_sample
 from scripts.training import keep_volume
 from scripts.training.keep_volume import KeepVolume, KeepVolumed
@@ -28,6 +29,7 @@ from scripts.transforms.rand_sequences import RandSequencesd
 from scripts.transforms.rand_slice_patches import RandSlicePatchesd
 from scripts.volumes.header import Header
 
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 Items = list[dict[str, torch.Tensor]]
 SHAPE = (45, 70, 41)  # no whole bricks
 
@@ -80,23 +82,27 @@ def test_noise_is_the_same_wherever_the_volume_is_kept(tmp_path, place):
 
 
 class Cut(list):
-    """Batches of some epochs, as a trainer gets them."""
+    """Batches of some epochs, as a trainer gets them and its step reads them."""
 
-    def __init__(self, file: Path, place: str) -> None:
-        shared = Shared([KeepVolumed("image", folder=file.parent, keep_in=place)])
+    def __init__(self, file: Path, place: str, device: str) -> None:
+        shared = Shared([KeepVolumed("image", folder=file.parent, keep_in=place, device=device)])
         dataset = VolumeDataset([{"image": str(file)}], Compose([shared, *sequences("train")]))
         dataset.read()
         loader, seed = VolumeLoader(dataset, 5), SeedEachEpoch(7, dataset)
+        step = RecordedStep(lambda image: 2 * image, torch.device(device))
         for epoch in (1, 2):
             engine: Any = type("Engine", (), {"state": type("State", (), {"epoch": epoch})})
             seed(engine)
             for batch in loader:
-                self.append((batch["image"], torch.rand(3)))  # what a step draws, and the next batch does not
+                read = step(torch.Tensor.as_subclass(batch["image"], torch.Tensor))
+                self.append((read.clone(), torch.rand(3)))  # what a step draws, and the next batch does not
 
 
-def test_batches_that_are_cut_ahead_are_those_of_a_training_that_waits(tmp_path):
-    file = write(tmp_path, "uint8")
-    expected, found = Cut(file, "device"), Cut(file, "disk")
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=CUDA)])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_batches_that_are_cut_ahead_are_those_of_a_training_that_waits(tmp_path, dtype, device):
+    file = write(tmp_path, dtype)
+    expected, found = Cut(file, "device", device), Cut(file, "disk", device)
     assert len(expected) == len(found) == 10
     assert all(torch.equal(a, b) for one, other in zip(expected, found) for a, b in zip(one, other))
 

@@ -24,6 +24,7 @@ from typing import Protocol, Self
 
 import numpy as np
 import torch
+from scripts.volumes.background import to_device
 from scripts.volumes.paths import cannot_be_written
 from scripts.volumes.write_all import take_room, write_all
 
@@ -165,24 +166,15 @@ class KeptVolume:
             self._places(corner[:, :1] + step[:, None] * np.arange(length)[:, None]) - planes[:, :1]
             for step, length in zip((down, across), size)
         )
-        voxels, (result, patches) = self._store.read(), self._empty((*planes.shape, *size))
+        voxels, patches = self._store.read(), np.empty((*planes.shape, *size), self.dtype)
 
         def read(some: slice) -> None:
             places = planes[some, :, None, None] + (rows[some, None, :, None] + columns[some, None, None, :])
-            result[some] = voxels.take(places)
+            patches[some] = voxels.take(places)
 
         step = -(-len(planes) // _THREADS)
         list(self._threads.map(read, [slice(begin, begin + step) for begin in range(0, len(planes), step)]))
-        return self.scale(patches.to(self.device, non_blocking=True).float())
-
-    def _empty(self, shape: Sequence[int]) -> tuple[np.ndarray, torch.Tensor]:
-        """An array and the tensor of it, in memory from which a GPU copies without waiting."""
-        if self.device.type != "cuda":
-            array = np.empty(shape, self.dtype)
-            return array, torch.from_numpy(array)
-        dtype = torch.from_numpy(np.empty(0, self.dtype)).dtype
-        tensor = torch.empty(tuple(shape), dtype=dtype, pin_memory=True)
-        return tensor.numpy(), tensor
+        return self.scale(to_device(torch.from_numpy(patches), self.device).float())
 
     def _places(self, voxels: np.ndarray) -> np.ndarray:
         """Where voxels (..., 3) are in the store."""
