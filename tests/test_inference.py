@@ -24,9 +24,9 @@ from scripts.errors import InputError
 from scripts.lattice import Block
 from scripts.reconstruction.axial_inferer import AxialInferer
 from scripts.reconstruction.block_dataset import named_after, volumes_in
-from scripts.reconstruction.prefetch_loader import PrefetchLoader
 from scripts.reconstruction.warm_up import WarmUp
 from scripts.volumes.formats import stores
+from scripts.volumes.prefetch_loader import PrefetchLoader
 from scripts.volumes.reading import VolumeSource
 
 # ------------------------------------------------------------------------------------------------- how a volume is cut

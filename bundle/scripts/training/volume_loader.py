@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from monai.data import CacheDataset
-from scripts.reconstruction.prefetch_loader import PrefetchLoader
 from scripts.training.volume_dataset import VolumeDataset
+from scripts.volumes.prefetch_loader import PrefetchLoader
 from torch.utils.data import RandomSampler
 
 

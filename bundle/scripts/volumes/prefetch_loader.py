@@ -35,9 +35,10 @@ class PrefetchLoader(DataLoader):
     data early and in silence, and a reconstruction would lack what was not read.
 
     Args:
-        dataset: of blocks, which any number of threads may ask at once.
-        readers: threads; each makes every so many-th batch.
-        kwargs: of ``DataLoader``. Blocks have several sizes, so a batch is one block.
+        dataset: an item is a batch, such as a block or a list of patches. With several readers it is used by several
+            threads at once.
+        readers: number of threads; with n of them each makes every n-th batch.
+        kwargs: further arguments of ``DataLoader``. Blocks have several sizes, so a batch is one block.
 
     Raises:
         InputError: another batch size is asked for.
