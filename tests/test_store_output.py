@@ -20,7 +20,7 @@ from scripts.cli.finished import Finished
 from scripts.errors import InputError
 from scripts.reconstruction import unfinished_store
 from scripts.reconstruction.unfinished_store import UnfinishedStore, folder_of
-from scripts.volumes.formats.ome_zarr_writer import OmeZarrStore, check_layout
+from scripts.volumes.formats.ome_zarr_writer import DEFAULT_LAYOUT, Layout, OmeZarrStore, check_layout
 
 SMALL = {"chunk": [4, 16, 16], "shard": [4, 32, 32]}
 
@@ -247,6 +247,10 @@ def test_full_disk_keeps_what_is_finished(tmp_path, monkeypatch):
         store.write(second, np.ones(second.sizes, np.uint8))
     monkeypatch.undo()
     assert begun(tmp_path).finished() == {first}
+
+
+def test_layout_without_options_is_the_documented_one():
+    assert check_layout() == DEFAULT_LAYOUT == Layout("0.5", (64, 64, 64), (256, 1024, 1024), "zstd")
 
 
 @pytest.mark.slow

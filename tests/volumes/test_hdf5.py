@@ -160,12 +160,12 @@ def test_links_and_voxels_in_other_files(tmp_path):
     assert_refused(tmp_path / "v.h5", "virtual", "raw.h5, which is missing", dataset="virtual")
 
 
-def with_unknown_filter(path: Path) -> None:
+def with_unknown_filter(path: Path, number: int = 32017) -> None:
     """Chunks that say that they are compressed with what HDF5 does not have."""
     with h5py.File(path, "w") as file:
         settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         settings.set_chunk((5, 6, 7))
-        settings.set_filter(32017, h5py.h5z.FLAG_OPTIONAL, (0,))
+        settings.set_filter(number, h5py.h5z.FLAG_OPTIONAL, (0,))
         space = h5py.h5s.create_simple((5, 6, 7))
         dataset = h5py.h5d.create(file.id, b"data", h5py.h5t.STD_U16LE, space, settings)
         dataset.write_direct_chunk((0, 0, 0), b"compressed", 0)
@@ -218,6 +218,24 @@ WRONG: dict[str, Wrong] = {  # for test_wrong_volumes.py
     "NaN": (make(attributes={"voxel_size": (1, 4, np.nan), "units": "nm"}), {}, ("not positive", "--spacing")),
     "filter": (with_unknown_filter, {}, ("data is compressed with SZ (HDF5 filter 32017)", "hdf5plugin", "h5repack")),
 }
+
+
+# As the HDF Group registers them, with which a user finds the plugin.
+REGISTERED = {
+    307: "bzip2",
+    32001: "Blosc",
+    32004: "LZ4",
+    32008: "bitshuffle",
+    32013: "ZFP",
+    32015: "Zstandard",
+    32026: "Blosc2",
+}
+
+
+@pytest.mark.parametrize("number, name", REGISTERED.items())
+def test_missing_filter_is_named(tmp_path, number, name):
+    with_unknown_filter(tmp_path / "v.h5", number)
+    assert_refused(tmp_path / "v.h5", f"is compressed with {name} (HDF5 filter {number})")
 
 
 def test_damaged_chunk(tmp_path):

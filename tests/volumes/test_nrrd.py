@@ -159,6 +159,11 @@ WRONG: dict[str, Wrong] = {  # for test_wrong_volumes.py
     "zeros": (lambda path: path.write_bytes(bytes(5000)), {}, ("no NRRD file",)),
     "only the mark": (lambda path: path.write_bytes(b"NRRD0004\n"), {}, ("no sizes",)),
     "a line that is no field": (lambda path: path.write_bytes(b"NRRD0004\nhello\n\n"), {}, ("no field ('hello')",)),
+    "a long line that is no field": (
+        lambda path: path.write_bytes(b"NRRD0004\n" + b"x" * 60000 + b"\n\n"),
+        {},
+        (f"no field ('{'x' * 40}')",),
+    ),
     "truncated": (lambda path: cut(save(path), 10), {}, ("its voxels go on to",)),
     "truncated gzip": (lambda path: cut(save(path, encoding="gzip"), 40), {}, ("compressed voxels are truncated",)),
     "gzip without its end": (lambda path: cut(save(path, encoding="gzip"), 4), {}, ("cannot be read",)),
@@ -255,8 +260,7 @@ def test_only_attached_headers_are_written(tmp_path):
         write_in_parts(tmp_path / "v.nhdr", coded(), np.eye(4), "pixel")
 
 
-def test_slices_in_a_list_of_files(tmp_path):
-    """itk reads these."""
+def save_list(tmp_path: Path) -> Path:
     path = save(tmp_path / "v.nhdr", data_file="LIST", byte_skip=0)
     for z in range(5):
         (tmp_path / f"{z}.raw").write_bytes(coded()[:, :, z].tobytes(order="F"))
@@ -265,7 +269,19 @@ def test_slices_in_a_list_of_files(tmp_path):
         line for line in path.read_text().splitlines() if "data file" not in line and "made by" not in line
     )
     path.write_text(f"{text}\ndata file: LIST 2\n" + "".join(f"{z}.raw\n" for z in range(5)))
-    assert_read(path, coded(), (0.1, 0.2, 0.5), "micrometer")
+    return path
+
+
+def test_slices_in_a_list_of_files(tmp_path):
+    """itk reads these."""
+    assert_read(save_list(tmp_path), coded(), (0.1, 0.2, 0.5), "micrometer")
+
+
+def test_slice_of_a_list_that_is_cut_short(tmp_path):
+    """The reason is what itk says last, not its chain of functions."""
+    path = save_list(tmp_path)
+    cut(tmp_path / "3.raw", 10)
+    assert_refused(path, "v.nhdr", "cannot be read", "got only 37 2-sized things, not 42")
 
 
 def test_failed_write_leaves_nothing(tmp_path):

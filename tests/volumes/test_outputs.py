@@ -207,6 +207,17 @@ def test_what_appears_is_left_alone(tmp_path, monkeypatch, name, links):
     assert len(os.listdir(tmp_path)) == 3
 
 
+@pytest.mark.parametrize("letter", ["a", "\u00e9"])
+def test_what_is_kept_beside_a_long_name_has_as_much_of_it_as_fits(tmp_path, letter):
+    path = tmp_path / (letter * (251 // len(letter.encode())) + ".tif")
+    with pytest.raises(InputError, match="appeared"):
+        with volume_writer(path, (7, 6, 5), "uint8", np.eye(4), "pixel"):
+            path.write_text("of somebody else")
+    (kept,) = (other for other in tmp_path.iterdir() if other != path)
+    assert read_header(kept).shape == (7, 6, 5)
+    assert kept.name == letter * (249 // len(letter.encode())) + "_1.tif"
+
+
 @pytest.mark.parametrize("name", ["v.tif", "v.nii.gz"])
 def test_folder_that_appears_does_not_lose_the_result(tmp_path, name):
     with pytest.raises(InputError, match="appeared"):

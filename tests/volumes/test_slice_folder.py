@@ -174,7 +174,7 @@ def test_folders_in_doubt(tmp_path, names, says, pattern, taken):
         (["1.png", "01.png", "2.png"], ("01.png, 1.png have the same number",)),
         (["s_1.tif", "s_1.tiff", "s_2.tif"], ("s_1.tif, s_1.tiff have the same number",)),
         (["z_0.5.png", "z_0.25.png", "z_0.8.png"], ("may be decimals or not", "rename")),
-        (["1f.png", "2a.png", "30.png"], ("differ in more than a number",)),
+        (["1f.png", "2a.png", "30.png"], ("differ in more than a number", "keep the slices of one volume alone")),
         (["s1_77.png", "s2_12.png", "s3_45.png"], ("more than one number",)),
         (["s1_9.png", "s2_8.png", "s3_8.png"], ("more than one number",)),  # falling, but for two
     ],

@@ -66,6 +66,16 @@ def test_blocks_in_any_order_make_the_volume(tmp_path, monkeypatch, name, dtype,
     assert os.listdir(tmp_path) == [name]
 
 
+@pytest.mark.parametrize("name", ["v.tif", "v.nii", "v.nii.gz", "v.nrrd", "v.mha", "v.mrc"])
+def test_block_without_a_place_is_the_first(tmp_path, name):
+    voxels = stack().transpose(2, 1, 0)
+    with volume_writer(tmp_path / name, voxels.shape, "uint8", np.eye(4), "pixel") as writer:
+        writer.write(voxels[:4, :3, :2])
+    expected = np.zeros_like(voxels)
+    expected[:4, :3, :2] = voxels[:4, :3, :2]
+    assert np.array_equal(read_volume(tmp_path / name)[0], expected)
+
+
 @pytest.mark.parametrize("name", ["v.tif", "v.ome.tif"])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 def test_tiff_is_the_file_that_tifffile_writes(tmp_path, name, dtype):
