@@ -37,7 +37,7 @@ def separate(files: Any) -> list[str]:
 
 def load_files(option: str, files: Any) -> dict[str, Any]:
     """
-    Return the content of config files, of which later ones lie over earlier ones.
+    Return the merged content of config files; later ones lie over earlier ones.
 
     Args:
         option: that names them, for the error.

@@ -41,7 +41,7 @@ _unsaid: list[str] = []  # what ended threads that nobody waited for
 
 def show_errors_in_one_line() -> None:
     """
-    End a run that fails in one line on stderr, from whatever exception, and drop what MONAI and Ignite log about it.
+    End a run that fails with one line on stderr, whatever the exception, and drop what MONAI and Ignite log about it.
     The warnings of the libraries, which a user cannot act on, are silenced.
     """
     sys.excepthook = _print_exception

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What a config offers to choose, read from its comments: ``run help`` prints it, and the shell completes it."""
+"""The options of a config, read from its comments: ``run help`` prints it, and the shell completes it."""
 
 from __future__ import annotations
 

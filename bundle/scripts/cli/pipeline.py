@@ -101,12 +101,12 @@ def check_workdir(
 
 
 def is_done(workdir: str | Path, output: str | Path, overwrite: bool = False) -> bool:
-    """Whether the last result of a run stands where it is to be, as the run wrote it.
+    """Whether the final result of a run is in its place, as the run wrote it.
 
     Args:
         workdir: of the run.
         output: file.
-        overwrite: whether it is to be made anew even so.
+        overwrite: whether it is made again in any case.
 
     Raises:
         InputError: what the working folder holds is damaged.
@@ -117,8 +117,8 @@ def is_done(workdir: str | Path, output: str | Path, overwrite: bool = False) ->
 def check_stages(
     config_dir: str | Path, stages: Sequence[Mapping[str, Any]], workdir: str | Path, header: Header
 ) -> None:
-    """Find options with which a stage that is left would fail, before the first one begins and the working folder is
-    claimed; arguments and errors are those of :func:`trials_of`.
+    """Find options with which one of the remaining stages would fail, before the first one begins and the working
+    folder is claimed; arguments and errors are those of :func:`trials_of`.
     """
     trials_of(config_dir, stages, workdir, header)
 
@@ -126,7 +126,7 @@ def check_stages(
 def trials_of(
     config_dir: str | Path, stages: Sequence[Mapping[str, Any]], workdir: str | Path, header: Header
 ) -> dict[str, Any]:
-    """The trials of the stages that are left, none of which would fail by its options.
+    """The trials of the remaining stages, after a check that none of them would fail by its options.
 
     Args:
         config_dir, stages, workdir: as in :func:`run_stages`; each config has a section ``trial``, whose parts
@@ -298,5 +298,5 @@ def choose_preset(presets: Mapping[str, Any], preset: str) -> Mapping[str, Any]:
 
 
 def merge(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One mapping of several; later ones win."""
+    """Merge several mappings; later ones win."""
     return {name: value for part in parts for name, value in part.items()}

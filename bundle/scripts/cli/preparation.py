@@ -90,8 +90,8 @@ def prepare(config: str, debug: bool | str = False) -> None:
 
 def restore_dataset(parser: ConfigParser, file: Path) -> None:
     """
-    Make the option ``array`` of a word that was given for ``dataset``, and give the config its section of that name
-    back.
+    Take a word that was given for ``dataset`` as the option ``array``, and restore the section of that name in the
+    config.
 
     Args:
         parser: of a workflow.

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What a run takes in time and memory: a few of its steps are made, on noise in the place of the volume."""
+"""What a run takes in time and memory: measured in a few of its steps, on noise in place of the volume."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Cost(NamedTuple):
 
 @dataclass
 class Trial:
-    """Makes a few steps of a run with its own objects.
+    """Makes a few steps of a run with the objects of the run.
 
     Args:
         network: on the device; a training changes its weights.

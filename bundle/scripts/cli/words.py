@@ -66,7 +66,7 @@ class Command(NamedTuple):
 
 
 def give_words(words: Sequence[str]) -> None:
-    """Say what this process was asked for, where it was not started by ``python -m monai.bundle run``."""
+    """Set the words of this process where it was not started by ``python -m monai.bundle run``."""
     global _given
     _given = list(words)
 

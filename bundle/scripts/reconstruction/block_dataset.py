@@ -111,7 +111,7 @@ class BlockDataset(Dataset):
         self._list()
 
     def cut(self, number: int, boxes: Sequence[Box | None] = (None,)) -> None:
-        """Cut a volume anew into blocks, of which none reaches over the border of a box.
+        """Cut a volume into blocks again, so that no block crosses the border of a box.
 
         Args:
             number: of the volume.

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The output of a reconstruction while it is written: a file, or a store that an interrupted run goes on with."""
+"""The output of a reconstruction while it is written: a file, or a store that an interrupted run can continue."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _WRITERS = max(1, min(8, (os.cpu_count() or 1) // 2))
 
 
 class Output(Protocol):
-    """What takes the blocks of a reconstruction."""
+    """Takes the blocks of a reconstruction."""
 
     left: int
     """Voxels that are still to come."""

@@ -40,7 +40,7 @@ class Predictor:
         recordings: for how many shapes of a tile work is recorded at the same time.
 
     Attributes:
-        windows: how many make a batch.
+        windows: number of windows in a batch.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ def _predict(
 
 
 class TTAPredictor:
-    """Mean of what a :class:`Predictor` makes of a window in all 16 ways of looking at it, in the place of one.
+    """Test-time augmentation in place of a :class:`Predictor`: its mean over the 16 orientations of a window.
 
     Eight are the turns and flips in XY. Eight more are the same with the slices in reverse order, at relative depth 1 - d, and
     are left out at relative depth 0: the network was trained for relative depths in [0, 1), not for 1.
@@ -94,7 +94,7 @@ class TTAPredictor:
 
     Attributes:
         windows, device, recordings: as those of the predictor.
-        looks: calls of the predictor for one of this.
+        looks: calls of the predictor for one call of this.
     """
 
     looks = 16

@@ -47,8 +47,8 @@ logger = logging.getLogger(__name__)
 class SaveBlocks:
     """Writes the predicted blocks of each volume into its output, whose name appears once it is complete.
 
-    Outputs are claimed and checked when the engine starts, before anything is read. What a block needs to be written
-    goes on beside the computation of the next one.
+    Outputs are claimed and checked when the engine starts, before anything is read. A block is converted and written
+    while the next one is computed.
 
     Args:
         dataset: that the blocks come from.

@@ -35,7 +35,7 @@ class SliceTable(NamedTuple):
     whole number where none lies at its place, the nearest output slice, and whether that is a copy of it.
 
     It is written before the output gets its name, so that a finished output has its table. A run that is interrupted in
-    between finds it again, which is why a file that holds the same is as good as none.
+    between finds it again, so a file with the same content counts as none.
 
     Attributes:
         path: of the file; None where none is wanted.

@@ -9,8 +9,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""An OME-Zarr output while it is made: a store under a temporary name, and a ledger of what is in it, so that a run that
-was interrupted goes on.
+"""An unfinished OME-Zarr output: a store under a temporary name and a ledger of its content, so that an interrupted run
+can be continued.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ _READERS = 8  # threads that compare what is finished with the ledger
 
 class UnfinishedStore:
     """
-    An OME-Zarr output while it is made.
+    An unfinished OME-Zarr output.
 
-    Beside the output there is a folder with a hidden name: ``run.json`` says what the run is, ``store`` is what is to
-    become the output, and ``boxes`` has a small file for each box of the volume that is in the store, with the digests
-    of its files and of ``run.json``. The output appears under its name once it is complete with its pyramid.
+    Beside the output there is a folder with a hidden name: ``run.json`` says what the run is, ``store`` becomes the
+    output, and ``boxes`` has a small file for each box of the volume that is in the store, with the digests of its
+    files and of ``run.json``. The output appears under its name once it is complete with its pyramid.
 
     Args:
         path: of the output.
@@ -91,7 +91,7 @@ class UnfinishedStore:
 
     def begin(self, resume_must_match: Mapping[str, Any], anew: bool = False) -> None:
         """
-        Begin, or go on with what an interrupted run left: boxes that are not as they were written are deleted.
+        Begin, or continue an interrupted run: boxes that have changed since they were written are deleted.
 
         Args:
             resume_must_match: what the voxels depend on, see :func:`scripts.provenance.resolve`.
@@ -151,8 +151,8 @@ class UnfinishedStore:
                 raise InputError(f"{self.path}: was begun {other.run}; delete {self.folder} to begin anew")
 
     def write(self, box: Box, voxels: np.ndarray) -> None:
-        """Write the voxels (x, y, z) of a box of the store, enter it in the ledger, and make what of the pyramid has
-        become possible. Several threads may do so at once.
+        """Write the voxels (x, y, z) of a box of the store, enter it in the ledger, and make the parts of the pyramid
+        that it completes. Several threads may do so at once.
         """
         above = self._above(box, 0)
         halves = {part: self.store.halve(part, box, voxels) for part, below in above if below == [box]}
@@ -282,7 +282,7 @@ class UnfinishedStore:
 
 
 def folder_of(path: str | os.PathLike) -> Path:
-    """Where a store is made that is to become an output."""
+    """Folder in which the store of an output is made."""
     target = target_of(path)
     return target.with_name(f".{digest_of(target.name)}.unfinished")
 

@@ -9,8 +9,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Which axes of an array are Z, Y and X, and which time point and channel is meant: by the names in the file, or by the
-options ``--axes``, ``--time`` and ``--channel``.
+"""Which axes of an array are Z, Y and X, and which time point and channel to read: from the names in the file, or from
+the options ``--axes``, ``--time`` and ``--channel``.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ _CHOSEN = {"time": ("T", "time points"), "channel": ("CS", "channels")}
 
 class Selection(NamedTuple):
     """
-    Which volume of a file is meant, from :func:`check_selection`.
+    Which volume of a file to read, from :func:`check_selection`.
 
     Attributes:
-        axes: the option ``--axes``: what the axes of the array are, in its order.
+        axes: the option ``--axes``: names of the array's axes, in its order.
         dataset: the option ``--dataset``: path of the array in a file or folder that holds several, or number of a
             level of a pyramid.
         time: the option ``--time``: number of a time point, from 0.
@@ -62,7 +62,7 @@ class Selection(NamedTuple):
 
 
 NO_SELECTION = Selection()
-"""What is meant of a file where no option says so: its one volume."""
+"""Without options: the only volume of the file."""
 
 
 class Order(NamedTuple):
@@ -72,7 +72,7 @@ class Order(NamedTuple):
         letters: Z, Y and X in the order of the array, the slowest axis first.
         sizes: number of voxels along these axes.
         places: their indices among all axes of the array.
-        picks: (index of an axis, number along it) for the axes of which one number was chosen.
+        picks: (axis, index along it) for each axis of which a single index is read.
     """
 
     letters: str
@@ -93,7 +93,7 @@ class Order(NamedTuple):
         return x, y, z
 
     def box(self, ndim: int, x: slice, y: slice, z: slice) -> tuple[slice | int, ...]:
-        """Index of a box of voxels in an array of ``ndim`` axes; what it gives has the axes of ``letters``."""
+        """Index of a box of voxels in an array of ``ndim`` axes; the result has the axes of ``letters``."""
         where: list[slice | int] = [0] * ndim
         for place, number in self.picks:
             where[place] = number
@@ -106,14 +106,15 @@ def check_selection(
     axes: Any = None, dataset: Any = None, time: Any = None, channel: Any = None, option: str = "axes"
 ) -> Selection:
     """
-    Return the options that say which volume of a file is meant.
+    Return the options that select a volume of a file.
 
     Args:
         axes, dataset, time, channel: see :class:`Selection`; None where an option was not given.
         option: name of the option of the axes, for its errors.
 
     Raises:
-        InputError: ``axes`` is no word of letters with Z, Y and X once each, or a number is none from 0 up.
+        InputError: ``axes`` is not a word of letters with Z, Y and X once each, or a number is not a whole number from
+            0 up.
     """
     for name, number in (("time", time), ("channel", channel)):
         if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 0):
@@ -146,7 +147,7 @@ def check_axes(axes: Any, option: str = "axes") -> str | None:
 
 def order_of(names: str, shape: Sequence[int], selection: Selection, file: Path, channels: Sequence[str] = ()) -> Order:
     """
-    Return the order of the axes of an array: those that the options name, or else those that the file names.
+    Return the order of the axes of an array, as the options name them, or else as the file does.
 
     Args:
         names: one letter for each axis, as tifffile has them: Z, Y, X, T(ime), C(hannel), S(ample of a color).
@@ -156,7 +157,7 @@ def order_of(names: str, shape: Sequence[int], selection: Selection, file: Path,
         channels: their names, for the errors.
 
     Raises:
-        InputError: what is meant is no single volume of one channel.
+        InputError: the selection is not a single volume of one channel.
     """
     if selection.axes is not None:
         return order_given(selection, shape, file)

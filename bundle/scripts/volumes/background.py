@@ -32,7 +32,7 @@ class Background:
     context.
 
     Args:
-        threads: with more than one the tasks may be of no order.
+        threads: with more than one, tasks may run in any order.
     """
 
     def __init__(self, threads: int = 1) -> None:

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What takes the blocks of a volume that is being written."""
+"""The interface of the writers of volumes."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Blocks that arrive in any order and size, put together to the boxes in which they are stored."""
+"""Assembles blocks that arrive in any order and size into the boxes in which they are stored."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from scripts.volumes.cast import cast
 
 class BoxAssembler:
     """
-    Puts blocks together to boxes; each is stored once, as soon as it is complete.
+    Assembles blocks into boxes; each box is stored once, as soon as it is complete.
 
     Args:
-        boxes: that make up a volume, without overlap.
+        boxes: parts of a volume that cover it without overlap.
         dtype: of the voxels; blocks of another type are converted, see :func:`scripts.volumes.cast.cast`.
         store: called with a box and its voxels (x, y, z).
     """

@@ -24,7 +24,7 @@ _CUBIC = 0.02  # voxels whose sides differ by less look cubic
 
 def factor_of(header: Header, factor: float | None, target_spacing: float | None = None) -> float:
     """
-    Return the factor: the given one, the one that gives slices of a distance, or the one that makes the voxels of the
+    Return the factor: the given one, the one that gives the target spacing, or the one that makes the voxels of the
     header isotropic.
 
     Args:
@@ -44,7 +44,7 @@ def factor_of(header: Header, factor: float | None, target_spacing: float | None
 
 def factor_to(target_spacing: float, spacing: float, unit: str, factor: float | None = None) -> float:
     """
-    Return the factor from a distance of slices to another.
+    Return the factor between two distances of slices.
 
     Args:
         target_spacing: of the result.
@@ -53,7 +53,7 @@ def factor_to(target_spacing: float, spacing: float, unit: str, factor: float | 
         factor: the option ``--factor``, which may not be given as well.
 
     Raises:
-        InputError: it is, the voxel size is not known, or the result would not be finer.
+        InputError: a factor is given as well, the voxel size is not known, or the result would not be finer.
     """
     if factor is not None:
         raise InputError(
@@ -85,7 +85,7 @@ def warn_unless_cubic(header: Header, factor: float) -> None:
 
 def why_not_cubic(header: Header, factor: float) -> str | None:
     """
-    Return on one line what becomes of the voxels with this factor, None if they become cubic or have no known size.
+    Describe on one line the voxels that this factor gives; None if they are cubic or their size is not known.
 
     Args:
         header: of the input.

@@ -34,7 +34,7 @@ class Header(NamedTuple):
         affine: 4x4, with the voxel size.
         unit: of the affine: "nanometer", "micrometer", "millimeter", or "pixel" with voxels of size 1 when nothing is
             known.
-        axis: of the file that is the Z of the volume, "z", "y" or "x"; shape and affine are those of the volume.
+        axis: which axis of the file is Z of the volume, "z", "y" or "x"; shape and affine are those of the volume.
     """
 
     shape: tuple[int, int, int]
@@ -81,7 +81,7 @@ def header_of(stack: Stack, voxel_size: tuple[float, float, float] | None, file:
         axis: of the file that becomes Z.
 
     Raises:
-        InputError: these are no sizes, no type of voxel, or no voxel size to work with.
+        InputError: the sizes, the type of voxel or the voxel size cannot be used.
     """
     turn = Turn.of(axis)
     x, y, z = turn.to_volume([int(size) for size in stack.shape])

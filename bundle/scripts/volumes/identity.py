@@ -34,7 +34,7 @@ _digests: dict[tuple, str] = {}  # of this process, since each stage of a run as
 
 def identify(path: str | os.PathLike | None, reading: ReadOptions = AS_STORED) -> dict | None:
     """
-    Return the identity of a volume. The same voxels with the same voxel size have it in any format and under any name.
+    Return the identity of a volume. It is the same for the same voxels and voxel size in any format and under any name.
 
     Args:
         path: file or folder, as in :func:`scripts.volumes.reading.open_volume`; None where a run has no such input.
@@ -45,7 +45,7 @@ def identify(path: str | os.PathLike | None, reading: ReadOptions = AS_STORED) -
         "digest" of the stored voxels, all of them primitives; None without a path.
 
     Raises:
-        InputError: as :func:`scripts.volumes.reading.read_volume`, but for what is wrong with the values.
+        InputError: as :func:`scripts.volumes.reading.read_volume`, except for faults of the values.
     """
     if path is None:
         return None

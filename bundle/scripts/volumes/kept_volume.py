@@ -29,7 +29,7 @@ from scripts.volumes.paths import cannot_be_written
 from scripts.volumes.write_all import take_room, write_all
 
 BRICK = (32, 32, 8)
-"""Voxels (x, y, z) that lie together: two pages of memory with 8 bits."""
+"""Voxels (x, y, z) of a brick, which are stored together: two pages of memory with 8 bits."""
 
 _THREADS = 4  # that read patches, most of the time waiting for memory or for the disk
 _EXACT = {"float64": "float32", "int64": "int32", "uint64": "uint32"}  # what float32 holds of them fits, for it is read
@@ -60,8 +60,8 @@ class KeptVolume:
     The voxels of a volume of one channel in the type of its file, of which patches are read.
 
     They lie in bricks of 32 x 32 x 8 voxels, so that a patch of any direction touches few pages: in the rows of a file
-    each voxel of a YZ plane has a page of its own. On disk they are in a scratch file without a name, whose room is
-    free again when the process ends, however it does.
+    each voxel of a YZ plane has a page of its own. On disk they are in a scratch file without a name, whose space is
+    freed when the process ends, in whatever way.
 
     Args:
         shape: number of voxels (x, y, z).
@@ -70,7 +70,7 @@ class KeptVolume:
         folder: of the scratch file, made if missing; None for main memory.
 
     Attributes:
-        scale: from the values that are kept, as float32, to those that are read.
+        scale: function from stored values, as float32, to the values that are returned.
 
     Raises:
         InputError: the disk has no room, or the folder cannot be written to.
@@ -106,7 +106,7 @@ class KeptVolume:
 
     def keep(self, planes: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """
-        Keep all slices of the volume as they pass by.
+        Store all slices of the volume, and pass them on.
 
         Args:
             planes: (x, y), in order, with values that the type holds.
@@ -128,7 +128,7 @@ class KeptVolume:
             yield plane
 
     def like(self, dtype: str) -> KeptVolume:
-        """An empty volume of the same shape in the same place, whose values are those that are read."""
+        """An empty volume of the same shape in the same place, whose values are not scaled."""
         return KeptVolume(self.shape, dtype, self.device, self.folder)
 
     def part(self, parts: Sequence[slice]) -> KeptVolume:

@@ -40,11 +40,11 @@ def check_memory(needed: float, what: str, advice: str) -> None:
 
     Args:
         needed: bytes.
-        what: needs them; the beginning of the error.
+        what: what needs them; the beginning of the error.
         advice: what to do about it; the end of the error.
 
     Raises:
-        InputError: it does not.
+        InputError: there is not.
     """
     free = free_memory()
     if needed > free:

@@ -182,7 +182,7 @@ def check_space(path: str | os.PathLike, shape: Sequence[int], dtype: str, facto
         factor: that made it so large, for the error.
 
     Raises:
-        InputError: it has not, or the format has no such voxels.
+        InputError: there is not enough, or the format has no such voxels.
     """
     needed, free = math.prod(shape) * stored_dtype(dtype, path).itemsize, free_space(path)
     if needed > free:

@@ -132,7 +132,7 @@ def check_place(path: str | os.PathLike, shown: str | os.PathLike | None = None)
 
 
 def suffix_of(name: str) -> str:
-    """Return how a file name ends, with both parts of ``.ome.tif`` and ``.nii.gz``."""
+    """Return the suffix of a file name, with both parts of ``.ome.tif`` and ``.nii.gz``."""
     double = _SUFFIX_OF_TWO.search(name)
     suffix = double.group() if double else Path(name).suffix
     return suffix if len(os.fsencode(suffix)) <= _LONGEST_SUFFIX else ""
@@ -140,7 +140,7 @@ def suffix_of(name: str) -> str:
 
 def stamp(path: Path, parts: Sequence[Path] = ()) -> tuple:
     """
-    Return what changes when a volume is changed while the process runs.
+    Return a value that changes when the volume is changed while the process runs.
 
     Args:
         path: file, folder of slices, or pattern of slices.

@@ -31,8 +31,8 @@ _Reader = tuple[ThreadPoolExecutor, Iterator[Any]]
 class PrefetchLoader(DataLoader):
     """MONAI's ``DataLoader`` whose batches are made by threads, some ahead of the one in use.
 
-    MONAI's ``ThreadDataLoader`` does the same with one thread, but for errors: what goes wrong in its thread ends the
-    data early and in silence, and a reconstruction would lack what was not read.
+    MONAI's ``ThreadDataLoader`` does the same with one thread, but an error in that thread silently ends the data
+    early, so that a reconstruction would be incomplete.
 
     Args:
         dataset: an item is a batch, such as a block or a list of patches. With several readers it is used by several

@@ -42,4 +42,4 @@ class ReadOptions(NamedTuple):
 
 
 AS_STORED = ReadOptions()
-"""As the file says."""
+"""The default: everything as the file says."""

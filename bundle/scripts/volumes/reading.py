@@ -59,7 +59,7 @@ class VolumeSource:
 
     Args:
         path: TIFF or NIfTI file, or folder of 2-D slices (PNG or TIFF), or a pattern of the names of such slices, as
-            ``folder/slice_*.png``; what exists under just that name comes first.
+            ``folder/slice_*.png``; a file or folder of exactly that name comes first.
         reading: how it is read.
 
     Attributes:
@@ -106,7 +106,7 @@ class VolumeSource:
 
     @cached_property
     def fingerprint(self) -> tuple:
-        """What the voxels are known by as long as this process runs, without reading them."""
+        """A value that identifies the voxels while this process runs, without reading them."""
         return str(self.path.absolute()), self._selection, self.header.axis, stamp(self.path, self._parts)
 
     def read(self, index: int) -> np.ndarray:
@@ -291,7 +291,7 @@ def read_volume(path: str | os.PathLike, reading: ReadOptions = AS_STORED) -> Me
         ``meta["filename_or_obj"]``; ``meta["original_channel_dim"]``, which is 0.
 
     Raises:
-        InputError: the file is missing, damaged or of another format; it is no single-channel volume of at least two
+        InputError: the file is missing, damaged or of another format; it is not a single-channel volume of at least two
             slices; its axes or the order of its slices are ambiguous; its voxels are not finite, all the same, not
             numbers, or too large for float32; the spacing is not three positive numbers.
     """

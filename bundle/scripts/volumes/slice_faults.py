@@ -32,8 +32,8 @@ _SHOWN = 8  # runs of slices that a warning names
 
 
 class SliceLook(NamedTuple):
-    """What is seen of a slice by itself: its one value, or its fingerprint and whether much of it is clipped, at its
-    largest value.
+    """What a slice shows by itself: its one value, or its fingerprint and whether much of it is clipped, at its largest
+    value.
     """
 
     constant: bool

@@ -29,13 +29,13 @@ _LEAST_BYTES = 2**22  # of a result: over smaller ones the threads wait for each
 
 def in_threads(function: Callable[[Part], Result], parts: Iterable[Part], size: int) -> Iterator[Result]:
     """
-    Return what a function makes of each part, in their order; some are made ahead. NumPy computes in several threads
-    at once.
+    Return the results of a function for all parts, in their order; some are computed ahead. NumPy computes in several
+    threads at once.
 
     Args:
         function: of a part.
         parts: taken one after the other, by the thread that asks for the results.
-        size: bytes of a result. Small ones are made one at a time, and very large ones.
+        size: bytes of a result. Small ones and very large ones are computed one at a time.
     """
     threads = max(1, min(_MOST_THREADS, os.cpu_count() or 1, _MOST_BYTES // max(1, size)))
     if threads == 1 or size < _LEAST_BYTES:

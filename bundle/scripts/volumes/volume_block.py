@@ -40,8 +40,8 @@ RECORDED = "recorded"
 """Entry of the meta data of a block that has been read: its voxels in the type of the file, where they are floats."""
 
 WHOLE = "whole_volume"
-"""Entry of the meta data of a part that has been read: the :class:`VolumeSource` it is of, for what depends on all of
-the volume.
+"""Entry of the meta data of a part that has been read: the :class:`VolumeSource` that it is part of, for what depends
+on the whole volume.
 """
 
 

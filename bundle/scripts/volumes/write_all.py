@@ -39,7 +39,7 @@ def write_all(file: int, data: bytes | memoryview, place: int) -> None:
 
 def take_room(file: int, size: int) -> None:
     """
-    Make a file as long as it is to become, and allocate it where the file system can.
+    Give a file its final length, and allocate its space where the file system can.
 
     Args:
         file: descriptor of a file that is open for writing.

@@ -113,7 +113,8 @@ def tell_written(path: str | os.PathLike, shape: Sequence[int], affine: np.ndarr
 
 def stored_dtype(dtype: str, path: str | os.PathLike) -> np.dtype:
     """
-    Return the type of voxel in the file of a volume: the same, or the next one that the format has, which is told.
+    Return the type of voxel in the file of a volume: the same, or the next one that the format has, of which a line is
+    printed.
 
     Args:
         dtype: of the volume.

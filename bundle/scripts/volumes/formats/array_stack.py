@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A volume in an array of several axes that is read by boxes, as HDF5, zarr and their like give it."""
+"""A volume in an array of several axes that is read by boxes, as in HDF5 and zarr."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from scripts.volumes.formats.voxel_attributes import NOT_KNOWN, VoxelSize
 
 
 class Array(Protocol):
-    """What is needed of an array: its shape, its type, and boxes of it."""
+    """The part of an array's interface that is used: shape, type, and reading of boxes."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -49,13 +49,13 @@ def array_stack(
     channels: Sequence[str] = (),
 ) -> Stack:
     """
-    Return the volume that is meant of an array.
+    Return the selected volume of an array.
 
     Args:
         array: of any number of axes.
-        names: one letter for each of them: Z, Y, X, T, C, or another for what has no place in a volume; "I" for axes
-            without a name.
-        selection: which volume is meant.
+        names: one letter for each of them: Z, Y, X, T, C, or another letter for an axis that a volume does not have;
+            "I" for axes without a name.
+        selection: which volume to read.
         path: for the errors.
         size: of its voxels. One that is not positive is left to :func:`scripts.volumes.header.header_of`, which refuses
             it unless another one is given.
@@ -63,7 +63,7 @@ def array_stack(
         channels: their names, for the errors.
 
     Raises:
-        InputError: what is meant is no single volume of one channel.
+        InputError: the selection is not a single volume of one channel.
     """
     order = order_of(names, array.shape, selection, path, channels)
 

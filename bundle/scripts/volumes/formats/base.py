@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What the module of a format provides, and what it gives of a volume that is open for reading."""
+"""The contract of a format's module, and of a volume that it has opened for reading."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ class ReadableFormat(Protocol):
     """As messages name it, such as "TIFF"."""
 
     SUFFIXES: tuple[str, ...]
-    """How names of its files end, in lower case, in the order in which messages list them. A format of folders that
-    are told by what they hold has a function ``is_store(path: Path) -> bool`` besides.
+    """Suffixes of its files, in lower case, in the order in which messages list them. A format whose volumes are
+    folders, recognized by their content, also has a function ``is_store(path: Path) -> bool``.
     """
 
     def open_stack(self, path: Path, selection: Selection = NO_SELECTION) -> AbstractContextManager[Stack]:
@@ -76,10 +76,10 @@ class ReadableFormat(Protocol):
 
         Args:
             path: file or folder, which exists and may be read.
-            selection: which volume of it is meant.
+            selection: which volume of it to read.
 
         Raises:
-            InputError: what is meant is not there, or no single volume of one channel.
+            InputError: the selected volume does not exist, or is not a single volume of one channel.
             Exception: any other one is reported as damage of the file, with the first line of its message.
         """
 
@@ -102,7 +102,7 @@ class Format(ReadableFormat, Protocol):
             path: temporary file to write, in a folder that exists. Other temporary files have names that begin like
                 this one, so that they are found after a killed run.
             shape: number of voxels (x, y, z).
-            dtype: of the voxels: integers of up to 32 bits, float32 or float64, of those in ``DTYPES``.
+            dtype: of the voxels, one of ``DTYPES``: integers of up to 32 bits, float32 or float64.
             affine: 4x4.
             unit: of the affine: nanometer, micrometer, millimeter or pixel.
         """

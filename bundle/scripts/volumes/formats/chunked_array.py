@@ -38,7 +38,7 @@ class ChunkedArray:
     An open array.
 
     Args:
-        store: of tensorstore, which fails where a chunk is absent.
+        store: of tensorstore, opened so that reading an absent chunk fails.
         path: of the volume, for messages.
         name: of the array in it, for messages.
 
@@ -93,7 +93,7 @@ class ChunkedArray:
             check_memory(needed, f"{self._path}: a {what} of {self._name} needs", advice)
 
     def warn_of_absent(self) -> None:
-        """Say how many chunks were absent of those that were read."""
+        """Warn of how many of the chunks that were read are absent."""
         if self._absent:
             self._warn(f"{len(self._absent)} of its {np.prod(self._grid)} chunks are absent")
 
@@ -157,16 +157,16 @@ def open_array(
     driver: str, folder: Path, path: Path, name: str, layout: dict[str, Any] | None = None, **spec: Any
 ) -> Iterator[ChunkedArray]:
     """
-    Open an array for reading; what chunks were absent is said at the end.
+    Open an array for reading; a warning at the end says how many chunks were absent.
 
     Args:
         driver: of tensorstore.
         folder: that holds the metadata of the array.
         path: of the volume, for messages.
         name: of the array in it, for messages.
-        layout: metadata of the array. Attributes of users, which tensorstore would refuse where they are not what
-            it knows, are left out of it. None where tensorstore is to read it.
-        spec: what else the driver is to know.
+        layout: metadata of the array, without users' attributes, since tensorstore may refuse those that it does not
+            know. With None tensorstore reads it from the folder.
+        spec: further entries of the driver's specification.
 
     Raises:
         InputError: tensorstore cannot read such an array.

@@ -40,7 +40,7 @@ NAME = "HDF5"
 SUFFIXES: tuple[str, ...] = (".h5", ".hdf5", ".hdf")
 
 DATASET = "volumes/raw"
-"""The array that is written, where CREMI's files have theirs."""
+"""Path of the array that is written, the one that CREMI's files use."""
 
 _CHUNK = 64
 _FILTERS = {
@@ -70,7 +70,7 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
 
     Args:
         path: file to read.
-        selection: which volume is meant; without a dataset the only array of at least three axes.
+        selection: which volume to read; without a dataset the only array of at least three axes.
 
     Yields:
         The stack. Boxes are read under the lock of h5py.
@@ -114,7 +114,7 @@ def _listed(arrays: dict[str, tuple[int, ...]]) -> str:
 
 
 def _dataset(h5py: Any, file: Any, selection: Selection, path: Path) -> Any:
-    """The array that is meant."""
+    """The selected array."""
     if selection.dataset is None:
         arrays = _arrays(h5py, file, 3)
         if len(arrays) == 1:

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What itk reads of NRRD and MetaImage files: where their voxels are in space, and voxels in several files."""
+"""What itk reads of NRRD and MetaImage files: the affine, and voxels that are spread over several files."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""An array in a file whose voxels follow each other without a gap, of which boxes are mapped into memory."""
+"""A contiguous array in a file, of which boxes are mapped into memory."""
 
 from __future__ import annotations
 

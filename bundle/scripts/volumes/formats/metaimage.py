@@ -73,8 +73,8 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
 
     Args:
         path: file to read.
-        selection: which volume is meant; its axes are in the order of ``DimSize``, the fastest first, after that of
-            the channels, if there are several.
+        selection: which volume to read; its axes are in the order of ``DimSize``, the fastest first, after that of the
+            channels, if there are several.
 
     Yields:
         The stack. Uncompressed voxels are memory maps; others are read into memory.

@@ -57,7 +57,7 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
 
     Args:
         path: file to read.
-        selection: which volume is meant.
+        selection: which volume to read.
 
     Yields:
         The stack; boxes of it are read by memory maps.

@@ -47,7 +47,7 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
 
     Args:
         path: a container, or a group or an array in one.
-        selection: which volume is meant; its dataset is the path of an array or a group, or the number of a level.
+        selection: which volume to read; its dataset is the path of an array or a group, or the number of a level.
 
     Yields:
         The stack, with the position of its first voxel as the attributes give it.

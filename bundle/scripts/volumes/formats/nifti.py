@@ -58,7 +58,7 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
 
     Args:
         path: file to read.
-        selection: which volume is meant; the axes are XYZT where it names none.
+        selection: which volume to read; the axes are XYZT where it names none.
 
     Yields:
         The stack, float32 if the header scales the voxels, otherwise in the dtype of the file. A compressed file is
@@ -126,7 +126,7 @@ def _read_to_end(file: IO[bytes]) -> None:
 
 
 def _open(path: Path, selection: Selection) -> nib.Nifti1Image:
-    """Return the image of the file, or raise InputError when what is meant of it is no single-channel volume."""
+    """Return the image of the file, or raise InputError when the selection is not a single-channel volume."""
     image = nib.load(path)
     if not isinstance(image, nib.Nifti1Image):  # Nifti2Image is one too
         raise InputError(f"{path}: is not a NIfTI file in spite of its name; save it as .nii.gz or .ome.tif")

@@ -72,7 +72,7 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
 
     Args:
         path: file to read.
-        selection: which volume is meant; its axes are in the order of ``sizes``, the fastest first.
+        selection: which volume to read; its axes are in the order of ``sizes``, the fastest first.
 
     Yields:
         The stack. Voxels with the encoding raw are memory maps; others are read into memory.

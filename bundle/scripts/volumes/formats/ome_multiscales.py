@@ -27,7 +27,7 @@ class Level(NamedTuple):
 
     Attributes:
         names: of the axes, a letter for each; None if it does not fit the array.
-        voxel_size: what it says of that; None if nothing.
+        voxel_size: as stated there; None if it is not.
         named: number of axes that it names.
         channels: their names, empty where one has none.
     """
@@ -63,7 +63,7 @@ def level_of(attributes: Mapping[str, Any], path: str, rank: int) -> Level | Non
         rank: number of axes of its array.
 
     Returns:
-        It; None if the group does not name such a level.
+        The level; None if the group does not name it.
     """
     pyramid = _pyramid(attributes)
     found = [each for each in _datasets(pyramid) if isinstance(each, dict) and str(each.get("path")).strip("/") == path]

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""OME-Zarr as it is written: version 0.5 with shards, or 0.4; a pyramid made from the finished volume."""
+"""Writing of OME-Zarr: version 0.5 with shards, or 0.4; a pyramid made from the finished volume."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ _COMPRESSORS = {
 
 class Layout(NamedTuple):
     """
-    How a volume lies in a store.
+    How a volume is stored.
 
     Attributes:
         version: of OME-Zarr, one of :data:`VERSIONS`; 0.4 knows no shards.
         chunk: voxels (z, y, x) that are compressed together.
-        shard: voxels (z, y, x) of a file, whole chunks; of a small volume it is no larger than that.
+        shard: voxels (z, y, x) of a file, whole chunks; no larger than the volume.
         compression: one of :data:`COMPRESSIONS`.
     """
 
@@ -79,7 +79,7 @@ class Layout(NamedTuple):
 
 
 DEFAULT_LAYOUT = Layout()
-"""What is written where no option says something else."""
+"""The default layout."""
 
 
 def check_layout(
@@ -89,7 +89,7 @@ def check_layout(
     Return the options ``--ome_zarr_version``, ``--chunk``, ``--shard`` and ``--compression`` as a layout.
 
     Raises:
-        InputError: there is no such version or compression, sizes are no three whole numbers above 0, or a shard does
+        InputError: there is no such version or compression, sizes are not three whole numbers above 0, or a shard does
             not hold whole chunks.
     """
     default = DEFAULT_LAYOUT
@@ -118,7 +118,7 @@ def check_sizes(sizes: Sequence[int] | None, option: str) -> tuple[int, int, int
     Return an option that is three numbers of voxels (z, y, x), None when it was not given.
 
     Raises:
-        InputError: they are no three whole numbers above 0.
+        InputError: they are not three whole numbers above 0.
     """
     if sizes is None:
         return None

@@ -36,7 +36,7 @@ def unpack(
     Args:
         path: the file.
         begin: its byte where the compressed voxels begin.
-        skip: how many bytes are passed over once they are unpacked.
+        skip: number of unpacked bytes to skip.
         dtype: of the voxels, with their byte order.
         shape: of the array, the fastest axis first.
         bzip2: whether it is bzip2.
@@ -87,7 +87,7 @@ def read_text(path: Path, begin: int, dtype: np.dtype, shape: tuple[int, ...]) -
 
     Raises:
         InputError: there is no room for them.
-        OSError: they are truncated or no numbers.
+        OSError: they are truncated or not numbers.
     """
     count = math.prod(shape)
     check_memory(count * dtype.itemsize, f"{path}: is written as text and needs", "free some, or save it as binary")

@@ -44,7 +44,7 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
 
     Args:
         path: folder with a file "info", or one of a scale in it.
-        selection: which volume is meant; its dataset is the number of a scale or its key, 0 without it.
+        selection: which volume to read; its dataset is the number of a scale or its key, 0 without it.
 
     Yields:
         The stack, in nanometer, with ``voxel_offset`` as the position of its first voxel.
@@ -89,7 +89,7 @@ def _key_in(path: Path, selection: Selection) -> str:
 
 
 def _chosen(path: Path, scales: list[dict[str, Any]], dataset: str | None) -> int:
-    """The index of the scale that is meant."""
+    """The index of the selected scale."""
     keys = [str(each.get("key")).strip("/") for each in scales]
     if dataset is None:
         return 0

@@ -59,7 +59,7 @@ SUFFIXES = tuple(suffix for each in _FORMATS for suffix in each.SUFFIXES)
 
 
 def suffix_of_volume(path: Path) -> str | None:
-    """Return how the name of a volume ends, as it is written there; None if that is no suffix of a format."""
+    """Return the suffix of a volume's name, as it is written there; None if no format has it."""
     found = [suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)]
     return path.name[-len(max(found, key=len)) :] if found else None
 
@@ -69,7 +69,7 @@ def format_to_read(path: Path) -> ReadableFormat:
     Return the format of a file, of a folder of slices, or of a pattern of slices in a folder.
 
     Raises:
-        InputError: it has none of the formats.
+        InputError: it has no supported format.
     """
     if path.is_dir() or url_of(path):
         store = store_format(path) or (None if url_of(path) else slice_folder)
@@ -86,7 +86,7 @@ def format_to_read(path: Path) -> ReadableFormat:
 
 
 def store_format(path: Path) -> ReadableFormat | None:
-    """Return the format of a folder, or of what is behind a URL, that is a store; None if it is none."""
+    """Return the format of a store, a folder or a URL; None if it is not a store."""
     return next((each for each in _FORMATS if hasattr(each, "is_store") and each.is_store(path)), None)
 
 
@@ -100,8 +100,8 @@ def volumes_of(folder: Path) -> list[Path]:
 
 
 def suffix_like(path: Path) -> str:
-    """Return how the name of an output ends that has the format of a volume: its own suffix, the first one of the format
-    where that is only read, ``.zarr`` for the stores; ``.tif`` where the format is not written.
+    """Return the suffix of an output in the format of a volume: the volume's own, or the first of its format where its
+    own is only read; ``.zarr`` for stores; ``.tif`` where the format is not written.
     """
     stands_alone = not path.is_dir() and not url_of(path)
     known = _format_of(path) if stands_alone else store_format(path) and zarr
@@ -114,7 +114,7 @@ def format_to_write(path: Path) -> Format:
     Return the format that a volume of this name is written in.
 
     Raises:
-        InputError: the name ends like none of them.
+        InputError: the name has no suffix that can be written.
     """
     known = _format_of(path)
     suffix = suffix_of_volume(path)
@@ -124,7 +124,8 @@ def format_to_write(path: Path) -> Format:
 
 
 def is_store(path: Path) -> bool:
-    """Whether an output of this name is a folder that is written part by part and gone on with."""
+    """Whether an output of this name is a store, a folder that is written part by part, so that an interrupted run can
+    continue it."""
     known = _format_of(path)
     return hasattr(known, "is_store") and hasattr(known, "open_writer")
 

@@ -46,14 +46,14 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
 
     Args:
         path: the folder, or a pattern of the names of files in it.
-        selection: which volume is meant; Z comes first among its axes, one file a slice.
+        selection: which volume to read; Z comes first among its axes, one file a slice.
 
     Yields:
         The stack, of the size and dtype of the first slice, without a voxel size. Reading a slice that differs from the
         first raises InputError.
 
     Raises:
-        InputError: there are no slices, their names leave it open which belong to the volume and in which order, or the
+        InputError: there are no slices, their names do not tell which belong to the volume or in which order, or the
             first cannot be read.
     """
     files = slice_files(path)

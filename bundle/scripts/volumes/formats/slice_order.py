@@ -90,7 +90,7 @@ def slices_in_order(names: Sequence[str], folder: Path, pattern: str | None = No
     Args:
         names: file names of one folder.
         folder: for the errors.
-        pattern: by which the user has chosen these files, None for the whole folder. With a pattern, numbers may be
+        pattern: with which the user chose these files, None for the whole folder. With a pattern, numbers may be
             missing, and names without numbers are sorted alphabetically.
 
     Returns:

@@ -9,8 +9,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Folders that hold arrays in chunks, as zarr, N5 and precomputed have them, on this machine or behind a URL: their JSON
-files, what lies in them, and the array that is meant.
+"""Folders of arrays in chunks, as in zarr, N5 and precomputed, on this machine or behind a URL: their JSON files, their
+content, and which array to read.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Node(NamedTuple):
     A folder of a store.
 
     Attributes:
-        shape: of the array that it is; None for a group.
-        attributes: what the file says beside the layout of the array.
+        shape: of an array; None for a group.
+        attributes: content of its JSON file other than the layout of the array.
         levels: paths of the levels of a pyramid in a group, the finest one first.
         layout: of the array, for :func:`scripts.volumes.formats.chunked_array.open_array`.
     """
@@ -101,8 +101,8 @@ def has_file(folder: Path, name: str) -> bool:
 
 def parts_of(folder: Path, names: Iterable[str], above: int = 1) -> tuple[Path, ...]:
     """
-    Return by what a change of an array is noticed, see :class:`scripts.volumes.formats.base.Stack`; nothing behind a
-    URL, where a volume is taken to stay as it is.
+    Return the files and folders by which a change of an array is noticed, see
+    :class:`scripts.volumes.formats.base.Stack`; nothing behind a URL, where a volume is taken to stay as it is.
 
     Args:
         folder: of its chunks.
@@ -123,7 +123,7 @@ def has_slices(folder: Path) -> bool:
 
 
 def within(folder: Path, suffix: str) -> bool:
-    """Whether a folder or one above it has a name that ends like this."""
+    """Whether the name of a folder, or of one above it, has this suffix."""
     return any(each.name.lower().endswith(suffix) for each in (folder, *folder.parents))
 
 
@@ -131,7 +131,7 @@ def find_array(
     path: Path, selection: Selection, node_at: Callable[[Path], Node | None], kind: str
 ) -> tuple[Path, Node]:
     """
-    Return the array that is meant.
+    Return the selected array.
 
     Args:
         path: the store, or a folder in it.
@@ -140,11 +140,11 @@ def find_array(
         kind: of the store, for the errors.
 
     Returns:
-        Its folder, and what it is. Without a dataset it is the array at the path, the finest level of the pyramid
-        there, or the only volume under it.
+        Its folder and its node. Without a dataset it is the array at the path, the finest level of the pyramid there,
+        or the only volume under it.
 
     Raises:
-        InputError: there is no such array, or several could be meant.
+        InputError: there is no such array, or the choice is ambiguous.
     """
     node = node_at(path)
     if selection.dataset is not None:
@@ -234,7 +234,7 @@ def _listed(path: Path, volumes: list[tuple[Path, Node]]) -> str:
 
 
 def short(error: BaseException) -> str:
-    """Return what a message of tensorstore says, without the place in its code and the specification it got."""
+    """Return a message of tensorstore without the place in its code and the specification it got."""
     text = re.sub(r"\s*\[\w[\w ]*=.*", "", one_line(error))
     text = re.sub(r'^([A-Z_]{4,}: )?(Error opening "\w+" driver: )?', "", text)
     text = re.sub(r'^Error reading [^"]*"[^"]*"(/[^:]*)?: ', "", text)

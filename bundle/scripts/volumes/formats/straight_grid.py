@@ -18,14 +18,14 @@ import numpy as np
 
 def straight_grid(affine: np.ndarray) -> tuple[list[float], list[float]]:
     """
-    Return what is kept of an affine by a format whose axes are those of space.
+    Return the part of an affine that a format without rotations can store.
 
     Args:
         affine: 4x4.
 
     Returns:
         The voxel size (x, y, z), and the place of the center of the first voxel; 0 where the axes are turned or
-        mirrored, for which a place alone would be another place.
+        mirrored, since the place alone would then be wrong.
     """
     directions = np.asarray(affine, dtype=float)[:3, :3]
     sizes = np.linalg.norm(directions, axis=0)

@@ -56,14 +56,14 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
 
     Args:
         path: file to read.
-        selection: which volume of it is meant.
+        selection: which volume of it to read.
 
     Yields:
         The stack. Uncompressed slices are memory maps, of which only the part that is used is read. A file that does
         not have Z first, or has its channels in its pages, is read into memory.
 
     Raises:
-        InputError: what is meant of the file is no single-channel volume.
+        InputError: the selection is not a single-channel volume.
         OSError: it is damaged; a truncated file is found here and not only when its slices are read.
     """
     selection.refuse_dataset(path, "a TIFF file")
@@ -97,7 +97,7 @@ def read_slice(path: Path) -> np.ndarray:
         The pixels in (y, x) order.
 
     Raises:
-        InputError: the file holds something else than one single-channel image.
+        InputError: the file is not one single-channel image.
         OSError: it is damaged.
     """
     with _damage_raised(), tifffile.TiffFile(path) as tif:

@@ -64,13 +64,13 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
 
     Args:
         path: file to read.
-        selection: which volume is meant; its dataset is the name or the number of a scene.
+        selection: which volume to read; its dataset is the name or the number of a scene.
 
     Yields:
         The stack, with the voxel size and its units as the reader gives them.
 
     Raises:
-        InputError: bioio or its reader is not installed, it does not know the file, or what is meant is no volume.
+        InputError: bioio or its reader is not installed, it does not know the file, or the selection is not a volume.
         Exception: of the reader, about a damaged file.
     """
     package = _READERS[path.suffix.lower()]

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The voxel size of an array in the attributes that stand beside it, by what each of them is known to mean."""
+"""The voxel size of an array from its attributes, each read by the convention that it belongs to."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class Statement(NamedTuple):
 
 class VoxelSize(NamedTuple):
     """
-    What the attributes say together, as :func:`scripts.volumes.formats.array_stack.array_stack` takes it.
+    The voxel size by all attributes, as :func:`scripts.volumes.formats.array_stack.array_stack` takes it.
 
     Attributes:
         voxel_size: along "X", "Y" and "Z" in ``unit``; None if it is not known.
         unit: one of ours, None if it is not known.
         origin: place of the center of the first voxel along them, 0 where there is none.
-        doubt: what is not right about it, None if nothing is.
+        doubt: what may be wrong with it; None if nothing.
         source: the attribute that it is from.
     """
 
@@ -66,7 +66,7 @@ class VoxelSize(NamedTuple):
 
 
 NOT_KNOWN = VoxelSize()
-"""Of a file that says nothing of it."""
+"""Of a file without a voxel size."""
 
 
 def state(source: str, axes: str, sizes: Any, origin: Any = None, unit: Any = None, factors: Any = None) -> Statement:
@@ -79,8 +79,8 @@ def state(source: str, axes: str, sizes: Any, origin: Any = None, unit: Any = No
         sizes: one number for each of the axes.
         origin: as many numbers; None if it says nothing of that.
         unit: name for all of them, or a list of as many names; None if it says nothing of that.
-        factors: by which a level of a pyramid is coarser than what the sizes are of. The center of its first voxel
-            is then that of a block of as many.
+        factors: how many times coarser a level of a pyramid is than the level that the sizes are given for. The center
+            of its first voxel is then the center of a block of as many voxels.
     """
     if sizes is None:
         return Statement(source, {}, {}, {}, "has no sizes")
@@ -161,11 +161,11 @@ def settle(statements: Sequence[Statement]) -> VoxelSize:
     Return the voxel size that the first usable attribute says.
 
     Args:
-        statements: of what attributes there are, the one to be preferred first.
+        statements: of the attributes that exist, the preferred one first.
 
     Returns:
-        It, with a doubt where an attribute cannot be used, where two disagree, and where a unit is missing or not
-        known. Sizes that are not positive are kept, and refused by :func:`scripts.volumes.header.header_of`.
+        The voxel size, with a doubt where an attribute cannot be used, where two disagree, and where a unit is missing
+        or not known. Sizes that are not positive are kept, and refused by :func:`scripts.volumes.header.header_of`.
     """
     doubts = [f"its {each.source} {each.fault}, and is not used" for each in statements if each.fault]
     usable = [_in_one_unit(each) for each in statements if each.fault is None]
