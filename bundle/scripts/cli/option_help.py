@@ -68,7 +68,7 @@ def read_help(path: str | Path) -> ConfigHelp:
     Read the comment at the head of a config and its section "what you choose".
 
     A line of that section is ``name: default # [type] meaning``, see :mod:`scripts.cli.option_types`; an indented
-    comment below it goes on with the meaning.
+    comment below it continues the meaning.
 
     Args:
         path: YAML file.

@@ -17,11 +17,11 @@ to 65536] patches per step``. It is one of
 - ``path``, ``true or false``, ``device`` (cpu, cuda, or cuda:1 for the second GPU), ``axes`` (of a file, such as ZYX)
   or ``name`` (any word);
 - names to choose from, ``aenet | srunet``, or ``some of x | y | z``, a list of them;
-- ``number`` or ``whole number``; ``3 numbers`` or ``whole numbers``, a list of so many, or of any number of them; and
+- ``number`` or ``whole number``; ``3 numbers`` or ``whole numbers``, a list of that length, or of any length; and
   after a comma the bounds of each, ``from 1``, ``above 0``, ``from 0 to 1`` or ``above 0 to 1``. "To" includes the
   number.
 
-``, required`` at the end, ``[path, required]``, is no part of the type: nothing runs without that option, or, with ``,
+``, required`` at the end, ``[path, required]``, is not part of the type: nothing runs without that option, or, with ``,
 required or another``, without one of the two.
 """
 
@@ -52,7 +52,7 @@ class OptionType(NamedTuple):
         text: as the config says it.
         kind: "path", "true or false", "device", "name", "choice", "some of", "number" or "whole number".
         names: to choose from.
-        length: 1 for a single value, more for a list of so many, 0 for a list of any length.
+        length: 1 for a single value, more for a list of that length, 0 for a list of any length.
         low, high: bounds of each number; ``high`` belongs to them.
         above: whether ``low`` does not.
     """

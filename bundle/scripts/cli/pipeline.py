@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Runs several configs one after the other and goes on after the last finished one."""
+"""Runs several configs one after the other, and continues after the last finished one."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def trials_of(
         header: of the input.
 
     Returns:
-        Title of each stage that is left -> its ``trial``.
+        Title of each remaining stage -> its ``trial``.
 
     Raises:
         InputError: there is such an option, and the line names the stage; or a result is there that the run did not
@@ -234,8 +234,8 @@ def run_stages(
         config_dir: folder of the configs.
         stages: mappings with "title", "config" (file name), "result" (the file that shows that the stage is done),
             "skip" (true leaves the stage out) and "options" (overrides by name; those that are None are left at their
-            default); perhaps "overwrite" (true makes the result anew) and "guard" (a file beside the result by which
-            the stage itself goes on).
+            default); perhaps "overwrite" (true makes the result anew) and "guard" (a file beside the result from which
+            the stage itself continues).
         workdir: folder whose ``run.json`` records what the results are; without one any file of the name is a result.
 
     Returns:

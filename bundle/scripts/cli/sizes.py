@@ -70,7 +70,7 @@ def check_restoration(header: Header, output: str | os.PathLike, prior_factor: f
         prior_factor: k; nothing is restored with 1.
 
     Raises:
-        InputError: one has not.
+        InputError: one of them has not.
     """
     if prior_factor == 1:
         return
@@ -92,10 +92,10 @@ def check_decimation(
     reading: ReadOptions = AS_STORED,
 ) -> None:
     """
-    Check that at least two slices are left of a volume, that memory holds it and the disk what is left.
+    Check that at least two slices of a volume are kept, and that memory has room for it and the disk for the result.
 
     Raises:
-        InputError: one is not so.
+        InputError: one of these fails.
     """
     factor = lattice.check_factor(factor)
     header = read_header(volume, reading)

@@ -78,7 +78,7 @@ class Trial:
         raise NotImplementedError
 
     def _time(self, step: Callable[[int], object], items: int) -> tuple[float, float]:
-        """Mean seconds of a step of so many items, the first of which is left out, and bytes of the GPU at its peak."""
+        """Mean seconds of a step of this many items, without the first step, and peak bytes of the GPU."""
         cuda = torch.device(self.device).type == "cuda"
         if cuda:
             torch.cuda.reset_peak_memory_stats(self.device)

@@ -264,7 +264,7 @@ class AxialInferer(Inferer):
         return (TTAPredictor if self.tta else Predictor)(network, factor, device, batch, self.amp)
 
     def _predictor(self, network: Any, factor: float, device: torch.device, batch: int) -> Predictor | TTAPredictor:
-        """The network made ready, anew where anything about it has changed."""
+        """The prepared network, prepared again where anything about it has changed."""
         state = tuple((tensor.data_ptr(), tensor._version) for tensor in network.state_dict(keep_vars=True).values())
         device = _numbered(device)
         key = (id(network), state, factor, device, batch, self.amp, self.tta)

@@ -128,7 +128,7 @@ class BlockDataset(Dataset):
 
     def cut_alike(self, number: int, tile: int | None, depth_batch: int | None) -> tuple[int, int]:
         """Return the side of the tiles and the depth batch of a volume: those of an earlier run where they are given
-        and no option says something else, for a run that goes on elsewhere must cut alike.
+        and no option says something else, since a run that is continued on another machine must cut in the same way.
         """
         volume = self.volumes[number]
         shape, factor = volume.source.header.shape, volume.factor

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""How large a tile the memory holds."""
+"""How large a tile fits into the memory."""
 
 from __future__ import annotations
 

@@ -95,10 +95,11 @@ class UnfinishedStore:
 
         Args:
             resume_must_match: what the voxels depend on, see :func:`scripts.provenance.resolve`.
-            anew: whether what another run left may be deleted.
+            anew: whether the unfinished store of another run may be deleted.
 
         Raises:
-            InputError: what is left is of another run, or damaged, and ``anew`` is not set; or nothing can be written.
+            InputError: the unfinished store is from another run, or damaged, and ``anew`` is not set; or nothing can be
+                written.
         """
         with self._errors():
             if self._record.exists():
@@ -177,7 +178,7 @@ class UnfinishedStore:
             shutil.rmtree(self.folder)
 
     def _find_finished(self, level: int) -> set[Box]:
-        """The boxes of a level that are in the store as they were written; what is left of others is deleted."""
+        """The boxes of a level that are in the store as they were written; remains of others are deleted."""
         with self._errors(), ThreadPoolExecutor(_READERS) as pool:
             every = self.boxes(level)
             entries = [box for box in every if self._entry(box, level).exists()]

@@ -216,7 +216,7 @@ class _ScratchFile:
             raise cannot_be_written(folder, error) from error
 
     def read(self) -> np.ndarray:
-        """All of them, mapped anew each time, since mapped pages count as memory of the process."""
+        """All of them, mapped again each time, since mapped pages count as memory of the process."""
         return np.memmap(self._file, self._dtype, "r", shape=(self._size,))
 
     def write(self, voxels: np.ndarray, begin: int) -> None:

@@ -55,7 +55,7 @@ def check_memory(needed: float, what: str, advice: str) -> None:
 
 
 def _limits() -> Iterator[int]:
-    """Yield what is left of each limit: of the machine, control groups (a container, a Slurm job), ``ulimit -v``."""
+    """Yield the bytes left under each limit: machine, control groups (a container, a Slurm job), ``ulimit -v``."""
     yield psutil.virtual_memory().available
     for folder in _control_groups():
         for most, used, cache in _NAMES:

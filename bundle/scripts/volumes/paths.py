@@ -56,7 +56,7 @@ def as_path(path: Any) -> Path:
     Return a path from the command line, which turns a name of digits into a number and a missing value into True.
 
     Raises:
-        InputError: it is no path.
+        InputError: it is not a path.
     """
     if path is None or path == "" or isinstance(path, bool):
         raise InputError("a file name is needed, but none was given")

@@ -32,7 +32,7 @@ def _letter(name: Any) -> str:
 
 
 def letters(names: Any, rank: int) -> str | None:
-    """Return a letter for each axis, None where these are not the names of so many axes."""
+    """Return a letter for each axis, None if there is not one name for each axis."""
     if not isinstance(names, (list, tuple)) or len(names) != rank:
         return None
     found = "".join(_letter(name) for name in names)

@@ -76,7 +76,7 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
         The stack. Boxes are read under the lock of h5py.
 
     Raises:
-        InputError: there is no such array, or it is no volume; a file that it refers to or a filter that it is
+        InputError: there is no such array, or it is not a volume; a file that it refers to or a filter that it is
             compressed with is missing.
         OSError: the file is damaged.
     """

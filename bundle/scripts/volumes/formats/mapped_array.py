@@ -23,7 +23,7 @@ class MappedArray:
     """
     Reads boxes of an array; any number of threads may do so.
 
-    It is mapped for each box anew, since mapped pages count as memory of the process.
+    It is mapped again for each box, since mapped pages count as memory of the process.
 
     Args:
         path: the file.

@@ -53,7 +53,7 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
         The stack, with the position of its first voxel as the attributes give it.
 
     Raises:
-        InputError: there is no such array, it is no single-channel volume, or tensorstore cannot read it.
+        InputError: there is no such array, it is not a single-channel volume, or tensorstore cannot read it.
     """
     folder, node = stores.find_array(path, selection, _node, "N5")
     shape = node.shape or ()

@@ -50,7 +50,7 @@ def open_stack(path: Path, selection: Selection = NO_SELECTION) -> Iterator[Stac
         The stack, in nanometer, with ``voxel_offset`` as the position of its first voxel.
 
     Raises:
-        InputError: there is no such scale, it is no single-channel volume, or tensorstore cannot read it.
+        InputError: there is no such scale, it is not a single-channel volume, or tensorstore cannot read it.
     """
     if not stores.has_file(path, _FILE):
         path, selection = path.parent, selection._replace(dataset=_key_in(path, selection))

@@ -136,7 +136,7 @@ def find_array(
     Args:
         path: the store, or a folder in it.
         selection: its dataset is the path of an array or of a group from there, or the number of a level.
-        node_at: returns what a folder is, None if it is no part of a store.
+        node_at: returns what a folder is, None if it is not part of a store.
         kind: of the store, for the errors.
 
     Returns:
