@@ -134,6 +134,16 @@ def test_changed_transforms_have_their_effect(folder, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["o.tif", "o.zarr"])
+def test_postprocessing_that_changes_the_shape_is_refused(folder, tmp_path, name):
+    pad = {"_target_": "SpatialPadd", "keys": "pred", "spatial_size": [80, 80, 80]}
+    options = {"volume": str(folder / "volumes" / "a.tif"), "output": str(tmp_path / name)}
+    said = refusal(folder, **options, **{"postprocessing#transforms#2": pad})
+    assert f"{name}: postprocessing made" in said and "leave the shape as it is" in said
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.slow
 def test_inferer_options_have_their_effect(folder, tmp_path):
     volume = {"volume": str(folder / "volumes" / "a.tif")}
     run(folder, output=str(tmp_path / "plain.tif"), **volume)

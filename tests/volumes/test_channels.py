@@ -131,6 +131,17 @@ def test_fourth_axis_of_nifti_is_time(tmp_path):
     np.testing.assert_array_equal(voxels[0].numpy().transpose(2, 1, 0), BOTH[1])
 
 
+def test_slices_along_the_fourth_axis_of_nifti(tmp_path):
+    """As the refusal advises; their distance and their origin are those of the third."""
+    affine = np.array([[2, 0, 0, 10], [0, 3, 0, 20], [0, 0, 8, 30], [0, 0, 0, 1.0]])
+    nib.save(nib.Nifti1Image(coded().transpose(2, 1, 0)[:, :, None], affine), tmp_path / "v.nii")
+    with pytest.raises(InputError, match="if they are its slices, add --axes XYZ"):
+        read_volume(tmp_path / "v.nii")
+    voxels = read_volume(tmp_path / "v.nii", ReadOptions(axes="XYZ"))
+    np.testing.assert_array_equal(voxels[0].numpy().transpose(2, 1, 0), coded())
+    np.testing.assert_allclose(voxels.affine, affine)
+
+
 @pytest.mark.parametrize("channel", [None, 1])
 @pytest.mark.parametrize(
     "kind, says",

@@ -192,6 +192,18 @@ def test_claim_remembers_what_was_there(tmp_path):
     assert there_at_start(output)
 
 
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_full_disk_leaves_nothing(tmp_path, monkeypatch, kind):
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(InputError, match="out: cannot be written .No space left on device.; free some space"):
+            Claim(tmp_path / "new" / "folder" / "out", kind == "folder").take()
+    assert os.listdir(tmp_path) == []
+
+
 def test_folder_that_cannot_be_used_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     for path, folder in ((tmp_path / "file" / "x.tif", False), (tmp_path / "file", True)):

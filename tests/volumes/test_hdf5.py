@@ -129,6 +129,7 @@ def test_labels_of_dimensions(tmp_path):
 def test_the_only_volume_or_a_list_of_them(tmp_path):
     path = save(tmp_path / "v.h5", "Data")
     save(path, "preview", coded()[:, :, 0])
+    save(path, "page", coded()[:, :, 0][None])
     save(path, "names", np.array([b"a", b"b"]))
     assert_read(path, coded(), (1, 1, 1), "pixel")
     save(path, "labels/ids", coded("uint32").transpose(2, 1, 0))
@@ -194,6 +195,7 @@ WRONG: dict[str, Wrong] = {  # for test_wrong_volumes.py
     "group": (make(), {"dataset": "volumes"}, ("is a group", "volumes/raw (5 x 6 x 7)")),
     "number": (make(), {"dataset": 0}, ("--dataset 0", "volumes/raw")),
     "image": (make(array=coded()[0]), {}, ("holds no array of three axes; it has volumes/raw (6 x 5)",)),
+    "single voxel": (make(array=np.ones((1, 1, 1))), {}, ("no array of three axes; it has volumes/raw (1 x 1 x 1)",)),
     "image by name": (make(array=coded()[0]), {"dataset": "volumes/raw"}, ("is 6 x 5", "a volume is needed")),
     "single value": (make(array=5), {"dataset": "volumes/raw"}, ("a single value", "a volume is needed")),
     "one slice": (make(array=coded()[:, :, :1]), {"axes": "XYZ", "dataset": "volumes/raw"}, ("1 slice",)),

@@ -263,8 +263,9 @@ def test_big_endian_bigtiff(tmp_path):
     assert loaded.meta["dtype"] == "uint16"
 
 
-def test_plain_lateral_resolution_alone_is_no_voxel_size(tmp_path, caplog):
-    tifffile.imwrite(tmp_path / "v.tif", stack(), resolution=(4e4, 4e4), resolutionunit="CENTIMETER")
+@pytest.mark.parametrize("resolution, per", [(4e4, "CENTIMETER"), (1e5, "INCH")])
+def test_plain_lateral_resolution_alone_is_no_voxel_size(tmp_path, caplog, resolution, per):
+    tifffile.imwrite(tmp_path / "v.tif", stack(), resolution=(resolution, resolution), resolutionunit=per)
     with caplog.at_level(logging.WARNING):
         loaded = read_volume(tmp_path / "v.tif")
     assert loaded.meta["unit"] == "pixel"

@@ -207,6 +207,7 @@ def test_the_only_volume_is_taken(tmp_path):
     """Tables and masks of one slice are passed over; of a pyramid under a group the first level is meant."""
     write_pyramid(tmp_path / "v.zarr" / "0")
     write_zarr(tmp_path / "v.zarr" / "table", np.arange(4))
+    write_zarr(tmp_path / "v.zarr" / "mask", np.ones(SHAPE[1:], np.uint8))
     write_group(tmp_path / "v.zarr", {"bioformats2raw.layout": 3})
     assert_coded(tmp_path / "v.zarr")
     assert_coded(tmp_path / "v.zarr", dataset="0")
