@@ -273,6 +273,7 @@ def test_blocks_of_boxes_make_up_the_output_once(factor, intervals):
     count = np.zeros(fine, int)
     for box in lattice.boxes(fine, (32, 24, 7)):
         for block in lattice.blocks(shape, 512, 32, 32, intervals, factor, box):
+            assert block.last - block.first <= intervals
             output = block.output(factor)
             assert all(begin <= side.start < side.stop <= end for side, (begin, end) in zip(output, box))
             count[output] += 1
