@@ -22,8 +22,6 @@ from scripts.volumes.claim import SILENCE, Claim, there_at_start
 from scripts.volumes.partial_names import partial_name
 from scripts.volumes.whole_file import whole_file
 
-pytestmark = pytest.mark.slow
-
 BUNDLE = Path(__file__).resolve().parents[2] / "bundle"
 # Takes a claim, begins an unfinished file, and waits.
 _HOLDER = """
