@@ -12,7 +12,7 @@ PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 # Configs name the bundle's own code as scripts.<module>, so the commands run from bundle/.
 BUNDLE_RUN = cd bundle && ../$(VENV)/bin/python -m monai.bundle run
 # A process a core, each with one thread: most of the time goes to starting commands. The tests of a file share what its fixtures make.
-TESTS = -m pytest tests --numprocesses auto --dist loadfile $(PYTEST_ARGS)
+TESTS = -m pytest tests --numprocesses auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 TEST_PYTHON = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(VENV)/bin/python
 PINNED = setup.cfg pyproject.toml constraints.txt
 

@@ -17,6 +17,14 @@ from toy_network import toy_aenet
 
 torch.set_num_threads(1)  # two busy test processes on two cores would wait for each other
 
+_LONGEST = ("readme", "tables", "wrong_input", "end_to_end", "speed", "zoo", "memory", "configs", "resume", "examples")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take minutes come first, so that no process is left alone with one at the end."""
+    names = [f"test_{name}" for name in _LONGEST]
+    items.sort(key=lambda item: names.index(item.path.stem) if item.path.stem in names else len(names))
+
 
 @pytest.fixture(scope="session")
 def untrained() -> AENet:

@@ -25,6 +25,8 @@ pytestmark = pytest.mark.slow
 OLD = b"the user's earlier result"
 FACTOR = 2
 LEAVE_OUT = "<leave out>"
+LOW_FACTORS = {"train_factors": "[2,3]", "val_factor": 2}
+"""Of stage III on the small volumes here."""
 LOUD = ("output.fuse.weight", "output.refine.weight", "output.head.weight")
 
 
@@ -158,7 +160,9 @@ CASES = {
     "stage II, other k": Case(
         "generate", {"factor": 3}, ("trained with prior_factor = 2.0, the configuration says 3.0",)
     ),
-    "stage III, NaN": Case("train", {"volume": "nan.tif"}, ("nan.tif: has 1 voxels that are NaN", "replace")),
+    "stage III, NaN": Case(
+        "train", {**LOW_FACTORS, "volume": "nan.tif"}, ("nan.tif: has 1 voxels that are NaN", "replace")
+    ),
     "stage III, too small": Case(
         "train", {"volume": "narrow.tif", "train_factors": "[4,6]"}, ("too few for four planes",)
     ),
@@ -172,7 +176,9 @@ CASES = {
         "train", {"sequence_axes": "['w']"}, ("--sequence_axes ['w']: give one or more of x, y and z",)
     ),
     "stage III, axes of sequences": Case("train", {"axes": "['z']"}, ("--axes ['z']", "now --sequence_axes \"['z']\"")),
-    "stage III, few slices": Case("train", {"volume": "thin.tif"}, ("at least 11",)),  # the window of SSIM
+    "stage III, few slices": Case(
+        "train", {**LOW_FACTORS, "volume": "thin.tif"}, ("at least 11",)
+    ),  # the window of SSIM
     "truth of another size": Case(
         "evaluate", {"reconstruction": "narrow.tif"}, ("the reconstruction has 11 x 24 x 13 voxels", "same grid")
     ),

@@ -31,11 +31,12 @@ BUNDLE = ROOT / "bundle"
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is measured; ``side`` and ``slices`` of the smaller volume, ``widths`` of a network that is not the shipped
-    one."""
+    """What is measured: ``side`` and ``slices`` of the smaller volume, how many times more slices the larger one has, whose
+    sides are doubled, and ``widths`` of a network that is not the shipped one."""
 
     side: int
     slices: int
+    deeper: int
     factor: float
     dtype: str
     tile: int
@@ -45,9 +46,9 @@ class Sizes:
 
 
 SIZES = {
-    "cuda": Sizes(1024, 65, 8, "uint8", 512, 64, [128, 512, 512]),
-    "cpu": Sizes(512, 17, 8, "uint8", 256, 64, [64, 256, 256], [2, 2, 4, 4]),
-    "toy": Sizes(96, 8, 8, "float32", 128, 32, [64, 64, 64], [2, 2, 4, 4]),
+    "cuda": Sizes(1024, 65, 4, 8, "uint8", 512, 64, [128, 512, 512]),
+    "cpu": Sizes(512, 17, 4, 8, "uint8", 256, 64, [64, 256, 256], [2, 2, 4, 4]),
+    "toy": Sizes(128, 8, 2, 12, "float32", 128, 32, [64, 64, 64], [2, 2, 4, 4]),
 }
 
 
@@ -82,7 +83,7 @@ def measure(sizes: Sizes) -> dict[str, Any]:
         if sizes.widths is not None:
             options.update(weights=folder / "model.pt")
             _save_untrained(sizes.widths, folder / "model.pt")
-        for sides, depths in ((1, 1), (2, 4)):
+        for sides, depths in ((1, 1), (2, sizes.deeper)):
             side, slices = sides * sizes.side, depths * sizes.slices
             write_noise(folder / "in.tif", side, slices, sizes.dtype)
             _copy(folder / "in.tif", folder / "in.zarr")

@@ -94,7 +94,7 @@ class RandSequences(Randomizable):
         if largest < smallest:
             raise InputError(
                 f"the volume is {shape[dim]} voxels across, too few for four planes {smallest} apart: "
-                "lower train_factors or use a larger volume"
+                "lower --train_factors, and --val_factor if it is larger, or use a larger volume"
             )
         factor = self.R.randint(smallest, largest + 1)
         start = self.R.randint(shape[dim] - (INPUT_SLICES - 1) * factor)
