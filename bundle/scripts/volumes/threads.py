@@ -23,7 +23,7 @@ Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 _MOST_THREADS = 8
-_MOST_BYTES = 2**28  # of results that are made ahead
+_MOST_BYTES = 2**26  # of results that are made ahead
 _LEAST_BYTES = 2**22  # of a result: over smaller ones the threads wait for each other, and one is faster
 
 
