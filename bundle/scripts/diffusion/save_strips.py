@@ -17,14 +17,10 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-import numpy as np
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
-from scripts import lattice
-from scripts.diffusion.room import restored_shape
 from scripts.diffusion.strips import StripDataset, strip_of
-from scripts.lattice import Turn
-from scripts.reconstruction.outputs import FileOutput
+from scripts.reconstruction.outputs import FileOutput, in_file
 from scripts.transforms.channels import one_for_each
 from scripts.volumes.claim import Claim
 from scripts.volumes.outputs import check_output
@@ -76,9 +72,8 @@ class SaveStrips:
                 self._open[key].write(strip, (slice(0, x), strip_of(strip) or slice(0, strip.shape[-2]), slice(0, z)))
 
     def _begin(self, key: str, strip: MetaTensor) -> FileOutput:
-        header, turn = self.dataset.source.header, Turn.of(self.dataset.source.header.axis)
-        affine = turn.affine_of_file(lattice.refined_affine(np.asarray(header.affine), self.dataset.prior_factor))
-        shape = turn.to_file(restored_shape(header.shape, self.dataset.prior_factor))
+        header = self.dataset.source.header
+        turn, shape, affine = in_file(header, self.dataset.prior_factor)
         path, overwrite = self.files[key]
         return FileOutput(path, shape, str(strip.meta["dtype"]), affine, header.unit, overwrite, turn)
 

@@ -29,6 +29,7 @@ from scripts.reconstruction.unfinished_store import UnfinishedStore
 from scripts.volumes.background import Background, to_host
 from scripts.volumes.block_writer import BlockWriter
 from scripts.volumes.box_assembler import BoxAssembler
+from scripts.volumes.header import Header
 from scripts.volumes.writing import stored_dtype, tell_written, volume_writer
 
 # A GPU sends what the file holds, where it knows the type: a quarter of the bytes for 8 bits.
@@ -51,6 +52,20 @@ class Output(Protocol):
 
     def abort(self, error: BaseException) -> None:
         """Stop writing. Of a file nothing is left; what is finished of a store stays for the next run."""
+
+
+def in_file(header: Header, factor: float) -> tuple[Turn, tuple[int, int, int], np.ndarray]:
+    """How what was made of a volume lies in its file.
+
+    Args:
+        header: of the volume.
+        factor: how many times finer Z became.
+
+    Returns:
+        The turn that made the volume of the file, and the shape (x, y, z) and the affine of the file that is written.
+    """
+    turn, refined = Turn.of(header.axis), header.refined(factor)
+    return turn, turn.to_file(refined.shape), turn.affine_of_file(refined.affine)
 
 
 class FileOutput:

@@ -24,11 +24,10 @@ from typing import Any
 import numpy as np
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
-from scripts import lattice
 from scripts.errors import InputError, warn_once
 from scripts.lattice import Box, Turn
-from scripts.reconstruction.block_dataset import BlockDataset, Volume, named_after
-from scripts.reconstruction.outputs import FileOutput, Output, StoreOutput
+from scripts.reconstruction.block_dataset import BlockDataset, named_after
+from scripts.reconstruction.outputs import FileOutput, Output, StoreOutput, in_file
 from scripts.reconstruction.slice_table import SliceTable
 from scripts.reconstruction.unfinished_store import UnfinishedStore
 from scripts.volumes.claim import Claim, there_at_start
@@ -179,7 +178,7 @@ class SaveBlocks:
         """Begin a store, or go on with an unfinished one, and have the dataset yield the blocks that it lacks."""
         path, volume = self._outputs[number], self.dataset.volumes[number]
         header = volume.source.header
-        turn, shape, affine = _of_file(volume)
+        turn, shape, affine = in_file(header, volume.factor)
         dtype = stored_dtype(header.dtype, path)
         store = UnfinishedStore(path, shape, dtype, affine, header.unit, self.layout, self.block)
         tile, depth_batch = self.dataset.cut_alike(number, store.recorded("tile"), store.recorded("depth_batch"))
@@ -226,7 +225,8 @@ class SaveBlocks:
         """Open the file of the volume that a block is of."""
         dtype, unit = str(block.meta.get("dtype", "float32")), str(block.meta.get("unit", "pixel"))
         if VOLUME in block.meta:
-            turn, shape, affine = _of_file(self.dataset.volumes[number])
+            volume = self.dataset.volumes[number]
+            turn, shape, affine = in_file(volume.source.header, volume.factor)
         else:  # a volume in memory is one block
             x, y, z = block.shape[-3:]
             turn = Turn.of(str(block.meta.get("axis", "z")))
@@ -250,13 +250,3 @@ class SaveBlocks:
             for output in self._open.values():
                 output.abort(error)
         raise error
-
-
-def _of_file(volume: Volume) -> tuple[Turn, tuple[int, int, int], np.ndarray]:
-    """How the output of a volume lies in its file: the turn that made the volume of the file, and shape (x, y, z) and
-    affine of the output before that turn.
-    """
-    header = volume.source.header
-    turn = Turn.of(header.axis)
-    affine = lattice.refined_affine(header.affine, volume.factor)
-    return turn, turn.to_file(volume.output_shape), turn.affine_of_file(affine)

@@ -54,8 +54,10 @@ class PrefetchLoader(DataLoader):
         self._readers = readers
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        loaders: list[Iterator[Any]] = [super().__iter__()]
-        if self._readers > 1:
+        loaders: list[Iterator[Any]]
+        if self._readers == 1:
+            loaders = [super().__iter__()]
+        else:
             batches = list(self.batch_sampler)  # type: ignore[arg-type]
             loaders = [iter(self._part(batches[first :: self._readers])) for first in range(self._readers)]
         # each has a thread of its own, so that it makes one batch at a time
